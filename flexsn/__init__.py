@@ -1,0 +1,22 @@
+"""flexsn: write one time step of a spiking neuron, get fused, trainable multi-step kernels."""
+
+from flexsn.errors import (
+    BackendError,
+    CoreError,
+    FallbackWarning,
+    FlexSNError,
+    GradientError,
+    UnsupportedOpError,
+)
+from flexsn.module import FlexSN, FlexSNKernel
+
+__all__ = [
+    "BackendError",
+    "CoreError",
+    "FallbackWarning",
+    "FlexSN",
+    "FlexSNError",
+    "FlexSNKernel",
+    "GradientError",
+    "UnsupportedOpError",
+]

@@ -1,0 +1,1 @@
+"""scan(core, inputs, states): the functional entry."""

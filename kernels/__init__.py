@@ -1,0 +1,1 @@
+"""From a plan to something that runs: op table, printers, runtimes, cache."""

@@ -1,0 +1,1 @@
+"""The built-in neurons: each a core of a few lines and a thin class."""

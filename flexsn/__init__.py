@@ -9,6 +9,7 @@ from flexsn.errors import (
     UnsupportedOpError,
 )
 from flexsn.module import FlexSN, FlexSNKernel
+from flexsn.scan import scan
 
 __all__ = [
     "BackendError",
@@ -19,4 +20,5 @@ __all__ = [
     "FlexSNKernel",
     "GradientError",
     "UnsupportedOpError",
+    "scan",
 ]

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.errors import CoreError
-from flexsn.scanner import Scanner, check_backend, compute_dtype, supported_backends
+from flexsn.backends import check_backend, supported_backends
+from flexsn.scanner import Scanner, compute_dtype
 from flexsn.signature import read_signature
 
 __all__ = ["FlexSN", "FlexSNKernel"]

@@ -1,1 +1,114 @@
-"""scan(core, inputs, states): the functional entry."""
+"""scan: the functional entry. Stateless, pure, differentiable."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, TypeVar, overload
+
+from torch import Tensor
+
+from flexsn.backends import check_backend
+from flexsn.scanner import Scanner
+
+__all__ = ["scan"]
+
+Tensors = TypeVar("Tensors", Tensor, "tuple[Tensor, ...]")
+_REMEMBERED = 256
+_scanners: OrderedDict[Any, Scanner] = OrderedDict()
+
+
+@overload
+def scan(
+    core: Callable[..., Any],
+    inputs: Tensor | Sequence[Tensor],
+    states: Tensors,
+    backend: str = ...,
+    time_dim: int = ...,
+    *,
+    return_state_seqs: Literal[False] = ...,
+    checkpoint: int | str = ...,
+) -> tuple[Any, Tensors]: ...
+
+
+@overload
+def scan(
+    core: Callable[..., Any],
+    inputs: Tensor | Sequence[Tensor],
+    states: Tensors,
+    backend: str = ...,
+    time_dim: int = ...,
+    *,
+    return_state_seqs: Literal[True],
+    checkpoint: int | str = ...,
+) -> tuple[Any, Tensors, Tensors]: ...
+
+
+def scan(
+    core: Callable[..., Any],
+    inputs: Any,
+    states: Any,
+    backend: str = "auto",
+    time_dim: int = 0,
+    *,
+    return_state_seqs: bool = False,
+    checkpoint: int | str = "auto",
+) -> Any:
+    """Scan ``core`` over time: ``(*y[t], *s[t]) = core(*x[t], *s[t-1])``.
+
+    Differentiable in inputs, initial states and the parameters the core reads, through outputs, final states
+    and state sequences.
+
+    Args:
+        core: ``core(*inputs, *states) -> (*outputs, *new_states)``, pointwise.
+        inputs: a tensor or a tuple of them, ``[T, *step]`` (time at ``time_dim``).
+        states: the initial states, a tensor or a tuple of them, broadcast to ``[*step]``; ``()`` if there are none.
+        backend: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``.
+        time_dim: the time axis of inputs, outputs and state sequences.
+        return_state_seqs: also return the states after every step.
+        checkpoint: steps between stored states in training; ``"auto"`` lets the plan choose.
+
+    Returns:
+        ``(outputs, final_states)``, or ``(outputs, final_states, state_seqs)``. ``outputs`` is a tensor if the
+        core has one output, else a tuple; states come back as they were given, a tensor or a tuple.
+
+    Raises:
+        CoreError: the core breaks its contract.
+        UnsupportedOpError, BackendError: a backend asked for by name cannot run this core here.
+        ValueError: shapes, devices or options that do not fit.
+
+    Example:
+        >>> import torch, flexsn
+        >>> y, v = flexsn.scan(lambda x, v: (v + x, v + x), torch.ones(3, 2), torch.zeros(2))
+        >>> y.tolist(), v.tolist()
+        ([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]], [3.0, 3.0])
+    """
+    input_tuple = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
+    state_tuple = (states,) if isinstance(states, Tensor) else tuple(states)
+    outputs, finals, state_seqs = _scanner_of(core, len(state_tuple))(
+        input_tuple,
+        state_tuple,
+        backend=check_backend(backend),
+        time_dim=time_dim,
+        want_state_seqs=return_state_seqs,
+        checkpoint=checkpoint,
+    )
+    result = (
+        outputs[0] if len(outputs) == 1 else outputs,
+        finals[0] if isinstance(states, Tensor) else finals,
+    )
+    if return_state_seqs:
+        return (*result, state_seqs[0] if isinstance(states, Tensor) else state_seqs)
+    return result
+
+
+def _scanner_of(core: Callable[..., Any], num_states: int) -> Scanner:
+    """One scanner per core; a bound method is recognised by its object and function."""
+    method = getattr(core, "__self__", None)
+    key = (id(core) if method is None else (id(method), core.__func__), num_states)  # type: ignore[attr-defined]
+    scanner = _scanners.get(key)
+    if scanner is None:
+        scanner = _scanners[key] = Scanner(core, num_states)  # which keeps the core, so its id stays taken
+        if len(_scanners) > _REMEMBERED:
+            _scanners.popitem(last=False)
+    return scanner

@@ -1,32 +1,26 @@
-"""Scanner: everything one core needs to be scanned over time, on whichever backend runs it."""
+"""Scanner: scans one core over time on whichever backend fits, tracing and compiling once per kind of call."""
 
 from __future__ import annotations
 
-import os
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
+from flexsn.backends import choose, runtime
+from flexsn.compiled import Compiled, output_dtype
+from flexsn.environment import Environment, Slot
+from flexsn.errors import BackendError, FallbackWarning, UnsupportedOpError
 from flexsn.loop import run_loop
+from flexsn.trace import Tracer
 
-__all__ = ["BACKENDS", "Scanner", "check_backend", "compute_dtype", "supported_backends"]
+__all__ = ["Scanner", "compute_dtype"]
 
-BACKENDS = ("auto", "triton", "cpp", "torch")
 _HALF = (torch.float16, torch.bfloat16)
-
-
-def check_backend(backend: str) -> str:
-    """Return ``backend`` if it names one, else raise ``ValueError``."""
-    if backend not in BACKENDS:
-        raise ValueError(f"backend must be one of {', '.join(map(repr, BACKENDS))}, got {backend!r}")
-    return backend
-
-
-def supported_backends() -> tuple[str, ...]:
-    """The backends that can run on this machine."""
-    return ("torch",)
+Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -35,11 +29,20 @@ def compute_dtype(dtype: torch.dtype) -> torch.dtype:
 
 
 class Scanner:
-    """Scans one core; holds what was traced and compiled for it."""
+    """Scans one core.
+
+    Args:
+        core: ``core(*inputs, *states) -> (*outputs, *new_states)``.
+        num_states: how many of its arguments are states.
+    """
 
     def __init__(self, core: Callable[..., Any], num_states: int) -> None:
         self.core = core
         self.num_states = num_states
+        self._environment = Environment(core)
+        self._traced: dict[Any, _Traced] = {}
+        self._calls: dict[Any, _Traced | Compiled] = {}
+        self._warned = False
 
     def __call__(
         self,
@@ -50,16 +53,175 @@ class Scanner:
         time_dim: int = 0,
         want_state_seqs: bool = False,
         checkpoint: int | str = "auto",
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
-        seqs = [x.movedim(time_dim, 0) for x in inputs]
-        step = torch.broadcast_shapes(*(x.shape[1:] for x in seqs), *(s.shape for s in states))
-        half = [x.dtype for x in seqs if x.is_floating_point()]
-        io = None
-        if half and all(d in _HALF for d in half):
-            io = half[0]
-        seqs = [x.to(compute_dtype(x.dtype)).expand(x.shape[0], *step) for x in seqs]
-        sts = [s.to(compute_dtype(s.dtype)).expand(step) for s in states]
-        ys, finals, st = run_loop(self.core, seqs, sts, want_state_seqs)
-        if io is not None:
-            ys = tuple(y.to(io) if y.dtype == torch.float32 else y for y in ys)
-        return tuple(y.movedim(0, time_dim) for y in ys), finals, tuple(y.movedim(0, time_dim) for y in st)
+    ) -> Result:
+        """Scan; returns ``(outputs, final_states, state_seqs)``."""
+        if not self._environment.unchanged():
+            self._environment = Environment(self.core)
+        inputs, states = _prepare(inputs, states, time_dim)
+        num_steps = inputs[0].shape[time_dim]
+        chosen, problem = choose(backend, inputs[0].device)
+        if problem is not None:
+            self._warn(problem)
+        if chosen == "torch" or num_steps == 0 or _transformed():
+            return self._loop(inputs, states, time_dim, want_state_seqs)
+        try:
+            traced = self._trace(inputs, states, want_state_seqs)
+            captured = traced.captured()
+            training = torch.is_grad_enabled() and any(
+                t.requires_grad for t in (*inputs, *states, *captured)
+            )
+            compiled = self._compile(traced, chosen, inputs, states, captured, time_dim, checkpoint, training)
+        except (UnsupportedOpError, BackendError) as error:
+            if backend != "auto":
+                raise
+            self._warn(error)
+            return self._loop(inputs, states, time_dim, want_state_seqs)
+        results = compiled.run(inputs, states, captured, training)
+        split = len(results) - self.num_states
+        outputs, finals = results[:split], results[split:]
+        if not want_state_seqs:
+            return outputs, finals, ()
+        split = len(outputs) - self.num_states
+        return outputs[:split], finals, outputs[split:]
+
+    # ---- compiled -------------------------------------------------------------------------------------------
+
+    def _trace(self, inputs: Sequence[Tensor], states: Sequence[Tensor], want_state_seqs: bool) -> _Traced:
+        device = inputs[0].device
+        dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
+        tensors = tuple((t.dtype, t.shape, t.requires_grad) for t in (s.read() for s in self._environment.tensors))
+        key = (self._environment.key, dtypes, tensors, device, want_state_seqs)
+        traced = self._traced.get(key)
+        if traced is None:
+            core = _returning_states(self.core, self.num_states) if want_state_seqs else self.core
+            tracer = Tracer(core, *dtypes, device)
+            traced = self._traced[key] = _Traced(tracer, self._environment)
+        return traced
+
+    def _compile(
+        self,
+        traced: _Traced,
+        backend: str,
+        inputs: Sequence[Tensor],
+        states: Sequence[Tensor],
+        captured: Sequence[Tensor],
+        time_dim: int,
+        checkpoint: int | str,
+        training: bool,
+    ) -> Compiled:
+        everything = (*inputs, *states, *captured)
+        key = (
+            backend,
+            time_dim,
+            checkpoint,
+            training,
+            tuple((t.shape, t.stride(), t.dtype) for t in everything),
+        )
+        compiled = traced.compiled.get(key)
+        if compiled is None:
+            step = _step_shape(inputs, time_dim)
+            full = torch.broadcast_shapes(step, traced.tracer.param_shape)
+            if full != step:
+                raise UnsupportedOpError(
+                    f"parameters of shape {tuple(traced.tracer.param_shape)} enlarge the step {tuple(step)}",
+                    why="a step has the shape of inputs and states",
+                    hint="expand the input to the full shape",
+                )
+            compiled = traced.compiled[key] = Compiled(
+                traced.tracer, runtime(backend), inputs, states, captured, time_dim, checkpoint, training
+            )
+        return compiled
+
+    # ---- the loop -------------------------------------------------------------------------------------------
+
+    def _loop(self, inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int, want_state_seqs: bool) -> Result:
+        dtypes = [x.dtype for x in inputs]
+        seqs = [x.movedim(time_dim, 0).to(compute_dtype(x.dtype)) for x in inputs]
+        with torch.autocast(inputs[0].device.type, enabled=False):
+            outputs, finals, state_seqs = run_loop(self.core, seqs, states, want_state_seqs)
+        outputs = tuple(y.to(output_dtype(y.dtype, dtypes)).movedim(0, time_dim) for y in outputs)
+        return outputs, finals, tuple(s.movedim(0, time_dim) for s in state_seqs)
+
+    def _warn(self, problem: Exception) -> None:
+        if not self._warned:
+            self._warned = True
+            warnings.warn(f"running the torch loop instead of a fused kernel:\n{problem}", FallbackWarning, stacklevel=4)
+
+
+class _Traced:
+    """A tracer, where its captured tensors are read from, and what was compiled from it."""
+
+    def __init__(self, tracer: Tracer, environment: Environment) -> None:
+        self.tracer = tracer
+        self.environment = environment  # keeps alive what its key names by identity
+        self.compiled: dict[Any, Compiled] = {}
+        places: dict[int, Slot] = {}
+        for slot in environment.tensors:
+            places.setdefault(id(slot.read()), slot)
+        self._places: list[Slot | Tensor] = [places.get(id(t), t) for t in tracer.captured]
+
+    def captured(self) -> list[Tensor]:
+        """The captured tensors as they are now."""
+        return [p.read() if isinstance(p, Slot) else p for p in self._places]
+
+
+def _step_shape(inputs: Sequence[Tensor], time_dim: int) -> torch.Size:
+    return torch.Size((*inputs[0].shape[:time_dim], *inputs[0].shape[time_dim + 1 :]))
+
+
+def _prepare(
+    inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Check that everything fits together; broadcast to the step shape, bring 16-bit states to fp32.
+
+    Raises:
+        ValueError: T, devices or shapes do not fit.
+    """
+    for i, x in enumerate(inputs):
+        if not -x.dim() <= time_dim < x.dim():
+            raise ValueError(f"input {i} of shape {tuple(x.shape)} has no time axis {time_dim}")
+    steps = {x.shape[time_dim] for x in inputs}
+    devices = {t.device for t in (*inputs, *states)}
+    if len(steps) > 1:
+        raise ValueError(
+            f"inputs differ in their number of steps T: shapes {[tuple(x.shape) for x in inputs]}, time axis {time_dim}"
+        )
+    if len(devices) > 1:
+        raise ValueError(f"inputs and states are on different devices: {sorted(map(str, devices))}")
+    first = _step_shape(inputs, time_dim)
+    if all(_step_shape((x,), time_dim) == first for x in inputs[1:]) and all(s.shape == first for s in states):
+        step = first
+    else:
+        shapes = [_step_shape((x,), time_dim) for x in inputs] + [s.shape for s in states]
+        try:
+            step = torch.broadcast_shapes(*shapes)
+        except RuntimeError:
+            raise ValueError(
+                f"step shapes do not broadcast: inputs {[tuple(s) for s in shapes[: len(inputs)]]}, "
+                f"states {[tuple(s) for s in shapes[len(inputs) :]]}"
+            ) from None
+        num_steps = inputs[0].shape[time_dim]
+        inputs = [
+            x.movedim(time_dim, 0).reshape(num_steps, *(1,) * (len(step) + 1 - x.dim()), *_step_shape((x,), time_dim))
+            .expand(num_steps, *step).movedim(0, time_dim)
+            for x in inputs
+        ]
+        states = [s.expand(step) for s in states]
+    return tuple(inputs), tuple(s if s.dtype not in _HALF else s.float() for s in states)
+
+
+def _transformed() -> bool:
+    """Inside vmap, jvp or another function transform, which only the loop follows."""
+    return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
+
+
+def _returning_states(core: Callable[..., Any], num_states: int) -> Callable[..., Any]:
+    """A core whose new states are outputs too."""
+
+    def with_states(*args: Tensor) -> tuple[Any, ...]:
+        returned = core(*args)
+        values = tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
+        split = len(values) - num_states
+        return (*values[:split], *values[split:], *values[split:])
+
+    return with_states

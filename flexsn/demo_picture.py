@@ -1,0 +1,96 @@
+"""The picture the demo leaves behind: a digit, what three neurons make of it, and the accuracy."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import matplotlib
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from flexsn.demo import AdaptiveLIF, Digits, DigitsNet
+
+__all__ = ["draw"]
+
+STEPS = 40  # far more than in training: T is a run-time value of the kernel
+BLUE, RED, GREY = "#2a6fbb", "#d1495b", "#8d99ae"
+
+
+@torch.no_grad()
+def record(net: DigitsNet, image: Tensor) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """``(membrane before the reset, threshold, spikes)`` of both layers, ``[STEPS, C, 8, 8]`` each."""
+    net.eval()
+    for neuron in net.neurons:
+        neuron.store_state_seqs = True
+    layers = net.layers(image, STEPS)
+    traces = [membrane(neuron, x, s) for neuron, (x, s) in zip(net.neurons, layers, strict=True)]
+    for neuron in net.neurons:
+        neuron.store_state_seqs = False
+    return traces
+
+
+def membrane(neuron: AdaptiveLIF, x: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    assert neuron.state_seqs is not None
+    # what step t starts from is what step t - 1 left
+    v, a = (torch.cat([torch.zeros_like(seq[:1]), seq[:-1]]) for seq in neuron.state_seqs)
+    h, threshold = neuron.charge(x, v), 1.0 + a
+    return h[:, 0].cpu(), threshold[:, 0].cpu(), spikes[:, 0].cpu()
+
+
+def lively(traces: tuple[Tensor, Tensor, Tensor], wanted: float) -> tuple[int, ...]:
+    """The lane ``(c, y, x)`` whose firing rate is nearest to ``wanted``, one with a moving input if there is."""
+    h, _, spikes = traces
+    score = -(spikes.mean(0) - wanted).abs() + 0.2 * h.clamp(-2, 4).std(0)
+    return tuple(int(i) for i in torch.unravel_index(score.argmax(), score.shape))
+
+
+def draw(net: DigitsNet, data: Digits, history: list[float], path: str) -> None:
+    """Write the picture to ``path``."""
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    image = data.test_images[:1]
+    traces = record(net, image)
+    with torch.no_grad():
+        answer = int(net(image).argmax())
+    with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}):
+        figure = plt.figure(figsize=(11, 6), layout="constrained")
+        grid = figure.add_gridspec(3, 2, width_ratios=(1, 2.2))
+        draw_digit(figure.add_subplot(grid[0:2, 0]), image[0, 0].cpu(), answer, int(data.test_labels[0]))
+        draw_accuracy(figure.add_subplot(grid[2, 0]), history)
+        shown = [(0, 0.15), (1, 0.15), (1, 0.35)]
+        axes = [figure.add_subplot(grid[row, 1]) for row in range(3)]
+        for axis, (layer, rate) in zip(axes, shown, strict=True):
+            lane = lively(traces[layer], rate)
+            draw_neuron(axis, [trace[(slice(None), *lane)] for trace in traces[layer]])
+            axis.set_title(f"layer {layer + 1}, channel {lane[0]}, at ({lane[1]}, {lane[2]})", loc="left", fontsize=9)
+        axes[0].legend(loc="lower right", ncols=3, frameon=False, fontsize=9, bbox_to_anchor=(1.0, 0.98))
+        axes[-1].set_xlabel("time step")
+        figure.savefig(path, dpi=130)
+        plt.close(figure)
+
+
+def draw_digit(axis: Any, image: Tensor, answer: int, truth: int) -> None:
+    axis.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+    axis.set(xticks=[], yticks=[])
+    axis.set_title(f"a held-out {truth}, read as {answer}", loc="left", fontsize=11)
+
+
+def draw_accuracy(axis: Any, history: list[float]) -> None:
+    axis.plot(range(1, len(history) + 1), [100 * a for a in history], "o-", color=BLUE, markersize=4)
+    axis.set(xlabel="epoch", ylabel="held-out accuracy, %")
+    axis.set_title(f"{history[-1]:.1%} of the held-out digits", loc="left", fontsize=10)
+    axis.grid(alpha=0.25)
+
+
+def draw_neuron(axis: Any, lane: list[Tensor]) -> None:
+    h, threshold, spikes = lane
+    steps = range(1, len(h) + 1)
+    fired = [t for t, s in zip(steps, spikes, strict=True) if s > 0]
+    axis.plot(steps, h, color=BLUE, label="membrane")
+    axis.step(steps, threshold, "--", where="mid", color=GREY, label="threshold")
+    top = 1.15 * max(float(h.max()), float(threshold.max()))
+    axis.vlines(fired, top, 1.12 * top, color=RED, linewidth=2, label="spike")
+    axis.set_xlim(0.5, len(h) + 0.5)
+    axis.axhline(0.0, color=GREY, linewidth=0.5)

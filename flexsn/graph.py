@@ -1,0 +1,155 @@
+"""StepGraph: one time step as a small typed pointwise SSA graph, shared by every backend."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+
+from flexsn.errors import SourceLine
+
+__all__ = ["LEAVES", "Builder", "Node", "format_nodes", "topological"]
+
+LEAVES = ("input", "state", "operand", "cotangent", "state_cotangent", "const")
+"""Nodes that are not computed: step inputs, carried states, loop-invariant tensors, gradients of the outputs
+and of the new states, literals."""
+
+
+@dataclass(frozen=True, eq=False)
+class Node:
+    """One value of the step; equal nodes are the same object (see :class:`Builder`).
+
+    Attributes:
+        op: a row of the op table, or one of :data:`LEAVES`.
+        args: the nodes it reads, already of the dtype the op computes in.
+        dtype: of the value.
+        value: the number of a ``const``.
+        index: which input, state, operand or cotangent a leaf stands for.
+        line: where in the user's code it came from.
+    """
+
+    op: str
+    args: tuple[Node, ...]
+    dtype: torch.dtype
+    value: bool | int | float | None = None
+    index: int = 0
+    line: SourceLine | None = field(default=None, compare=False)
+
+    @property
+    def is_leaf(self) -> bool:
+        return self.op in LEAVES
+
+    def __repr__(self) -> str:
+        what = repr(self.value) if self.op == "const" else f"{self.op}{self.index if self.is_leaf else ''}"
+        return f"<{what} {str(self.dtype).removeprefix('torch.')}>"
+
+
+class Builder:
+    """Makes nodes; the same op on the same arguments gives the same node (common subexpressions are one)."""
+
+    def __init__(self) -> None:
+        self._nodes: dict[tuple[Any, ...], Node] = {}
+
+    def leaf(self, kind: str, index: int, dtype: torch.dtype) -> Node:
+        return self._intern(kind, (), dtype, None, index, None)
+
+    def const(self, value: bool | int | float, dtype: torch.dtype) -> Node:
+        """A literal, already converted to the Python type that stands for ``dtype``."""
+        if dtype == torch.bool:
+            value = bool(value)
+        elif dtype.is_floating_point:
+            value = float(value)
+        else:
+            value = int(value)
+        return self._intern("const", (), dtype, value, 0, None)
+
+    def op(self, op: str, *args: Node, dtype: torch.dtype, line: SourceLine | None = None) -> Node:
+        return self._intern(op, args, dtype, None, 0, line)
+
+    def cast(self, node: Node, dtype: torch.dtype, line: SourceLine | None = None) -> Node:
+        if node.dtype == dtype:
+            return node
+        if node.op == "const" and node.value is not None and not _loses(node.value, dtype):
+            return self.const(node.value, dtype)
+        return self.op("cast", node, dtype=dtype, line=line)
+
+    def _intern(
+        self,
+        op: str,
+        args: tuple[Node, ...],
+        dtype: torch.dtype,
+        value: bool | int | float | None,
+        index: int,
+        line: SourceLine | None,
+    ) -> Node:
+        # repr tells -0.0 from 0.0 and keeps nan equal to itself
+        key = (op, tuple(map(id, args)), dtype, repr(value), index)
+        node = self._nodes.get(key)
+        if node is None:
+            node = self._nodes[key] = Node(op, args, dtype, value, index, line)
+        return node
+
+
+def _loses(value: bool | int | float, dtype: torch.dtype) -> bool:
+    """Whether turning the literal into ``dtype`` needs a run-time conversion rule (non-finite to integer)."""
+    return not dtype.is_floating_point and isinstance(value, float) and not value.is_integer()
+
+
+def topological(roots: Iterable[Node]) -> list[Node]:
+    """All nodes the roots depend on, arguments before users, in a stable order."""
+    order: list[Node] = []
+    seen: set[int] = set()
+
+    def walk(root: Node) -> None:
+        stack: list[tuple[Node, Iterator[Node]]] = [(root, iter(root.args))]
+        seen.add(id(root))
+        while stack:
+            node, rest = stack[-1]
+            for arg in rest:
+                if id(arg) not in seen:
+                    seen.add(id(arg))
+                    stack.append((arg, iter(arg.args)))
+                    break
+            else:
+                order.append(node)
+                stack.pop()
+
+    for root in roots:
+        if id(root) not in seen:
+            walk(root)
+    return order
+
+
+def format_nodes(
+    names: dict[int, str], nodes: Sequence[Node], returns: Sequence[tuple[str, Node | None]]
+) -> list[str]:
+    """Readable Python for ``nodes``, the user's own line above each group of nodes that came from it.
+
+    Args:
+        names: names of the leaves by ``id``; names of the other nodes are added.
+        nodes: in topological order.
+        returns: ``(name, node)`` of what the step gives back.
+    """
+    rows: list[str] = []
+    last_line: SourceLine | None = None
+    for node in nodes:
+        if node.is_leaf:
+            continue
+        if node.line is not None and node.line != last_line:
+            rows.append(f"# {node.line.text}  ({node.line.function}:{node.line.lineno})")
+            last_line = node.line
+        name = names.setdefault(id(node), f"t{len(names)}")
+        args = ", ".join(_spell(names, arg) for arg in node.args)
+        dtype = str(node.dtype).removeprefix("torch.")
+        rows.append(f"{name} = {node.op}({args}{', ' + dtype if node.op == 'cast' else ''})  # {dtype}")
+    spelled = [f"{label}={'None' if node is None else _spell(names, node)}" for label, node in returns]
+    rows.append(f"return dict({', '.join(spelled)})")
+    return rows
+
+
+def _spell(names: dict[int, str], node: Node) -> str:
+    if node.op == "const":
+        return repr(node.value)
+    return names.setdefault(id(node), f"{node.op}{node.index}")

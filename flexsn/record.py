@@ -1,0 +1,267 @@
+"""Record: run a function on example tensors and write down every torch operator it reaches.
+
+The recorder sits below autograd, so a function that itself calls ``torch.autograd.grad`` is recorded with its
+backward half, by autograd's own rules, whatever the surrogate gradients look like.
+"""
+
+from __future__ import annotations
+
+import linecache
+import os
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from flexsn.errors import CoreError, SourceLine, UnsupportedOpError
+
+__all__ = ["Call", "Recorder", "Tape", "ValueRef"]
+
+_TORCH_DIR = os.path.dirname(torch.__file__) + os.sep
+_HERE = os.path.dirname(os.path.abspath(__file__))
+_TRACE_FILE = os.path.join(_HERE, "trace.py")
+_ALIASES = {"detach", "alias", "lift_fresh", "view_as"}
+_RESHAPES = {"view", "_unsafe_view", "reshape", "expand", "squeeze", "unsqueeze", "_reshape_alias"}
+_SUMS = {"sum", "mean"}
+_TO_PYTHON = {"_local_scalar_dense", "equal", "is_nonzero"}
+
+
+@dataclass(frozen=True)
+class ValueRef:
+    """The ``index``-th tensor of a :class:`Tape`."""
+
+    index: int
+
+
+@dataclass(frozen=True)
+class Call:
+    """One operator: ``func(*args, **kwargs)`` with tensors replaced by :class:`ValueRef`."""
+
+    func: Any
+    name: str
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+    results: tuple[ValueRef, ...]
+    line: SourceLine | None
+
+
+@dataclass
+class Tape:
+    """What was recorded.
+
+    Attributes:
+        tensors: the example value of every :class:`ValueRef`.
+        calls: in the order they ran.
+        live: indices of the values that depend on a placeholder.
+        captured: tensors read from outside, by the index of their value.
+        literals: indices of captured tensors that the function made itself (``torch.tensor(2.0)``).
+        num_forward: how many of the calls ran before :meth:`Recorder.mark_backward`.
+    """
+
+    tensors: list[Tensor] = field(default_factory=list)
+    calls: list[Call] = field(default_factory=list)
+    live: set[int] = field(default_factory=set)
+    captured: dict[int, Tensor] = field(default_factory=dict)
+    literals: set[int] = field(default_factory=set)
+    num_forward: int | None = None
+
+
+class _Cell:
+    """What a tensor object currently holds: tensors that alias each other share one."""
+
+    def __init__(self, ref: ValueRef, argument: str | None = None) -> None:
+        self.ref = ref
+        self.argument = argument
+
+
+class Recorder(TorchDispatchMode):
+    """A context that fills a :class:`Tape`.
+
+    Args:
+        placeholders: named example tensors; what depends on them is ``live``.
+        step_shape: of the placeholders.
+        known: whether an operator on step-shaped values needs no decomposition.
+    """
+
+    def __init__(
+        self, placeholders: Mapping[str, Tensor], step_shape: torch.Size, known: Callable[[str], bool]
+    ) -> None:
+        super().__init__()
+        self.tape = Tape()
+        self._step_shape = step_shape
+        self._known = known
+        self._alive: list[Tensor] = []
+        self._cells: dict[int, _Cell] = {}
+        self._by_storage: dict[tuple[Any, ...], _Cell] = {}
+        self._views: dict[int, set[int]] = {}
+        for name, tensor in placeholders.items():
+            cell = self._new_cell(tensor, argument=name)
+            self.tape.live.add(cell.ref.index)
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # wrapping the mode for dynamo would import the whole compiler: a second per process
+
+    def mark_backward(self) -> None:
+        """What is recorded from here on belongs to the backward half."""
+        self.tape.num_forward = len(self.tape.calls)
+
+    def ref(self, tensor: Tensor) -> ValueRef:
+        """The recorded value a tensor holds now; an unknown tensor counts as captured."""
+        return self._cell(tensor).ref
+
+    # ---- bookkeeping --------------------------------------------------------------------------------------
+
+    def _new_cell(self, tensor: Tensor, argument: str | None = None) -> _Cell:
+        ref = ValueRef(len(self.tape.tensors))
+        self.tape.tensors.append(tensor)
+        cell = _Cell(ref, argument)
+        self._bind(tensor, cell)
+        return cell
+
+    def _bind(self, tensor: Tensor, cell: _Cell) -> None:
+        self._alive.append(tensor)  # so that neither its id nor its storage is used again
+        self._cells[id(tensor)] = cell
+        self._by_storage[_storage_key(tensor)] = cell
+        self._views.setdefault(tensor.untyped_storage()._cdata, set()).add(id(cell))
+
+    def _cell(self, tensor: Tensor) -> _Cell:
+        cell = self._cells.get(id(tensor)) or self._by_storage.get(_storage_key(tensor))
+        if cell is None:
+            cell = self._new_cell(tensor)
+            self.tape.captured[cell.ref.index] = tensor
+        return cell
+
+    def _to_refs(self, value: Any) -> Any:
+        if isinstance(value, Tensor):
+            return self._cell(value).ref
+        if isinstance(value, (list, tuple)):
+            return tuple(self._to_refs(item) for item in value)
+        return value
+
+    # ---- the operators ------------------------------------------------------------------------------------
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        line = user_line()
+        if name in _TO_PYTHON:
+            raise UnsupportedOpError(
+                "the core turns a tensor into a Python value (if, while, float(), .item())",
+                where=line,
+                why="one kernel runs for all lanes and steps, so Python cannot decide by the data",
+                hint="choose by value with torch.where(condition, a, b)",
+            )
+        if torch.Tag.nondeterministic_seeded in func.tags:
+            raise UnsupportedOpError(
+                f"{func} draws random numbers inside the core",
+                where=line,
+                why="a scan is a pure function of its arguments",
+                hint="draw the noise outside and pass it as one more input",
+            )
+        ref_args = tuple(self._to_refs(arg) for arg in args)
+        ref_kwargs = {key: self._to_refs(value) for key, value in kwargs.items()}
+        refs = list(_flat_refs((ref_args, tuple(ref_kwargs.values()))))
+        live = any(ref.index in self.tape.live for ref in refs)
+        mutated = name.endswith("_") and not name.endswith("__") and func._schema.is_mutable
+        stepwise = live and not mutated and name not in _RESHAPES | _ALIASES | _SUMS and not self._known(name)
+        if stepwise and any(isinstance(a, Tensor) and a.shape == self._step_shape for a in args):
+            decomposed = _decompose(func)
+            if decomposed is not None:
+                with self:
+                    return decomposed(*args, **kwargs)
+        out = func(*args, **kwargs)
+        if mutated:
+            self._write(func, name, args[0], ref_args, ref_kwargs, line)
+            return out
+        if name == "lift_fresh" and refs[0].index in self.tape.captured:
+            self.tape.literals.add(refs[0].index)
+        if isinstance(out, Tensor) and refs and _is_alias(name, out, args[0]):
+            self._bind(out, self._cell(args[0]))
+            return out
+        outs = out if isinstance(out, (tuple, list)) else (out,)
+        cells = [self._new_cell(tensor) for tensor in outs if isinstance(tensor, Tensor)]
+        if live:
+            self.tape.live.update(cell.ref.index for cell in cells)
+        results = tuple(cell.ref for cell in cells)
+        self.tape.calls.append(Call(func, name, ref_args, ref_kwargs, results, line))
+        return out
+
+    def _write(
+        self, func: Any, name: str, target: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], line: SourceLine | None
+    ) -> None:
+        """An in-place operator becomes its functional form; every alias of the target sees the new value."""
+        cell = self._cell(target)
+        if cell.argument is not None:
+            raise CoreError(
+                f"the core changes its argument '{cell.argument}' in place ({func})",
+                where=line,
+                why="a core is pure: the caller's tensors stay as they are",
+                hint=f"write {cell.argument} = {cell.argument} + ... instead of {cell.argument} += ...",
+            )
+        if cell.ref.index in self.tape.captured:
+            raise UnsupportedOpError(
+                f"the core changes a tensor from outside in place ({func})",
+                where=line,
+                why="a scan is a pure function of its arguments",
+                hint="make it a state: an argument that the core returns anew",
+            )
+        if len(self._views[target.untyped_storage()._cdata]) > 1:
+            raise UnsupportedOpError(
+                f"the core writes through a view ({func})",
+                where=line,
+                why="other views of the same memory would change unseen",
+                hint="build the value with torch.where or arithmetic instead",
+            )
+        ref = ValueRef(len(self.tape.tensors))
+        self.tape.tensors.append(target)
+        if any(r.index in self.tape.live for r in _flat_refs((args, tuple(kwargs.values())))):
+            self.tape.live.add(ref.index)
+        self.tape.calls.append(Call(func, name[:-1], args, kwargs, (ref,), line))
+        cell.ref = ref
+
+
+def _is_alias(name: str, out: Tensor, source: Any) -> bool:
+    if not isinstance(source, Tensor):
+        return False
+    return name in _ALIASES or (name in _RESHAPES and out.shape == source.shape)
+
+
+def _storage_key(tensor: Tensor) -> tuple[Any, ...]:
+    storage = tensor.untyped_storage()._cdata
+    return (storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
+
+
+def _flat_refs(value: Any) -> Iterable[ValueRef]:
+    if isinstance(value, ValueRef):
+        yield value
+    elif isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flat_refs(item)
+
+
+def _decompose(func: Any) -> Callable[..., Any] | None:
+    from torch._decomp import decomposition_table  # a second of imports that few cores need
+
+    return decomposition_table.get(func)
+
+
+def user_line() -> SourceLine | None:
+    """The innermost line on the stack that belongs to the core, seen from a recorded operator."""
+    frame: Any = sys._getframe(1)
+    while frame is not None:
+        filename = frame.f_code.co_filename
+        if filename == _TRACE_FILE:
+            return None  # below this frame lies the caller of the tracer, not the core
+        ours = os.path.dirname(filename) == _HERE
+        if not ours and not filename.startswith((_TORCH_DIR, "<frozen")):
+            text = linecache.getline(filename, frame.f_lineno).strip()
+            return SourceLine(filename, frame.f_lineno, frame.f_code.co_name, text)
+        frame = frame.f_back
+    return None

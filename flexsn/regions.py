@@ -1,0 +1,257 @@
+"""Regions: sort recorded operators by shape into the kernel's step, and what torch does around it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+import operator
+
+import torch
+from torch import Tensor
+
+from flexsn.errors import SourceLine, UnsupportedOpError
+from flexsn.graph import Builder, Node
+from flexsn.lower import Unlowerable, lower
+from flexsn.outer import Outer, Ref
+from flexsn.record import Call, Tape, ValueRef
+
+__all__ = ["Reduction", "Regions"]
+
+_RESHAPES = {"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "_reshape_alias", "alias", "detach"}
+_SUMS = {"sum"}
+
+
+@dataclass(frozen=True)
+class Reduction:
+    """A step value summed over time and over the lanes a parameter was broadcast to.
+
+    Attributes:
+        node: summed over time per lane inside the kernel.
+        base: the sum over lanes, as a right-aligned shape that broadcasts to the step shape.
+        shape: ``base`` after reshaping.
+    """
+
+    node: Node
+    base: tuple[int, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class _Post:
+    """An outer value that depends on reduced gradients."""
+
+    ref: Ref
+
+
+_Value = Node | Ref | Reduction | _Post
+
+
+class Regions:
+    """Walks a tape once and gives every recorded value its place.
+
+    Args:
+        builder: makes the step's nodes.
+        outer: collects what torch computes around the kernel.
+        operands: grows by the outer values the step reads.
+        sentinel: the step shape of the recording.
+        free: which of its dimensions no parameter has.
+    """
+
+    def __init__(
+        self, builder: Builder, outer: Outer, operands: list[Ref], sentinel: torch.Size, free: Sequence[bool]
+    ) -> None:
+        self._builder, self._outer, self._operands = builder, outer, operands
+        self._sentinel, self._free = sentinel, tuple(free)
+        self._values: dict[int, _Value] = {}
+        self._tape = Tape()
+        self.reductions: list[Reduction] = []
+
+    def bind(self, ref: ValueRef, value: Node | Ref) -> None:
+        """Say what a placeholder or captured tensor is."""
+        self._values[ref.index] = value
+
+    def run(self, tape: Tape) -> None:
+        """Sort all calls of the tape."""
+        self._tape = tape
+        for position, call in enumerate(tape.calls):
+            backward = tape.num_forward is not None and position >= tape.num_forward
+            self._sort(call, backward)
+
+    def step_value(self, ref: ValueRef, what: str) -> Node:
+        """The node of a value that must have the step shape."""
+        value = self._values[ref.index]
+        if isinstance(value, Node) and self._tape.tensors[ref.index].shape == self._sentinel:
+            return value
+        if isinstance(value, Ref) and self._tape.tensors[ref.index].shape == self._sentinel:
+            return self._operand(value, self._tape.tensors[ref.index].dtype)
+        raise UnsupportedOpError(
+            f"{what} has not the shape of the step",
+            why="a fused kernel computes one value per lane",
+            hint="expand it to the shape of the input, or compute it outside the core",
+        )
+
+    def outer_value(self, ref: ValueRef) -> Ref:
+        """The outer value of a gradient that belongs to a captured tensor."""
+        value = self._values[ref.index]
+        if isinstance(value, Node):
+            raise UnsupportedOpError("a parameter has one value per lane and step", hint="pass it as an input")
+        return value if isinstance(value, Ref) else self._post(value)
+
+    # ---- one call -------------------------------------------------------------------------------------------
+
+    def _sort(self, call: Call, backward: bool) -> None:
+        args = [self._lookup(a) for a in call.args]
+        kwargs = {k: self._lookup(v) for k, v in call.kwargs.items()}
+        flat = list(_flatten((args, tuple(kwargs.values()))))
+        reduced = [v for v in flat if isinstance(v, (Reduction, _Post))]
+        shapes = [self._tape.tensors[r.index].shape for r in call.results]
+        live = any(r.index in self._tape.live for r in call.results)
+        if reduced:
+            self._after_reduction(call, args, kwargs, flat)
+        elif len(shapes) == 1 and shapes[0] == self._sentinel:
+            self._step_call(call, args, kwargs)
+        elif backward and call.name in _SUMS and any(isinstance(v, Node) for v in flat):
+            self._reduce(call, args)
+        elif live:
+            raise self._mixes_lanes(call, shapes)
+        elif len(shapes) == 1 and shapes[0] == () and not any(isinstance(v, Ref) for v in flat):
+            self._step_call(call, args, kwargs)  # a literal: no captured tensor takes part
+        else:
+            self._outer_call(call, args, kwargs, post=False)
+
+    def _step_call(self, call: Call, args: list[Any], kwargs: dict[str, Any]) -> None:
+        result = call.results[0]
+        if call.name == "expand" and isinstance(args[0], (Ref, Node)):
+            self._values[result.index] = args[0]
+            return
+        tensors = [self._tape.tensors[r.index] for r in _flat_value_refs(call.args)]
+        numbers = [a for a in call.args if isinstance(a, (bool, int, float))]
+        common = _common_dtype([*tensors, *numbers])
+        nodes = [self._as_node(a, r) for a, r in zip(args, call.args, strict=True)]
+        options = {k: self._as_node(a, call.kwargs[k]) for k, a in kwargs.items()}
+        dtype = self._tape.tensors[result.index].dtype
+        try:
+            node = lower(self._builder, call.name, nodes, options, dtype, common, call.line)
+        except Unlowerable as error:
+            raise UnsupportedOpError(
+                f"{call.func} cannot be part of a kernel", where=call.line, why=str(error)
+            ) from None
+        self._values[result.index] = node
+
+    def _reduce(self, call: Call, args: list[Any]) -> None:
+        source = self._tape.tensors[call.args[0].index]
+        result = self._tape.tensors[call.results[0].index]
+        dims = call.args[1] if len(call.args) > 1 and call.args[1] else range(source.dim())
+        if source.shape != self._sentinel:
+            raise self._mixes_lanes(call, [result.shape])
+        summed = {d % source.dim() for d in dims}
+        base = tuple(1 if d in summed else size for d, size in enumerate(source.shape))
+        if any(free and size != 1 for free, size in zip(self._free, base, strict=True)):
+            raise self._mixes_lanes(call, [result.shape])
+        node = self._as_node(args[0], call.args[0])
+        self._values[call.results[0].index] = Reduction(node, base, tuple(result.shape))
+
+    def _after_reduction(self, call: Call, args: list[Any], kwargs: dict[str, Any], flat: list[Any]) -> None:
+        shape = tuple(self._tape.tensors[call.results[0].index].shape)
+        result = call.results[0].index
+        if call.name in _RESHAPES and isinstance(args[0], Reduction):
+            self._values[result] = Reduction(args[0].node, args[0].base, shape)
+        elif call.name == "add" and len(args) == 2 and not kwargs and _same_place(args[0], args[1]):
+            a, b = args[0].node, args[1].node
+            total = self._builder.op("add", a, b, dtype=a.dtype, line=call.line)
+            self._values[result] = Reduction(total, args[0].base, shape)
+        elif any(isinstance(v, Node) and v.op != "const" for v in flat) or shape == tuple(self._sentinel):
+            raise self._mixes_lanes(call, [torch.Size(shape)])
+        else:
+            self._outer_call(call, args, kwargs, post=True)
+
+    def _outer_call(self, call: Call, args: list[Any], kwargs: dict[str, Any], post: bool) -> None:
+        for r in call.results:
+            shape = self._tape.tensors[r.index].shape
+            aligned = zip(reversed(shape), reversed(self._sentinel), reversed(self._free), strict=False)
+            if not post and any(free and size == prime for size, prime, free in aligned) and call.name != "expand":
+                raise self._mixes_lanes(call, [shape])
+            if call.name == "expand" and any(
+                free and size == prime
+                for size, prime, free in zip(reversed(shape), reversed(self._sentinel), reversed(self._free), strict=False)
+            ):
+                self._values[r.index] = args[0]
+                return
+        whole = self._outer.call(call.func, self._to_outer(args), self._to_outer(kwargs))
+        refs = [whole]
+        if len(call.results) != 1:
+            refs = [self._outer.call(operator.getitem, (whole, i), {}) for i in range(len(call.results))]
+        for r, ref in zip(call.results, refs, strict=True):
+            self._values[r.index] = _Post(ref) if post else ref
+
+    # ---- arguments ------------------------------------------------------------------------------------------
+
+    def _lookup(self, value: Any) -> Any:
+        if isinstance(value, ValueRef):
+            return self._values[value.index]
+        if isinstance(value, tuple):
+            return tuple(self._lookup(item) for item in value)
+        return value
+
+    def _as_node(self, value: Any, ref: Any) -> Any:
+        if isinstance(value, Ref):
+            return self._operand(value, self._tape.tensors[ref.index].dtype)
+        return value
+
+    def _operand(self, ref: Ref, dtype: torch.dtype) -> Node:
+        if ref not in self._operands:
+            self._operands.append(ref)
+        return self._builder.leaf("operand", self._operands.index(ref), dtype)
+
+    def _to_outer(self, value: Any) -> Any:
+        if isinstance(value, (Reduction, _Post)):
+            return self._post(value)
+        if isinstance(value, Node):
+            return value.value
+        if isinstance(value, (list, tuple)):
+            return tuple(self._to_outer(item) for item in value)
+        if isinstance(value, dict):
+            return {k: self._to_outer(v) for k, v in value.items()}
+        return value
+
+    def _post(self, value: Reduction | _Post) -> Ref:
+        if isinstance(value, _Post):
+            return value.ref
+        if value not in self.reductions:
+            self.reductions.append(value)
+        return self._outer.leaf(("reduced", self.reductions.index(value)))
+
+    def _mixes_lanes(self, call: Call, shapes: Sequence[Sequence[int]]) -> UnsupportedOpError:
+        return UnsupportedOpError(
+            f"{call.func} mixes lanes",
+            where=call.line,
+            why="each neuron of a step is computed on its own; this op changes the shape of the step or "
+            "reads across it",
+            hint="move it out of the core: to the layer before or after the neuron",
+        )
+
+
+def _same_place(a: Any, b: Any) -> bool:
+    return isinstance(a, Reduction) and isinstance(b, Reduction) and (a.base, a.shape) == (b.base, b.shape)
+
+
+def _flatten(value: Any) -> Any:
+    if isinstance(value, (list, tuple)):
+        for item in value:
+            yield from _flatten(item)
+    else:
+        yield value
+
+
+def _flat_value_refs(value: Any) -> list[ValueRef]:
+    return [item for item in _flatten(value) if isinstance(item, ValueRef)]
+
+
+def _common_dtype(values: Sequence[Tensor | bool | int | float]) -> torch.dtype:
+    """The dtype torch compares two values in."""
+    if len(values) == 1 and isinstance(values[0], Tensor):
+        return values[0].dtype
+    if len(values) == 2:
+        return torch.result_type(values[0], values[1])
+    return torch.float32

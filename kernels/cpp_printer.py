@@ -1,0 +1,295 @@
+"""C++ printer: a scan plan as one ``extern "C"`` function over blocks of lanes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+
+import torch
+
+from flexsn.graph import Node
+from flexsn.kernels.ops import OPS
+from flexsn.kernels.writer import Writer
+from flexsn.plan import BackwardPlan, ForwardPlan, Program, Role, Slot, Variant
+
+__all__ = ["ENTRY", "print_cpp"]
+
+ENTRY = "flexsn_scan"
+
+_MEMORY = {
+    torch.float32: "float",
+    torch.float64: "double",
+    torch.float16: "fx::f16",
+    torch.bfloat16: "fx::bf16",
+    torch.bool: "fx::u8",
+    torch.uint8: "fx::u8",
+    torch.int8: "signed char",
+    torch.int16: "short",
+    torch.int32: "int",
+    torch.int64: "fx::i64",
+}
+# a bool in a lane loop keeps GCC from vectorising it; 16-bit floats are held rounded, in fp32
+_VALUE = _MEMORY | {torch.bool: "int", torch.float16: "float", torch.bfloat16: "float"}
+
+
+def print_cpp(plan: ForwardPlan | BackwardPlan) -> str:
+    """The source of a kernel, without the text of ``scan.h``."""
+    return _Printer(plan).print()
+
+
+class _Printer:
+    def __init__(self, plan: ForwardPlan | BackwardPlan) -> None:
+        self.plan = plan
+        self.w = Writer("  ")
+        self.names: dict[int, str] = {}
+        self.arrays: dict[int, str] = {}  # values that live in an array over the lanes of a block
+
+    def print(self) -> str:
+        w, plan = self.w, self.plan
+        w('#include "scan.h"', "")
+        with w.indent(f'extern "C" void {ENTRY}(const fx::i64* arguments) {{', "}"):
+            w("const fx::Call call(arguments);")
+            w("#pragma omp parallel num_threads(call.threads) if (call.threads > 1)")
+            with w.indent("{", "}"):
+                for index, slot in enumerate(plan.slots):
+                    const = "" if slot.role.writes else ""
+                    w(f"fx::Tensor<{const}{_MEMORY[slot.dtype]}> {slot.name}(call, {index});")
+                if isinstance(plan, BackwardPlan):
+                    self._scratch(plan)
+                w("#pragma omp for schedule(static)")
+                with w.indent("for (fx::i64 b = 0; b < call.blocks; ++b) {", "}"):
+                    w("const int lanes = call.lanes(b), n = fx::padded(lanes);")
+                    for slot in plan.slots:
+                        w(f"{slot.name}.bind(b * call.block, lanes);")
+                    for slot, leaf in plan.lane_loads:
+                        self._array(leaf, slot.name.replace("p", "operand"))
+                        self._copy_in(slot, self.arrays[id(leaf)], leaf.dtype)
+                    if isinstance(plan, ForwardPlan):
+                        self._forward(plan)
+                    else:
+                        self._backward(plan)
+        return w.text()
+
+    # ---- forward --------------------------------------------------------------------------------------------
+
+    def _forward(self, plan: ForwardPlan) -> None:
+        w = self.w
+        self._hoist([plan.program], plan.lane_loads)
+        for carry in plan.carries:
+            assert carry.initial is not None
+            self._array(carry.leaf, f"state{carry.leaf.index}")
+            self._copy_in(carry.initial, self.arrays[id(carry.leaf)], carry.leaf.dtype)
+        with w.indent("for (fx::i64 t = 0; t < call.T; ++t) {", "}"):
+            if plan.checkpoint:
+                with w.indent(f"if (t && t % {plan.checkpoint} == 0) {{", "}"):
+                    for slot, leaf in plan.checkpoints:
+                        self._copy_out(slot, self.arrays[id(leaf)], leaf.dtype, f"t / {plan.checkpoint} - 1")
+            self._pointers((s for s, _ in plan.loads), "load", "t")
+            self._pointers((s for s, _ in plan.stores), "store", "t")
+            with self._lane_loop():
+                self._read(plan.loads)
+                self._compute(plan.program.body)
+                for slot, node in plan.stores:
+                    self._assign(slot, node)
+                for carry in plan.carries:
+                    if carry.next is not None and carry.next is not carry.leaf:
+                        w(f"state{carry.leaf.index}[l] = {self._use(carry.next)};")
+            for slot, _ in plan.stores:
+                w(f"{slot.name}.flush(t);")
+        for carry in plan.carries:
+            if carry.final is not None:
+                self._copy_out(carry.final, self.arrays[id(carry.leaf)], carry.leaf.dtype, "0")
+
+    # ---- backward -------------------------------------------------------------------------------------------
+
+    def _scratch(self, plan: BackwardPlan) -> None:
+        w = self.w
+        sizes = [f"sizeof({_VALUE[s.dtype]})" for s in plan.states]
+        if not sizes:
+            return
+        w(f"char* memory = static_cast<char*>(fx::scratch({plan.checkpoint}LL * fx::LANES * ({' + '.join(sizes)})));")
+        for i, state in enumerate(plan.states):
+            offset = " + ".join(sizes[:i]) or "0"
+            kind = _VALUE[state.dtype]
+            w(f"{kind}* kept{state.index} = reinterpret_cast<{kind}*>(memory + {plan.checkpoint}LL * fx::LANES * ({offset}));")
+
+    def _backward(self, plan: BackwardPlan) -> None:
+        w = self.w
+        self._hoist([plan.recompute, *(v.program for v in plan.variants)], plan.lane_loads)
+        for carry in plan.carries:
+            self._array(carry.leaf, f"grad{carry.leaf.index}")
+            if carry.initial is not None:
+                self._copy_in(carry.initial, self.arrays[id(carry.leaf)], carry.leaf.dtype)
+            else:
+                w(f"for (int l = 0; l < n; ++l) grad{carry.leaf.index}[l] = 0;")
+        for slot in plan.accumulators:
+            w(f"alignas(64) {_VALUE[slot.dtype]} sum_{slot.name}[fx::LANES];")
+            w(f"for (int l = 0; l < n; ++l) sum_{slot.name}[l] = 0;")
+        k = plan.checkpoint
+        with w.indent(f"for (fx::i64 chunk = (call.T - 1) / {k}; chunk >= 0; --chunk) {{", "}"):
+            w(f"const fx::i64 start = chunk * {k}, end = start + {k} < call.T ? start + {k} : call.T;")
+            if plan.states:
+                self._recompute(plan)
+            with w.indent("for (fx::i64 t = end - 1; t >= start; --t) {", "}"):
+                for state in plan.states:
+                    kind = _VALUE[state.dtype]
+                    w(f"const {kind}* state{state.index} = kept{state.index} + (t - start) * fx::LANES;")
+                    self.arrays[id(state)] = f"state{state.index}"
+                for age, variant in enumerate(plan.variants):
+                    last = age == len(plan.variants) - 1
+                    opening = "{" if last else f"if (t == call.T - {age + 1}) {{"
+                    with w.indent(opening if age == 0 else f"else {opening}", "}"):
+                        self._walk_back(plan, variant)
+        for carry in plan.carries:
+            if carry.final is not None:
+                self._copy_out(carry.final, self.arrays[id(carry.leaf)], carry.leaf.dtype, "0")
+        for slot in plan.accumulators:
+            self._copy_out(slot, f"sum_{slot.name}", slot.dtype, "0")
+
+    def _recompute(self, plan: BackwardPlan) -> None:
+        w = self.w
+        for state, initial, checkpoint in zip(plan.states, plan.initial, plan.checkpoints, strict=True):
+            with w.indent("{", "}"):
+                kind = _MEMORY[initial.dtype]
+                w(f"const {kind}* from = chunk ? {checkpoint.name}.load(chunk - 1) : {initial.name}.load(0);")
+                w(f"for (int l = 0; l < n; ++l) kept{state.index}[l] = from[l];")
+        with w.indent("for (fx::i64 t = start; t + 1 < end; ++t) {", "}"):
+            for state in plan.states:
+                kind = _VALUE[state.dtype]
+                w(f"const {kind}* state{state.index} = kept{state.index} + (t - start) * fx::LANES;")
+                w(f"{kind}* next{state.index} = kept{state.index} + (t - start + 1) * fx::LANES;")
+                self.arrays[id(state)] = f"state{state.index}"
+            self._pointers((s for s, _ in plan.recompute_loads), "load", "t")
+            with self._lane_loop():
+                self._read(plan.recompute_loads)
+                self._compute(plan.recompute.body)
+                for state, node in zip(plan.states, plan.next_states, strict=True):
+                    w(f"next{state.index}[l] = {self._use(node)};")
+
+    def _walk_back(self, plan: BackwardPlan, variant: Variant) -> None:
+        w = self.w
+        self._pointers((s for s, _ in variant.loads), "load", "t")
+        self._pointers((s for s, _ in variant.stores), "store", "t")
+        with self._lane_loop():
+            self._read(variant.loads)
+            self._compute(variant.program.body)
+            for slot, node in variant.stores:
+                self._assign(slot, node)
+            for slot, node in zip(plan.accumulators, variant.accumulate, strict=True):
+                if node is not None:
+                    w(f"sum_{slot.name}[l] += {self._use(node)};")
+            for carry, node in zip(plan.carries, variant.grad_states, strict=True):
+                w(f"grad{carry.leaf.index}[l] = {'0' if node is None else self._use(node)};")
+        for slot, _ in variant.stores:
+            w(f"{slot.name}.flush(t);")
+
+    # ---- pieces ---------------------------------------------------------------------------------------------
+
+    def _lane_loop(self):  # type: ignore[no-untyped-def]
+        self.names = {}
+        self.w("#pragma omp simd")
+        return self.w.indent("for (int l = 0; l < n; ++l) {", "}")
+
+    def _hoist(self, programs: Sequence[Program], lane_loads: Sequence[tuple[Slot, Node]]) -> None:
+        """Compute what does not change with time; keep in arrays what the loop over time reads."""
+        nodes = {id(n): n for p in programs for n in p.hoisted}
+        read = {id(a) for p in programs for n in p.body for a in n.args}
+        read |= {id(n) for n in self._returned()}
+        kept = [n for key, n in nodes.items() if key in read]
+        if not kept:
+            return
+        for i, node in enumerate(kept):
+            self.w(f"alignas(64) {_VALUE[node.dtype]} fixed{i}[fx::LANES];")
+        with self._lane_loop():
+            self._compute(nodes.values())
+            for i, node in enumerate(kept):
+                self.w(f"fixed{i}[l] = {self._use(node)};")
+        for i, node in enumerate(kept):
+            self.arrays[id(node)] = f"fixed{i}"
+
+    def _returned(self) -> list[Node]:
+        if isinstance(self.plan, ForwardPlan):
+            return [n for _, n in self.plan.stores] + [c.next for c in self.plan.carries if c.next is not None]
+        nodes = list(self.plan.next_states)
+        for v in self.plan.variants:
+            nodes += [n for n in (*(n for _, n in v.stores), *v.grad_states, *v.accumulate) if n is not None]
+        return nodes
+
+    def _array(self, leaf: Node, name: str) -> None:
+        self.w(f"alignas(64) {_VALUE[leaf.dtype]} {name}[fx::LANES];")
+        self.arrays[id(leaf)] = name
+
+    def _copy_in(self, slot: Slot, array: str, dtype: torch.dtype) -> None:
+        with self.w.indent("{", "}"):
+            self.w(f"const {_MEMORY[slot.dtype]}* from = {slot.name}.load(0);")
+            self.w(f"for (int l = 0; l < n; ++l) {array}[l] = {_cast('from[l]', slot.dtype, dtype)};")
+
+    def _copy_out(self, slot: Slot, array: str, dtype: torch.dtype, t: str) -> None:
+        with self.w.indent("{", "}"):
+            self.w(f"{_MEMORY[slot.dtype]}* to = {slot.name}.store({t});")
+            self.w(f"for (int l = 0; l < n; ++l) to[l] = {_cast(f'{array}[l]', dtype, slot.dtype)};")
+            self.w(f"{slot.name}.flush({t});")
+
+    def _pointers(self, slots: Iterable[Slot], method: str, t: str) -> None:
+        for slot in slots:
+            const = "const " if method == "load" else ""
+            self.w(f"{const}{_MEMORY[slot.dtype]}* {slot.name}_t = {slot.name}.{method}({t});")
+
+    def _read(self, loads: Iterable[tuple[Slot, Node]]) -> None:
+        for slot, leaf in loads:
+            self.w(f"const {_VALUE[leaf.dtype]} {slot.name}_l = {_cast(f'{slot.name}_t[l]', slot.dtype, leaf.dtype)};")
+            self.names[id(leaf)] = f"{slot.name}_l"
+
+    def _compute(self, nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            if id(node) in self.arrays:
+                continue
+            name = self.names[id(node)] = f"t{len(self.names)}"
+            self.w(f"const {_VALUE[node.dtype]} {name} = {self._expression(node)};")
+
+    def _expression(self, node: Node) -> str:
+        args = [self._use(a) for a in node.args]
+        if node.op == "cast":
+            return _cast(args[0], node.args[0].dtype, node.dtype)
+        text = OPS[node.op].cpp.format(*args)
+        small = not node.dtype.is_floating_point and node.dtype.itemsize < 4 and node.dtype != torch.bool
+        return f"static_cast<{_VALUE[node.dtype]}>({text})" if small else text
+
+    def _use(self, node: Node) -> str:
+        if node.op == "const":
+            return _literal(node)
+        if id(node) in self.arrays:
+            return f"{self.arrays[id(node)]}[l]"
+        return self.names[id(node)]
+
+    def _assign(self, slot: Slot, node: Node | None) -> None:
+        value = "0" if node is None else _cast(self._use(node), node.dtype, slot.dtype)
+        self.w(f"{slot.name}_t[l] = {value};")
+
+
+def _cast(text: str, source: torch.dtype, target: torch.dtype) -> str:
+    if source == target:
+        return text
+    if target == torch.bool:
+        return f"({text} != 0)"
+    if target in (torch.float16, torch.bfloat16):
+        return f"static_cast<{_MEMORY[target]}>(static_cast<float>({text}))"
+    return f"static_cast<{_VALUE[target]}>({text})"
+
+
+def _literal(node: Node) -> str:
+    value, dtype = node.value, node.dtype
+    if not dtype.is_floating_point:
+        if dtype == torch.int64:
+            return "(-9223372036854775807LL - 1)" if value == -(2**63) else f"({int(value)}LL)"  # type: ignore[arg-type]
+        return f"({int(value)})"  # type: ignore[arg-type]
+    single = dtype != torch.float64
+    suffix = "f" if single else ""
+    number = float(value)  # type: ignore[arg-type]
+    if math.isnan(number):
+        return f"__builtin_nan{suffix}(\"\")"
+    if single:
+        number = torch.tensor(number, dtype=torch.float32).item()
+    if math.isinf(number):
+        return f"({'-' if number < 0 else ''}__builtin_inf{suffix}())"
+    return f"({number!r}{suffix})"

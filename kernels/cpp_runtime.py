@@ -1,0 +1,182 @@
+"""C++ runtime: build a printed kernel with the system compiler, load it, call it."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import shlex
+import shutil
+import subprocess
+from array import array
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from flexsn.errors import BackendError
+from flexsn.kernels.cache import cache_dir, content_key, publish
+from flexsn.kernels.cpp_printer import ENTRY, print_cpp
+from flexsn.layout import Layout
+from flexsn.plan import BackwardPlan, ForwardPlan
+
+__all__ = ["BLOCK", "CppKernel", "bind", "build", "checkpoint", "compiler", "vectorized_loops"]
+
+BLOCK = 512  # LANES of scan.h
+_PAD = 64  # PAD of scan.h
+_CACHE_BYTES = 512 * 1024
+_HEADER = Path(__file__).with_name("scan.h")
+_FLAGS = (
+    "-std=c++17 -O3 -march=native -mprefer-vector-width=512 -fPIC -shared -fopenmp -fwrapv "
+    "-ffp-contract=off -fno-math-errno -fno-trapping-math"
+).split()
+_BASE_MATH = ("expf", "logf", "sinf", "cosf", "powf")
+_FULL_MATH = ("tanhf", "erff", "log1pf", "expm1f", "atan2f", "exp2f", "log2f", "log10f", "hypotf", "acoshf")
+
+
+def checkpoint(step_bytes: int) -> int:
+    """How many steps to recompute at once: as many as keep states and inputs of a block in half a L2 cache.
+
+    Args:
+        step_bytes: bytes per lane and step of the kept states and the inputs.
+    """
+    return max(8, min(128, _CACHE_BYTES // (BLOCK * max(step_bytes, 1))))
+
+
+def bind(plan: ForwardPlan | BackwardPlan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
+    """A function that runs the plan's kernel on tensors of that layout, given in the order of the plan's slots."""
+    source = print_cpp(plan)
+    kernel = build(source)
+    record = [layout.num_steps, layout.num_lanes, len(layout.sizes), 1, BLOCK, *layout.sizes]
+    addresses = []
+    for tensor in layout.tensors:
+        addresses.append(len(record))
+        record += [0, tensor.time, tensor.dense, *tensor.strides]
+    template = array("q", record)
+
+    def launch(tensors: Sequence[Tensor]) -> None:
+        record = template[:]
+        threads = torch.get_num_threads()
+        block = min(BLOCK, _round_up(-(-layout.num_lanes // threads), _PAD))
+        record[3] = min(threads, -(-layout.num_lanes // block))
+        record[4] = block
+        for address, tensor in zip(addresses, tensors, strict=True):
+            record[address] = tensor.data_ptr()
+        kernel(record)
+
+    return launch
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step
+
+
+class CppKernel:
+    """A loaded kernel.
+
+    Args:
+        library: path of the shared object.
+    """
+
+    def __init__(self, library: Path) -> None:
+        entry = ctypes.CDLL(str(library))[ENTRY]
+        entry.argtypes, entry.restype = [ctypes.c_void_p], None
+        self._entry: Callable[[int], None] = entry
+
+    def __call__(self, record: array[int]) -> None:
+        """Run on a call record (see ``scan.h``); releases the interpreter lock meanwhile."""
+        self._entry(record.buffer_info()[0])
+
+
+@lru_cache(maxsize=1)
+def compiler() -> tuple[str, ...]:
+    """The C++ compiler to use: ``CXX``, or the first of ``g++``, ``c++``, ``clang++`` that is there.
+
+    Raises:
+        BackendError: there is none.
+    """
+    chosen = os.environ.get("CXX")
+    candidates = [shlex.split(chosen)] if chosen else [["g++"], ["c++"], ["clang++"]]
+    for command in candidates:
+        if command and shutil.which(command[0]):
+            return tuple(command)
+    raise BackendError(
+        f"no C++ compiler: {', '.join(c[0] for c in candidates if c)} not found",
+        hint='install g++ (or set CXX), or use backend="torch"',
+    )
+
+
+@lru_cache(maxsize=1)
+def _identity() -> str:
+    """What a compiled file depends on besides its source: compiler, instruction set, vector math library."""
+    version = subprocess.run([*compiler(), "--version"], capture_output=True, text=True, check=False).stdout
+    flags = ""
+    if os.path.exists("/proc/cpuinfo"):
+        with open("/proc/cpuinfo") as file:
+            flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
+    return "\n".join([version, platform.machine(), flags, str(_vector_math()), *_FLAGS])
+
+
+@lru_cache(maxsize=1)
+def _vector_math() -> int:
+    """How much of libmvec there is: 0 nothing, 1 the first functions, 2 all that ``scan.h`` names."""
+    if platform.machine() != "x86_64" or "clang" in compiler()[0]:
+        return 0
+    try:
+        library = ctypes.CDLL("libmvec.so.1")
+    except OSError:
+        return 0
+
+    def has(names: Sequence[str]) -> bool:
+        return all(
+            hasattr(library, f"_ZGVeN16{'vv' if name in ('powf', 'atan2f', 'hypotf') else 'v'}_{name}")
+            for name in names
+        )
+
+    return 2 if has(_BASE_MATH + _FULL_MATH) else 1 if has(_BASE_MATH) else 0
+
+
+def build(source: str) -> CppKernel:
+    """Compile ``source``, or load it from the cache.
+
+    Raises:
+        BackendError: there is no compiler, or it fails.
+    """
+    return _build(source, os.environ.get("CXX"), os.environ.get("FLEXSN_CACHE_DIR"))
+
+
+@lru_cache(maxsize=None)
+def _build(source: str, cxx: str | None, directory: str | None) -> CppKernel:
+    header = _HEADER.read_text()
+    path = cache_dir() / f"{content_key(source, header, _identity())}.so"
+    if path.exists():
+        try:
+            return CppKernel(path)
+        except OSError:
+            pass  # cut short or made for another machine: build it again
+    return CppKernel(publish(path, lambda target: _compile(source, target)))
+
+
+def _compile(source: str, target: Path, extra: Sequence[str] = ()) -> str:
+    command = [*compiler(), *_FLAGS, *extra, f"-DFX_MVEC={_vector_math()}", f"-I{_HEADER.parent}"]
+    command += ["-x", "c++", "-", "-o", str(target), "-lmvec" if _vector_math() else "-lm", "-lm"]
+    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise BackendError(
+            f"{shlex.join(compiler())} could not compile the generated kernel",
+            where=f"exit status {done.returncode}",
+            why=done.stderr.strip()[-2000:],
+            hint='use backend="torch", or report this with FLEXSN_PRINT_CODE=1',
+        )
+    return done.stderr
+
+
+def vectorized_loops(source: str, scratch: Path) -> list[int]:
+    """The lines of ``source`` whose loops the compiler says it vectorised."""
+    report = _compile(source, scratch / "report.so", ["-fopt-info-vec-optimized"])
+    lines = [row.split(":") for row in report.splitlines() if row.startswith("<stdin>:") and "vectorized" in row]
+    return sorted({int(row[1]) for row in lines})
+
+

@@ -1,0 +1,255 @@
+// What every generated C++ scan stands on: tensors seen one block of lanes at a time, and torch's arithmetic.
+// No standard headers: a kernel builds in half a second because of that.
+#pragma once
+
+namespace fx {
+
+typedef long long i64;
+typedef unsigned char u8;
+
+constexpr int LANES = 512;  // lanes of a block at most; states of a block live in L1
+constexpr int PAD = 64;     // lane loops run in multiples of this, so that no lane meets a scalar remainder
+
+#define FX_INLINE inline __attribute__((always_inline))
+
+// ---- 16-bit floats ----------------------------------------------------------------------------------------
+
+struct bf16 {
+  unsigned short bits;
+  bf16() = default;
+  FX_INLINE bf16(float x) {
+    const unsigned u = __builtin_bit_cast(unsigned, x);
+    const unsigned rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
+    bits = x != x ? 0x7fc0 : static_cast<unsigned short>(rounded);
+  }
+  FX_INLINE operator float() const { return __builtin_bit_cast(float, static_cast<unsigned>(bits) << 16); }
+};
+typedef _Float16 f16;
+
+// ---- the call: one array of integers ------------------------------------------------------------------------
+//
+// T, N, D, threads, lanes per block, sizes[D], then per tensor: address, time stride, dense, strides[D]
+
+struct Call {
+  const i64* sizes;
+  i64 T, N, blocks;
+  int D, threads, block;
+
+  explicit Call(const i64* a)
+      : sizes(a + 5), T(a[0]), N(a[1]), blocks((a[1] + a[4] - 1) / a[4]), D(int(a[2])), threads(int(a[3])),
+        block(int(a[4])) {}
+  const i64* tensor(int index) const { return sizes + D + index * (3 + D); }
+  int lanes(i64 block_index) const {
+    const i64 left = N - block_index * block;
+    return int(left < block ? left : block);
+  }
+};
+
+FX_INLINE int padded(int n) { return (n + PAD - 1) / PAD * PAD; }
+
+// One tensor, seen through one block of lanes. A dense tensor is used in place; any other layout (broadcast,
+// batch-first, sliced) and a ragged last block are staged through a buffer, run of equal stride by run.
+template <class T>
+struct Tensor {
+  struct Run {
+    int lane, size;
+    i64 offset;
+  };
+  T* data;
+  i64 time, step;
+  const i64* strides;
+  const Call* call;
+  T* base;
+  bool dense, direct;
+  int runs;
+  Run run[LANES];
+  alignas(64) T buffer[LANES];
+
+  Tensor(const Call& c, int index) : call(&c) {
+    const i64* record = c.tensor(index);
+    data = reinterpret_cast<T*>(record[0]);
+    time = record[1];
+    dense = record[2] != 0;
+    strides = record + 3;
+  }
+
+  void bind(i64 lane, int n) {
+    if (dense) {
+      base = data + lane;
+      direct = n % PAD == 0;
+      step = 1;
+      runs = 1;
+      run[0] = {0, n, 0};
+    } else {
+      find_runs(lane, n);
+      base = data;
+      direct = runs == 1 && step == 1 && n % PAD == 0;
+      if (direct) base += run[0].offset;
+    }
+    if (!direct) for (int l = n / PAD * PAD; l < padded(n); ++l) buffer[l] = T(0);
+  }
+
+  const T* load(i64 t) {
+    const T* from = base + t * time;
+    if (direct) return from;
+    for (int r = 0; r < runs; ++r) {
+      const T* source = from + run[r].offset;
+      T* target = buffer + run[r].lane;
+      if (step == 1) for (int i = 0; i < run[r].size; ++i) target[i] = source[i];
+      else for (int i = 0; i < run[r].size; ++i) target[i] = source[i * step];
+    }
+    return buffer;
+  }
+
+  T* store(i64 t) { return direct ? base + t * time : buffer; }
+
+  void flush(i64 t) {
+    if (direct) return;
+    T* to = base + t * time;
+    for (int r = 0; r < runs; ++r)
+      for (int i = 0; i < run[r].size; ++i) to[run[r].offset + i * step] = buffer[run[r].lane + i];
+  }
+
+ private:
+  void find_runs(i64 lane, int n) {
+    const int last = call->D - 1;
+    step = strides[last];
+    runs = 0;
+    for (int done = 0; done < n;) {
+      i64 rest = lane + done, offset = 0;
+      const i64 inner = rest % call->sizes[last];
+      rest /= call->sizes[last];
+      for (int d = last - 1; d >= 0; --d) {
+        offset += rest % call->sizes[d] * strides[d];
+        rest /= call->sizes[d];
+      }
+      const i64 left = call->sizes[last] - inner;
+      const int size = int(left < n - done ? left : n - done);
+      run[runs++] = {done, size, offset + inner * step};
+      done += size;
+    }
+  }
+};
+
+extern "C" void* aligned_alloc(unsigned long, unsigned long) noexcept;
+extern "C" void free(void*) noexcept;
+
+// Memory of a thread for recomputed states; kept between calls.
+inline void* scratch(i64 bytes) {
+  static thread_local void* memory = nullptr;
+  static thread_local i64 size = 0;
+  if (bytes > size) {
+    free(memory);
+    size = (bytes + 4095) / 4096 * 4096;
+    memory = aligned_alloc(64, size);
+  }
+  return memory;
+}
+
+// ---- arithmetic as torch does it ------------------------------------------------------------------------------
+
+constexpr float infinity = __builtin_inff();
+
+#define FX_FLOATS(NAME, F32, F64)                              \
+  FX_INLINE float NAME(float x) { return F32(x); }              \
+  FX_INLINE double NAME(double x) { return F64(x); }
+FX_FLOATS(floor, __builtin_floorf, __builtin_floor)
+FX_FLOATS(ceil, __builtin_ceilf, __builtin_ceil)
+FX_FLOATS(trunc, __builtin_truncf, __builtin_trunc)
+FX_FLOATS(round, __builtin_rintf, __builtin_rint)  // half to even
+FX_FLOATS(sqrt, __builtin_sqrtf, __builtin_sqrt)
+FX_FLOATS(fabs, __builtin_fabsf, __builtin_fabs)
+
+FX_INLINE float abs(float x) { return fabs(x); }
+FX_INLINE double abs(double x) { return fabs(x); }
+template <class T> FX_INLINE T abs(T x) { return x < 0 ? -x : x; }
+template <class T> FX_INLINE T sign(T x) { return T(x > 0) - T(x < 0); }
+template <class T> FX_INLINE T maximum(T a, T b) { return (a > b) | (a != a) ? a : b; }
+template <class T> FX_INLINE T minimum(T a, T b) { return (a < b) | (a != a) ? a : b; }
+FX_INLINE float copysign(float a, float b) { return __builtin_copysignf(a, b); }
+FX_INLINE double copysign(double a, double b) { return __builtin_copysign(a, b); }
+FX_INLINE float fmod(float a, float b) { return __builtin_fmodf(a, b); }
+FX_INLINE double fmod(double a, double b) { return __builtin_fmod(a, b); }
+template <class T> FX_INLINE T fmod(T a, T b) { return a % b; }
+
+template <class T> FX_INLINE T float_remainder(T a, T b) {
+  const T m = fmod(a, b);
+  return (m != 0) & ((b < 0) != (m < 0)) ? m + b : m;
+}
+FX_INLINE float remainder(float a, float b) { return float_remainder(a, b); }
+FX_INLINE double remainder(double a, double b) { return float_remainder(a, b); }
+template <class T> FX_INLINE T remainder(T a, T b) {
+  const T m = a % b;
+  return (m != 0) & ((b < 0) != (m < 0)) ? m + b : m;
+}
+template <class T> FX_INLINE T float_floor_divide(T a, T b) {
+  const T m = fmod(a, b);
+  T d = (a - m) / b;
+  d = (m != 0) & ((b < 0) != (m < 0)) ? d - 1 : d;
+  T f = floor(d);
+  f = d - f > T(0.5) ? f + 1 : f;
+  f = d != 0 ? f : copysign(T(0), a / b);
+  return b == 0 ? a / b : f;
+}
+FX_INLINE float floor_divide(float a, float b) { return float_floor_divide(a, b); }
+FX_INLINE double floor_divide(double a, double b) { return float_floor_divide(a, b); }
+template <class T> FX_INLINE T floor_divide(T a, T b) {
+  const T q = a / b;
+  return (a % b != 0) & ((a < 0) != (b < 0)) ? q - 1 : q;
+}
+template <class T> FX_INLINE T shift_left(T a, T b) {
+  return (b < 0) | (b >= T(sizeof(T) * 8)) ? T(0) : T(a << (b & T(sizeof(T) * 8 - 1)));
+}
+template <class T> FX_INLINE T shift_right(T a, T b) {
+  const T bits = sizeof(T) * 8;
+  const T by = (b < 0) | (b >= bits) ? bits - 1 : b;
+  return (b < 0) | (b >= bits) ? (a < 0 ? T(-1) : T(0)) : T(a >> by);
+}
+
+// ---- library functions, vectorised by libmvec where it is there: FX_MVEC 0 none, 1 the old six, 2 all --------
+
+#define FX_VECTOR __attribute__((simd("notinbranch")))
+#if FX_MVEC >= 1
+#define FX_VECTOR1 FX_VECTOR
+#else
+#define FX_VECTOR1
+#endif
+#if FX_MVEC >= 2
+#define FX_VECTOR2 FX_VECTOR
+#else
+#define FX_VECTOR2
+#endif
+#define FX_MATH1(ATTRIBUTE, NAME)                                                              \
+  extern "C" ATTRIBUTE float NAME##f(float) noexcept;                                          \
+  extern "C" ATTRIBUTE double NAME(double) noexcept;                                           \
+  FX_INLINE float NAME(float x) { return ::fx::NAME##f(x); }
+#define FX_MATH2(ATTRIBUTE, NAME)                                                              \
+  extern "C" ATTRIBUTE float NAME##f(float, float) noexcept;                                   \
+  extern "C" ATTRIBUTE double NAME(double, double) noexcept;                                   \
+  FX_INLINE float NAME(float x, float y) { return ::fx::NAME##f(x, y); }
+FX_MATH1(FX_VECTOR1, exp)
+FX_MATH1(FX_VECTOR1, log)
+FX_MATH1(FX_VECTOR1, sin)
+FX_MATH1(FX_VECTOR1, cos)
+FX_MATH2(FX_VECTOR1, pow)
+FX_MATH1(FX_VECTOR2, exp2)
+FX_MATH1(FX_VECTOR2, expm1)
+FX_MATH1(FX_VECTOR2, log2)
+FX_MATH1(FX_VECTOR2, log10)
+FX_MATH1(FX_VECTOR2, log1p)
+FX_MATH1(FX_VECTOR2, tan)
+FX_MATH1(FX_VECTOR2, asin)
+FX_MATH1(FX_VECTOR2, acos)
+FX_MATH1(FX_VECTOR2, atan)
+FX_MATH2(FX_VECTOR2, atan2)
+FX_MATH1(FX_VECTOR2, sinh)
+FX_MATH1(FX_VECTOR2, cosh)
+FX_MATH1(FX_VECTOR2, tanh)
+FX_MATH1(FX_VECTOR2, asinh)
+FX_MATH1(FX_VECTOR2, acosh)
+FX_MATH1(FX_VECTOR2, atanh)
+FX_MATH1(FX_VECTOR2, erf)
+FX_MATH1(FX_VECTOR2, erfc)
+FX_MATH2(FX_VECTOR2, hypot)
+
+}  // namespace fx

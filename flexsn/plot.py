@@ -135,7 +135,8 @@ def plot_2d_heatmap(
     )
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
     axes.spines[:].set_visible(False)
-    integer_ticks(axes, int_x_ticks, int_y_ticks)
+    integer_ticks(axes.xaxis, int_x_ticks)
+    integer_ticks(axes.yaxis, int_y_ticks)
     if plot_colorbar:
         bar = figure.colorbar(image, ax=axes, pad=0.02)
         bar.set_label(colorbar_y_label)
@@ -192,7 +193,8 @@ def plot_1d_spikes(
         figure, axes = plt.subplots(figsize=figsize, dpi=dpi)
     draw_raster(axes, spikes)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
-    integer_ticks(axes, int_x_ticks, int_y_ticks)
+    integer_ticks(axes.xaxis, int_x_ticks)
+    integer_ticks(axes.yaxis, int_y_ticks)
     return figure  # type: ignore[no-any-return]
 
 
@@ -231,8 +233,6 @@ def plot_2d_bar_in_3d(
         'firing rate (spikes / step)'
     """
     array = as_array(array, "array", 2)
-    from matplotlib.ticker import MaxNLocator
-
     # The layout engine does not see 3D axis labels and would cut the height's.
     figure = pyplot().figure(figsize=(6.5, 5.0), dpi=dpi, layout="none")
     axes: Any = figure.add_axes((0.0, 0.02, 0.92, 0.92), projection="3d")
@@ -242,5 +242,5 @@ def plot_2d_bar_in_3d(
     axes.set(xlabel=xlabel, ylabel=ylabel, zlabel=zlabel)
     figure.suptitle(title)
     for axis, wanted in ((axes.xaxis, int_x_ticks), (axes.yaxis, int_y_ticks), (axes.zaxis, int_z_ticks)):
-        axis.set_major_locator(MaxNLocator(nbins=7, integer=wanted))
+        integer_ticks(axis, wanted)
     return figure  # type: ignore[no-any-return]

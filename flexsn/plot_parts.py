@@ -12,6 +12,7 @@ from torch import Tensor
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
     from matplotlib.figure import Figure
 
 ArrayLike: TypeAlias = np.ndarray[Any, Any] | Tensor
@@ -67,17 +68,15 @@ def as_array(value: ArrayLike | Any, name: str, ndim: int) -> Array:
     return array.astype(float)
 
 
-def integer_ticks(axes: Axes, x: bool = True, y: bool = False) -> None:
+def integer_ticks(axis: Axis, wanted: bool = True) -> None:
     from matplotlib.ticker import MaxNLocator
 
-    for axis, wanted in ((axes.xaxis, x), (axes.yaxis, y)):
-        if wanted:
-            axis.set_major_locator(MaxNLocator(integer=True, steps=[1, 2, 5, 10]))
+    axis.set_major_locator(MaxNLocator(nbins=7, integer=wanted, steps=[1, 2, 5, 10]))
 
 
 def span_time(axes: Axes, T: int) -> None:
     axes.set_xlim(-0.5, max(T, 1) - 0.5)
-    integer_ticks(axes)
+    integer_ticks(axes.xaxis)
 
 
 def draw_membrane(axes: Axes, v: Array, threshold: Array | None, fired: Array, label: str = "v") -> None:
@@ -101,7 +100,8 @@ def draw_spike_ticks(axes: Axes, fired: Array, T: int, labelled: bool = True) ->
 
 def draw_raster(axes: Axes, spikes: Array) -> None:
     T, N = spikes.shape
-    times = [np.flatnonzero(spikes[:, n]) for n in range(N)]
-    axes.eventplot(times, lineoffsets=list(range(N)), linelengths=0.8, linewidths=0.9, colors=BLUE)
+    t, n = np.nonzero(spikes)
+    axes.vlines(t, n - 0.4, n + 0.4, lw=0.9, colors=BLUE)
     axes.set_ylim(N - 0.5, -0.5)
+    integer_ticks(axes.yaxis)
     span_time(axes, T)

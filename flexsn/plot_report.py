@@ -52,8 +52,8 @@ def neuron_report(
         neuron: a FlexSN, or anything with ``state_names``, ``store_state_seqs``, ``state_seqs``, ``reset()``.
         x_seq: its input, ``[T, ...]`` (time where the neuron's ``time_dim`` says), or a tuple of inputs.
         lanes: which neurons to show: their numbers in the flattened step shape, or how many, evenly spread.
-        v_threshold: a number, or a tensor that broadcasts against the step shape; default is the neuron's
-            own ``v_threshold``, and no line if it has none.
+        v_threshold: a number, or a tensor that broadcasts against ``[T, *step]``; default is the
+            neuron's own ``v_threshold``, and no line if it has none.
         title: of the page; default is the neuron's class.
         dpi: dots per inch.
 
@@ -92,7 +92,7 @@ def neuron_report(
     chosen = _choose_lanes(lanes, y_seq[0].numel())
     if v_threshold is None:
         v_threshold = getattr(neuron, "v_threshold", None)
-    threshold = None if v_threshold is None else flat(torch.as_tensor(v_threshold))[0]
+    threshold = None if v_threshold is None else flat(torch.as_tensor(v_threshold, dtype=torch.float64))
     y, xs = flat(y_seq), [flat(x) for x in inputs]
     states = {name: flat(seq) for name, seq in state_seqs.items()}
     spiking = np.array_equal(y, y.astype(bool))
@@ -104,7 +104,7 @@ def neuron_report(
             f"neuron {index}",
             [x[:, lane] for x in xs],
             {name: seq[:, lane] for name, seq in states.items()},
-            None if threshold is None else threshold[lane],
+            None if threshold is None else threshold[:, lane],
             y[:, lane],
         )
     page.everyone(y)
@@ -200,7 +200,8 @@ class _Page:
         else:
             image = self.bottom.imshow(y.T, aspect="auto", interpolation="nearest", cmap="viridis")
             self.bottom.figure.colorbar(image, ax=self.bottom, label="output y (a.u.)", pad=0.02)
-        integer_ticks(self.bottom, True, True)
+            integer_ticks(self.bottom.yaxis)
+            span_time(self.bottom, self.T)
         self.bottom.set(title="all neurons", xlabel=TIME, ylabel="neuron")
 
     @staticmethod

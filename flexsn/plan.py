@@ -86,6 +86,7 @@ class ForwardPlan:
         stores: ``(slot, node)`` written at every step.
         checkpoints: ``(slot, state leaf)`` written before steps ``K, 2K, ...``.
         checkpoint: ``K``, or ``None`` where nothing is kept (inference).
+        unroll: steps whose loads may be in flight together; divides ``K``.
     """
 
     slots: tuple[Slot, ...]
@@ -96,6 +97,7 @@ class ForwardPlan:
     stores: tuple[tuple[Slot, Node], ...]
     checkpoints: tuple[tuple[Slot, Node], ...] = ()
     checkpoint: int | None = None
+    unroll: int = 1
 
     kind = "forward"
 
@@ -241,6 +243,7 @@ def plan_forward(
         tuple(stores),
         tuple(checkpoints),
         checkpoint,
+        max(u for u in (1, 2, 4, 8) if (checkpoint or 8) % u == 0),
     )
 
 

@@ -61,8 +61,8 @@ _ROWS = [
     Op("sqrt", Rule.SAME, "fx::sqrt({0})", "tl.sqrt_rn({0})", "tl.sqrt({0})"),
     Op("rsqrt", Rule.SAME, "1 / fx::sqrt({0})", "tl.div_rn(1.0, tl.sqrt_rn({0}))", "1.0 / tl.sqrt({0})"),
     Op("fmod", Rule.SAME, "fx::fmod({0}, {1})", "libdevice.fmod({0}, {1})"),
-    Op("remainder", Rule.SAME, "fx::remainder({0}, {1})", "_remainder({0}, {1})"),
-    Op("floor_divide", Rule.SAME, "fx::floor_divide({0}, {1})", "_floor_divide({0}, {1})"),
+    Op("remainder", Rule.SAME, "fx::remainder({0}, {1})", "remainder({0}, {1})"),
+    Op("floor_divide", Rule.SAME, "fx::floor_divide({0}, {1})", "floor_divide({0}, {1})"),
     Op("int_trunc_divide", Rule.SAME, "{0} / {1}", "{0} // {1}", direct=False),
     # extremes: NaN wins, as in torch
     Op("maximum", Rule.SAME, "fx::maximum({0}, {1})", "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})"),

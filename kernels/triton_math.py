@@ -1,0 +1,65 @@
+"""Device functions that generated Triton kernels call: torch's rounding of division, and libdevice everywhere.
+
+Under Triton's interpreter libdevice does not exist; torch's own functions stand in.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import triton
+import triton.language as tl
+
+__all__ = ["INF", "NAN", "floor_divide", "libdevice", "remainder"]
+
+INF = tl.constexpr(float("inf"))
+NAN = tl.constexpr(float("nan"))
+
+
+class _Interpreted:
+    """libdevice by way of torch, on the interpreter's tensors."""
+
+    _TORCH_NAMES = {"rint": "round", "pow": "pow"}  # noqa: RUF012
+
+    def __getattr__(self, name: str) -> Any:
+        import torch
+        from triton.runtime.interpreter import TensorHandle
+
+        function = getattr(torch, self._TORCH_NAMES.get(name, name))
+
+        def call(*args: Any) -> Any:
+            arrays = [torch.from_numpy(a.handle.data.copy()) if isinstance(a, tl.tensor) else a for a in args]
+            first = next(a for a in args if isinstance(a, tl.tensor))
+            like = next(a for a in arrays if isinstance(a, torch.Tensor))
+            arrays = [a if isinstance(a, torch.Tensor) else torch.tensor(float(a), dtype=like.dtype) for a in arrays]
+            result = function(*arrays).numpy()
+            kind = next((a for a in args if isinstance(a, tl.tensor) and a.type.is_block()), first).type
+            return tl.tensor(TensorHandle(result, first.dtype), kind)
+
+        return call
+
+
+if os.environ.get("TRITON_INTERPRET", "0") in ("", "0"):
+    from triton.language.extra import libdevice
+else:
+    libdevice = _Interpreted()
+
+
+@triton.jit
+def remainder(a, b):
+    """torch's floating remainder: the sign of the divisor."""
+    m = libdevice.fmod(a, b)
+    return tl.where((m != 0) & ((b < 0) != (m < 0)), m + b, m)
+
+
+@triton.jit
+def floor_divide(a, b):
+    """torch's floating floor division."""
+    m = libdevice.fmod(a, b)
+    d = tl.div_rn(a - m, b)
+    d = tl.where((m != 0) & ((b < 0) != (m < 0)), d - 1.0, d)
+    f = tl.floor(d)
+    f = tl.where(d - f > 0.5, f + 1.0, f)
+    f = tl.where(d != 0, f, libdevice.copysign(d * 0.0, tl.div_rn(a, b)))
+    return tl.where(b == 0, tl.div_rn(a, b), f)

@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
@@ -120,7 +121,7 @@ class Scanner:
         compiled = traced.compiled.get(key)
         if compiled is None:
             step = _step_shape(inputs, time_dim)
-            full = torch.broadcast_shapes(step, traced.tracer.param_shape)
+            full = np.broadcast_shapes(step, traced.tracer.param_shape)  # torch's own imports sympy
             if full != step:
                 raise UnsupportedOpError(
                     f"parameters of shape {tuple(traced.tracer.param_shape)} enlarge the step {tuple(step)}",
@@ -194,8 +195,8 @@ def _prepare(
     else:
         shapes = [_step_shape((x,), time_dim) for x in inputs] + [s.shape for s in states]
         try:
-            step = torch.broadcast_shapes(*shapes)
-        except RuntimeError:
+            step = torch.Size(np.broadcast_shapes(*shapes))
+        except ValueError:
             raise ValueError(
                 f"step shapes do not broadcast: inputs {[tuple(s) for s in shapes[: len(inputs)]]}, "
                 f"states {[tuple(s) for s in shapes[len(inputs) :]]}"

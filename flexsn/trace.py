@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -129,7 +130,8 @@ class Tracer:
             with _clean_context(), torch.no_grad():
                 returned = self.core(*examples)
             values = returned if isinstance(returned, (tuple, list)) else (returned,)
-            shape = torch.broadcast_shapes(*(v.shape for v in values if isinstance(v, Tensor)))
+            # torch.broadcast_shapes imports sympy: half a second per process
+            shape = torch.Size(np.broadcast_shapes(*(v.shape for v in values if isinstance(v, Tensor))))
         except FlexSNError:
             raise
         except Exception:  # noqa: BLE001  a core that needs more than 0-d examples; recording says what is wrong
@@ -184,11 +186,7 @@ class Tracer:
                         elif k < len(output_cotangents):
                             blocked.append((k, self.graph.outputs[k].line))
                     differentiable = [s for s in wanted if s is not None]
-                    found = iter(
-                        torch.autograd.grad(roots, differentiable, grads, allow_unused=True)
-                        if roots and differentiable
-                        else [None] * len(differentiable)
-                    )
+                    found = iter(_vjp(roots, grads, differentiable))
                     results = [None if s is None else next(found) for s in wanted]
             refs = [None if r is None else recorder.ref(r) for r in results]
         tape = recorder.tape
@@ -227,6 +225,29 @@ class Tracer:
             self._captured_refs[id(tensor)] = self.captured_ref(len(self.captured))
             self.captured.append(tensor)
         return self._captured_refs[id(tensor)]
+
+
+def _vjp(
+    values: Sequence[Tensor], cotangents: Sequence[Tensor], sources: Sequence[Tensor]
+) -> tuple[Tensor | None, ...]:
+    """What ``torch.autograd.grad(values, sources, cotangents)`` gives, which would import sympy to compare shapes."""
+    if not values or not sources:
+        return (None,) * len(sources)
+    root: Tensor = _Seed.apply(tuple(cotangents), *values)  # type: ignore[no-untyped-call]
+    return torch.autograd.grad(root, sources, allow_unused=True)
+
+
+class _Seed(torch.autograd.Function):
+    """A number whose gradient in each of ``values`` is the cotangent given for it."""
+
+    @staticmethod
+    def forward(ctx: Any, cotangents: tuple[Tensor, ...], *values: Tensor) -> Tensor:
+        ctx.cotangents = cotangents
+        return torch.zeros(())
+
+    @staticmethod
+    def backward(ctx: Any, *_: Any) -> Any:
+        return (None, *ctx.cotangents)
 
 
 class _clean_context:

@@ -33,8 +33,6 @@ def choose(backend: str, device: torch.device) -> tuple[str, BackendError | None
     Raises:
         BackendError: a backend asked for by name cannot run on that device or machine.
     """
-    if backend == "auto":
-        backend = check_backend(os.environ.get("FLEXSN_BACKEND", "auto"))
     if backend == "torch":
         return backend, None
     if backend == "auto":

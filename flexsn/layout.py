@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
-__all__ = ["Layout", "TensorLayout", "dense_strides", "lane_order", "make_layout"]
+from flexsn.plan import Role, Slot
+
+__all__ = ["Fresh", "Geometry", "Layout", "TensorLayout", "dense_strides", "lane_order", "make_layout"]
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,77 @@ def step_strides(tensor: Tensor, step_shape: Sequence[int]) -> tuple[int, ...]:
     return (0,) * missing + tuple(0 if size == 1 and full != 1 else stride for size, stride, full in own)
 
 
+@dataclass(frozen=True)
+class Geometry:
+    """Shapes and memory order of one call.
+
+    Attributes:
+        num_steps: T, at least 1.
+        step_shape: of one step.
+        time_dim: where inputs and outputs have their time axis.
+        order: dimensions of a *sequence*, outermost to innermost in memory.
+    """
+
+    num_steps: int
+    step_shape: tuple[int, ...]
+    time_dim: int
+    order: tuple[int, ...]
+
+    @staticmethod
+    def of(x: Tensor, time_dim: int) -> Geometry:
+        """The geometry of calls whose first input is like ``x``."""
+        step = (*x.shape[:time_dim], *x.shape[time_dim + 1 :])
+        return Geometry(x.shape[time_dim], step, time_dim, lane_order(x.shape, x.stride()))
+
+    @property
+    def lanes(self) -> tuple[int, ...]:
+        """Dimensions of a step, outermost to innermost in memory."""
+        k = self.time_dim
+        return tuple(d - (d > k) for d in self.order if d != k)
+
+    def sequence(self, dtype: torch.dtype) -> Fresh:
+        """A sequence in the memory order of the inputs."""
+        k = self.time_dim
+        shape = (*self.step_shape[:k], self.num_steps, *self.step_shape[k:])
+        return Fresh(shape, dense_strides(shape, self.order), dtype)
+
+    def step(self, dtype: torch.dtype) -> Fresh:
+        """A tensor of one step, in the same order."""
+        return Fresh(self.step_shape, dense_strides(self.step_shape, self.lanes), dtype)
+
+    def steps(self, count: int, dtype: torch.dtype) -> Fresh:
+        """``count`` tensors of one step, one behind the other."""
+        strides = dense_strides(self.step_shape, self.lanes)
+        lanes = math.prod(self.step_shape)
+        return Fresh((count, *self.step_shape), (lanes, *strides), dtype)
+
+    def layout(self, slots: Sequence[Slot], tensors: Sequence[Tensor]) -> Layout:
+        """Number the lanes for these tensors."""
+        addresses = [self._address(s.role, t) for s, t in zip(slots, tensors, strict=True)]
+        return make_layout(self.num_steps, self.step_shape, self.lanes, addresses)
+
+    def _address(self, role: Role, tensor: Tensor) -> tuple[int, tuple[int, ...]]:
+        """Time stride and step strides of a tensor in that role."""
+        if role in (Role.CHECKPOINT_LOAD, Role.CHECKPOINT_STORE):
+            return tensor.stride(0), tensor.stride()[1:]
+        if role.per_step:
+            strides, k = tensor.stride(), self.time_dim
+            return strides[k], (*strides[:k], *strides[k + 1 :])
+        return 0, step_strides(tensor, self.step_shape)
+
+
+@dataclass(frozen=True)
+class Fresh:
+    """A tensor to allocate."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    dtype: torch.dtype
+
+    def make(self, device: torch.device) -> Tensor:
+        return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=device)
+
+
 def make_layout(
     num_steps: int, step_shape: Sequence[int], order: Sequence[int], tensors: Sequence[tuple[int, Sequence[int]]]
 ) -> Layout:
@@ -86,9 +161,6 @@ def make_layout(
         else:
             sizes.append(step_shape[d])
             columns.append(strides)
-    num_lanes = 1
-    for size in step_shape:
-        num_lanes *= size
     if not sizes:
         sizes, columns = [1], [(1,) * len(tensors)]
     natural = dense_strides(sizes, range(len(sizes)))
@@ -96,4 +168,4 @@ def make_layout(
     for i, (time, _) in enumerate(tensors):
         strides = tuple(column[i] for column in columns)
         layouts.append(TensorLayout(time, strides, strides == natural))
-    return Layout(num_steps, num_lanes, tuple(sizes), tuple(layouts))
+    return Layout(num_steps, math.prod(step_shape), tuple(sizes), tuple(layouts))

@@ -122,7 +122,8 @@ class FlexSN(nn.Module):
         """
         x = args[0]
         zero = torch.zeros((), dtype=compute_dtype(x.dtype), device=x.device)
-        shape = torch.broadcast_shapes(*(a.shape[1:] if step_mode == "m" else a.shape for a in args))
+        shapes = [a.shape[1:] if step_mode == "m" else a.shape for a in args]
+        shape = shapes[0] if len(shapes) == 1 else torch.broadcast_shapes(*shapes)
         return [zero.expand(shape)] * num_states
 
     @property

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from flexsn.backends import choose, runtime
+from flexsn.autograd import run_compiled
+from flexsn.backends import check_backend, choose, runtime
 from flexsn.compiled import Compiled, output_dtype
 from flexsn.environment import Environment, Slot
 from flexsn.errors import BackendError, FallbackWarning, UnsupportedOpError
@@ -42,7 +45,7 @@ class Scanner:
         self.num_states = num_states
         self._environment = Environment(core)
         self._traced: dict[Any, _Traced] = {}
-        self._calls: dict[Any, _Traced | Compiled] = {}
+        self._ready: dict[Any, _Ready] = {}
         self._warned = False
 
     def __call__(
@@ -58,26 +61,28 @@ class Scanner:
         """Scan; returns ``(outputs, final_states, state_seqs)``."""
         if not self._environment.unchanged():
             self._environment = Environment(self.core)
-        inputs, states = _prepare(inputs, states, time_dim)
-        num_steps = inputs[0].shape[time_dim]
-        chosen, problem = choose(backend, inputs[0].device)
-        if problem is not None:
-            self._warn(problem)
-        if chosen == "torch" or num_steps == 0 or _transformed():
-            return self._loop(inputs, states, time_dim, want_state_seqs)
-        try:
-            traced = self._trace(inputs, states, want_state_seqs)
-            captured = traced.captured()
-            training = torch.is_grad_enabled() and any(
-                t.requires_grad for t in (*inputs, *states, *captured)
-            )
-            compiled = self._compile(traced, chosen, inputs, states, captured, time_dim, checkpoint, training)
-        except (UnsupportedOpError, BackendError) as error:
-            if backend != "auto":
-                raise
-            self._warn(error)
-            return self._loop(inputs, states, time_dim, want_state_seqs)
-        results = compiled.run(inputs, states, captured, training)
+            self._ready.clear()
+        if backend == "auto":
+            backend = check_backend(os.environ.get("FLEXSN_BACKEND", backend))
+        options = (backend, time_dim, want_state_seqs, checkpoint)
+        read = [slot.read() for slot in self._environment.tensors]
+        kinds = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device) for t in (*inputs, *states, *read)]
+        key = (options, torch.is_grad_enabled(), tuple(kinds))
+        ready = self._ready.get(key)
+        if ready is None or _transformed():
+            given = (*inputs, *states)
+            inputs, states = _prepare(inputs, states, time_dim)
+            try:
+                ready = self._make_ready(inputs, states, options)
+            except (UnsupportedOpError, BackendError) as error:
+                if backend != "auto":
+                    raise
+                self._warn(error)
+            if ready is None:
+                return self._loop(inputs, states, time_dim, want_state_seqs)
+            if all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
+                self._ready[key] = ready
+        results = run_compiled(ready.compiled, inputs, states, ready.traced.captured(), ready.training)
         split = len(results) - self.num_states
         outputs, finals = results[:split], results[split:]
         if not want_state_seqs:
@@ -87,51 +92,47 @@ class Scanner:
 
     # ---- compiled -------------------------------------------------------------------------------------------
 
+    def _make_ready(
+        self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: tuple[str, int, bool, int | str]
+    ) -> _Ready | None:
+        """Trace and compile for such a call; ``None`` where only the loop will do."""
+        backend, time_dim, want_state_seqs, checkpoint = options
+        chosen, problem = choose(backend, inputs[0].device)
+        if problem is not None:
+            self._warn(problem)
+        if chosen == "torch" or inputs[0].shape[time_dim] == 0 or _transformed():
+            return None
+        traced = self._trace(inputs, states, want_state_seqs)
+        captured = traced.captured()
+        step = _step_shape(inputs[0], time_dim)
+        if torch.broadcast_shapes(step, traced.tracer.param_shape) != step:
+            raise UnsupportedOpError(
+                f"parameters of shape {tuple(traced.tracer.param_shape)} enlarge the step {tuple(step)}",
+                why="a step has the shape of inputs and states",
+                hint="expand the input to the full shape",
+            )
+        training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *captured))
+        kinds = tuple((t.shape, t.stride(), t.dtype) for t in (*inputs, *states, *captured))
+        key = (chosen, time_dim, checkpoint, training, kinds)
+        if key not in traced.compiled:
+            traced.compiled[key] = Compiled(
+                traced.tracer, runtime(chosen), inputs, states, captured, time_dim, checkpoint, training
+            )
+        return _Ready(traced, traced.compiled[key], training)
+
     def _trace(self, inputs: Sequence[Tensor], states: Sequence[Tensor], want_state_seqs: bool) -> _Traced:
         device = inputs[0].device
         dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
-        tensors = tuple((t.dtype, t.shape, t.requires_grad) for t in (s.read() for s in self._environment.tensors))
+        read = [slot.read() for slot in self._environment.tensors]
+        # which names share a tensor decides what the graph reads, so it is part of the key
+        first = {id(t): i for i, t in reversed(list(enumerate(read)))}
+        tensors = tuple((t.dtype, t.shape, t.requires_grad, first[id(t)]) for t in read)
         key = (self._environment.key, dtypes, tensors, device, want_state_seqs)
         traced = self._traced.get(key)
         if traced is None:
             core = _returning_states(self.core, self.num_states) if want_state_seqs else self.core
-            tracer = Tracer(core, *dtypes, device)
-            traced = self._traced[key] = _Traced(tracer, self._environment)
+            traced = self._traced[key] = _Traced(Tracer(core, *dtypes, device), self._environment)
         return traced
-
-    def _compile(
-        self,
-        traced: _Traced,
-        backend: str,
-        inputs: Sequence[Tensor],
-        states: Sequence[Tensor],
-        captured: Sequence[Tensor],
-        time_dim: int,
-        checkpoint: int | str,
-        training: bool,
-    ) -> Compiled:
-        everything = (*inputs, *states, *captured)
-        key = (
-            backend,
-            time_dim,
-            checkpoint,
-            training,
-            tuple((t.shape, t.stride(), t.dtype) for t in everything),
-        )
-        compiled = traced.compiled.get(key)
-        if compiled is None:
-            step = _step_shape(inputs, time_dim)
-            full = np.broadcast_shapes(step, traced.tracer.param_shape)  # torch's own imports sympy
-            if full != step:
-                raise UnsupportedOpError(
-                    f"parameters of shape {tuple(traced.tracer.param_shape)} enlarge the step {tuple(step)}",
-                    why="a step has the shape of inputs and states",
-                    hint="expand the input to the full shape",
-                )
-            compiled = traced.compiled[key] = Compiled(
-                traced.tracer, runtime(backend), inputs, states, captured, time_dim, checkpoint, training
-            )
-        return compiled
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
@@ -154,7 +155,7 @@ class _Traced:
 
     def __init__(self, tracer: Tracer, environment: Environment) -> None:
         self.tracer = tracer
-        self.environment = environment  # keeps alive what its key names by identity
+        self._environment = environment  # keeps alive what its key names by identity
         self.compiled: dict[Any, Compiled] = {}
         places: dict[int, Slot] = {}
         for slot in environment.tensors:
@@ -166,8 +167,17 @@ class _Traced:
         return [p.read() if isinstance(p, Slot) else p for p in self._places]
 
 
-def _step_shape(inputs: Sequence[Tensor], time_dim: int) -> torch.Size:
-    return torch.Size((*inputs[0].shape[:time_dim], *inputs[0].shape[time_dim + 1 :]))
+@dataclass(frozen=True)
+class _Ready:
+    """What a call needs when one just like it came before."""
+
+    traced: _Traced
+    compiled: Compiled
+    training: bool
+
+
+def _step_shape(x: Tensor, time_dim: int) -> torch.Size:
+    return torch.Size((*x.shape[:time_dim], *x.shape[time_dim + 1 :]))
 
 
 def _prepare(
@@ -189,11 +199,11 @@ def _prepare(
         )
     if len(devices) > 1:
         raise ValueError(f"inputs and states are on different devices: {sorted(map(str, devices))}")
-    first = _step_shape(inputs, time_dim)
-    if all(_step_shape((x,), time_dim) == first for x in inputs[1:]) and all(s.shape == first for s in states):
+    first = _step_shape(inputs[0], time_dim)
+    if all(_step_shape(x, time_dim) == first for x in inputs[1:]) and all(s.shape == first for s in states):
         step = first
     else:
-        shapes = [_step_shape((x,), time_dim) for x in inputs] + [s.shape for s in states]
+        shapes = [_step_shape(x, time_dim) for x in inputs] + [s.shape for s in states]
         try:
             step = torch.Size(np.broadcast_shapes(*shapes))
         except ValueError:
@@ -203,7 +213,7 @@ def _prepare(
             ) from None
         num_steps = inputs[0].shape[time_dim]
         inputs = [
-            x.movedim(time_dim, 0).reshape(num_steps, *(1,) * (len(step) + 1 - x.dim()), *_step_shape((x,), time_dim))
+            x.movedim(time_dim, 0).reshape(num_steps, *(1,) * (len(step) + 1 - x.dim()), *_step_shape(x, time_dim))
             .expand(num_steps, *step).movedim(0, time_dim)
             for x in inputs
         ]

@@ -1,0 +1,67 @@
+"""Autograd's view of a compiled scan."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flexsn.compiled import Compiled
+from flexsn.loop import run_loop
+
+__all__ = ["run_compiled"]
+
+
+def run_compiled(
+    compiled: Compiled, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor], training: bool
+) -> tuple[Tensor, ...]:
+    """``(*outputs, *final_states)``, differentiable if ``training``."""
+    if training:
+        results: tuple[Tensor, ...] = _Scan.apply(compiled, *inputs, *states, *captured)
+        return results
+    return compiled.forward(inputs, states, captured)[0]
+
+
+class _Scan(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, compiled: Compiled, *tensors: Tensor) -> tuple[Tensor, ...]:
+        inputs, states, captured, _ = compiled.split(tensors)
+        results, checkpoints = compiled.forward(inputs, states, captured)
+        ctx.compiled = compiled
+        ctx.save_for_backward(*tensors, *checkpoints)
+        ctx.set_materialize_grads(False)
+        discrete = [r for r in results if not r.is_floating_point()]
+        if discrete:
+            ctx.mark_non_differentiable(*discrete)
+        return results
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        compiled: Compiled = ctx.compiled
+        needs = ctx.needs_input_grad[1:]
+        if all(g is None for g in grads):
+            return (None,) * (len(needs) + 1)
+        if torch.is_grad_enabled():
+            return (None, *_loop_gradients(compiled, ctx.saved_tensors, grads, needs))
+        return (None, *compiled.backward(ctx.saved_tensors, grads, needs))
+
+
+def _loop_gradients(
+    compiled: Compiled, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients that can be differentiated again (``create_graph=True``): through the torch loop."""
+    inputs, states, captured, _ = compiled.split(saved)
+    k = compiled.geometry.time_dim
+    seqs = [x.movedim(k, 0).to(d) for x, d in zip(inputs, compiled.tracer.input_dtypes, strict=True)]
+    outputs, finals, _ = run_loop(compiled.tracer.core, seqs, states)
+    outputs = tuple(y.to(d).movedim(0, k) for y, d in zip(outputs, compiled.output_dtypes, strict=True))
+    pairs = [(r, g) for r, g in zip((*outputs, *finals), grads, strict=True) if g is not None and r.requires_grad]
+    wanted = [t for t, need in zip((*inputs, *states, *captured), needs, strict=True) if need]
+    found = iter(
+        torch.autograd.grad(
+            [r for r, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True
+        )
+    )
+    return [next(found) if need else None for need in needs]

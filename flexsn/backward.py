@@ -1,0 +1,141 @@
+"""Backward: the backward kernel of a compiled scan, for one pattern of present and wanted gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from flexsn.errors import GradientError
+from flexsn.plan import Role, plan_backward
+from flexsn.trace import StepVjp, Tracer
+
+if TYPE_CHECKING:
+    from flexsn.compiled import Compiled
+
+__all__ = ["Backward"]
+
+_KINDS = ("input", "state", "operand", "checkpoint", "cotangent", "grad_final")
+_FRESH = len(_KINDS)
+
+
+class Backward:
+    """Runs the backward kernel and what follows of the parameter side.
+
+    Args:
+        compiled: the forward it belongs to.
+        grads: of outputs and final states; which are ``None``, and their strides and dtypes, matter.
+        needs: which gradients of inputs, states and captured tensors are wanted.
+
+    Raises:
+        GradientError: gradients came in, and none of them can flow back.
+    """
+
+    def __init__(self, compiled: Compiled, grads: Sequence[Tensor | None], needs: Sequence[bool]) -> None:
+        self.compiled = compiled
+        tracer, graph, geometry = compiled.tracer, compiled.tracer.graph, compiled.geometry
+        split = len(graph.outputs)
+        outputs = tuple(g is not None for g in grads[:split])
+        finals = tuple(g is not None for g in grads[split:])
+        self.vjps = vjps_by_age(tracer, outputs, finals)
+        self._check_path()
+        needs_inputs, needs_states, self.needs_captured, _ = compiled.split(needs)
+        first_step = self.vjps[min(geometry.num_steps, len(self.vjps)) - 1]
+        assert compiled.checkpoint is not None
+        self.plan = plan_backward(
+            graph,
+            self.vjps,
+            compiled.input_dtypes,
+            [d if g is None else g.dtype for g, d in zip(grads, compiled.output_dtypes, strict=False)],
+            compiled.operand_dtypes,
+            finals,
+            needs_inputs,
+            needs_states,
+            compiled.checkpoint,
+        )
+        position = {j: i for i, j in enumerate(compiled.kept)}
+        written = [s for s in self.plan.slots if s.role.writes]
+        self._fresh = [
+            geometry.sequence(s.dtype) if s.role is Role.STORE else geometry.step(s.dtype) for s in written
+        ]
+        self._order = [
+            (_FRESH, written.index(s))
+            if s.role.writes
+            else (_KINDS.index(s.kind), position[s.index] if s.kind == "checkpoint" else s.index)
+            for s in self.plan.slots
+        ]
+        found = {(s.kind, s.index): i for i, s in enumerate(written)}
+        self._grad_inputs = [found.get(("grad_input", i)) for i in range(compiled.num_inputs)]
+        self._grad_states = [
+            found.get(("grad_state", j)) if first_step.grad_states[j] is not None else None
+            for j in range(compiled.num_states)
+        ]
+        self._accumulators = [found["accumulator", i] for i in range(len(self.plan.accumulators))]
+        self._split = split
+        self._launch: Any = None
+
+    def _check_path(self) -> None:
+        """A gradient that leads nowhere is the user's missing surrogate."""
+        flows = any(
+            g is not None for v in self.vjps for g in (*v.grad_inputs, *v.grad_states, *v.grad_captured)
+        )
+        if not flows and self.vjps[0].blocked:
+            index, line = self.vjps[0].blocked[0]
+            raise GradientError(
+                f"no gradient can flow back through output {index} of the core",
+                where=line,
+                why="it comes from an operation without a derivative, such as a comparison",
+                hint="fire with a surrogate, e.g. spike = flexsn.surrogate.ATan(); s = spike(h - v_threshold)",
+            )
+
+    def __call__(self, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
+        """Gradients of inputs, states and captured tensors; see :meth:`Compiled.backward`."""
+        compiled = self.compiled
+        inputs, states, captured, checkpoints = compiled.split(saved)
+        fresh = [f.make(compiled.device) for f in self._fresh]
+        operands = compiled.operands(captured)
+        groups: tuple[Sequence[Any], ...] = (
+            inputs, states, operands, checkpoints, grads[: self._split], grads[self._split :], fresh
+        )  # fmt: skip
+        tensors = [groups[group][index] for group, index in self._order]
+        self._launch = compiled.launch(self._launch, self.plan, tensors)
+        step = [None if i is None else fresh[i] for i in (*self._grad_inputs, *self._grad_states)]
+        return [*step, *self._captured_gradients(captured, [fresh[i] for i in self._accumulators])]
+
+    def _captured_gradients(self, captured: Sequence[Tensor], sums: Sequence[Tensor]) -> list[Tensor | None]:
+        """Reduce what was accumulated over lanes, and run the rest of the parameters' backward pass."""
+        totals: list[Tensor | None] = [None] * len(captured)
+        if not any(self.needs_captured):
+            return totals
+        outer = self.compiled.tracer.outer
+        for first, vjp in self.plan.groups:
+            leaves = self.compiled.leaves(captured)
+            for k, reduction in enumerate(vjp.reductions):
+                value = sums[first + k]
+                base = reduction.base[len(reduction.base) - value.dim() :]
+                leaves[outer.leaf(("reduced", k))] = value.sum_to_size(base).reshape(reduction.shape)
+            wanted = [(i, r) for i, r in enumerate(vjp.grad_captured) if r is not None and self.needs_captured[i]]
+            for (i, _), value in zip(wanted, outer.run([r for _, r in wanted], leaves), strict=True):
+                total = totals[i]
+                totals[i] = value if total is None else total + value
+        return totals
+
+
+def vjps_by_age(tracer: Tracer, outputs: tuple[bool, ...], finals: tuple[bool, ...]) -> list[StepVjp]:
+    """The vjp of the last step, of the one before, and so on until they stay the same.
+
+    Autograd computes nothing for an absent gradient. The last step has no gradient from a step after it, and a
+    state that reaches the outputs only by way of another one gets its first gradient later still.
+    """
+    vjps: list[StepVjp] = []
+    pattern = finals
+    for _ in range(len(finals) + 2):
+        vjps.append(tracer.vjp(outputs, pattern))
+        following = tuple(g is not None for g in vjps[-1].grad_states)
+        if following == pattern:
+            return vjps
+        pattern = following
+    # states that swap places: the pattern never settles, so absent gradients count as zeros
+    ever = tuple(f or any(v.grad_states[j] is not None for v in vjps) for j, f in enumerate(finals))
+    return [tracer.vjp(outputs, ever)]

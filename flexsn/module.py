@@ -6,6 +6,7 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -123,7 +124,7 @@ class FlexSN(nn.Module):
         x = args[0]
         zero = torch.zeros((), dtype=compute_dtype(x.dtype), device=x.device)
         shapes = [a.shape[1:] if step_mode == "m" else a.shape for a in args]
-        shape = shapes[0] if len(shapes) == 1 else torch.broadcast_shapes(*shapes)
+        shape = shapes[0] if len(shapes) == 1 else torch.Size(np.broadcast_shapes(*shapes))
         return [zero.expand(shape)] * num_states
 
     @property

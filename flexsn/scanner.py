@@ -105,7 +105,7 @@ class Scanner:
         traced = self._trace(inputs, states, want_state_seqs)
         captured = traced.captured()
         step = _step_shape(inputs[0], time_dim)
-        if torch.broadcast_shapes(step, traced.tracer.param_shape) != step:
+        if np.broadcast_shapes(step, traced.tracer.param_shape) != tuple(step):
             raise UnsupportedOpError(
                 f"parameters of shape {tuple(traced.tracer.param_shape)} enlarge the step {tuple(step)}",
                 why="a step has the shape of inputs and states",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
@@ -43,12 +44,12 @@ class Backward:
         needs_inputs, needs_states, self.needs_captured, _ = compiled.split(needs)
         first_step = self.vjps[min(geometry.num_steps, len(self.vjps)) - 1]
         assert compiled.checkpoint is not None
+        self._operands = compiled.operand_program()  # the vjps may read more than the forward step
         self.plan = plan_backward(
             graph,
             self.vjps,
             compiled.input_dtypes,
             [d if g is None else g.dtype for g, d in zip(grads, compiled.output_dtypes, strict=False)],
-            compiled.operand_dtypes,
             finals,
             needs_inputs,
             needs_states,
@@ -72,6 +73,7 @@ class Backward:
             for j in range(compiled.num_states)
         ]
         self._accumulators = [found["accumulator", i] for i in range(len(self.plan.accumulators))]
+        self._parameter_sides = [self._parameter_side(first, vjp) for first, vjp in self.plan.groups]
         self._split = split
         self._launch: Any = None
 
@@ -94,7 +96,7 @@ class Backward:
         compiled = self.compiled
         inputs, states, captured, checkpoints = compiled.split(saved)
         fresh = [f.make(compiled.device) for f in self._fresh]
-        operands = compiled.operands(captured)
+        operands = self._operands(*captured)
         groups: tuple[Sequence[Any], ...] = (
             inputs, states, operands, checkpoints, grads[: self._split], grads[self._split :], fresh
         )  # fmt: skip
@@ -103,23 +105,48 @@ class Backward:
         step = [None if i is None else fresh[i] for i in (*self._grad_inputs, *self._grad_states)]
         return [*step, *self._captured_gradients(captured, [fresh[i] for i in self._accumulators])]
 
+    def _parameter_side(self, first: int, vjp: StepVjp) -> _ParameterSide:
+        """Prepare the parameters' part of one vjp, whose accumulators start at ``first``."""
+        tracer, dims = self.compiled.tracer, len(self.compiled.geometry.step_shape)
+        wanted = [(i, r) for i, r in enumerate(vjp.grad_captured) if r is not None and self.needs_captured[i]]
+        reduced = [tracer.outer.leaf(("reduced", k)) for k in range(len(vjp.reductions))]
+        return _ParameterSide(
+            first,
+            tuple((r.base[max(0, len(r.base) - dims) :], r.shape) for r in vjp.reductions),
+            tuple(i for i, _ in wanted),
+            tracer.outer.program([r for _, r in wanted], [*tracer.captured_refs, *reduced]),
+        )
+
     def _captured_gradients(self, captured: Sequence[Tensor], sums: Sequence[Tensor]) -> list[Tensor | None]:
         """Reduce what was accumulated over lanes, and run the rest of the parameters' backward pass."""
         totals: list[Tensor | None] = [None] * len(captured)
-        if not any(self.needs_captured):
-            return totals
-        outer = self.compiled.tracer.outer
-        for first, vjp in self.plan.groups:
-            leaves = self.compiled.leaves(captured)
-            for k, reduction in enumerate(vjp.reductions):
-                value = sums[first + k]
-                base = reduction.base[len(reduction.base) - value.dim() :]
-                leaves[outer.leaf(("reduced", k))] = value.sum_to_size(base).reshape(reduction.shape)
-            wanted = [(i, r) for i, r in enumerate(vjp.grad_captured) if r is not None and self.needs_captured[i]]
-            for (i, _), value in zip(wanted, outer.run([r for _, r in wanted], leaves), strict=True):
-                total = totals[i]
-                totals[i] = value if total is None else total + value
+        for side in self._parameter_sides:
+            if side.wanted:
+                reduced = [
+                    sums[side.first + k].sum_to_size(base).reshape(shape)
+                    for k, (base, shape) in enumerate(side.reductions)
+                ]
+                for i, value in zip(side.wanted, side.program(*captured, *reduced), strict=True):
+                    total = totals[i]
+                    totals[i] = value if total is None else total + value
         return totals
+
+
+@dataclass(frozen=True)
+class _ParameterSide:
+    """What follows of the accumulators of one vjp.
+
+    Attributes:
+        first: the first accumulator.
+        reductions: per accumulator, the shape to sum it to and the shape to give it.
+        wanted: the captured tensors whose gradients come out.
+        program: captured tensors and reduced accumulators to those gradients.
+    """
+
+    first: int
+    reductions: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
+    wanted: tuple[int, ...]
+    program: Callable[..., tuple[Tensor, ...]]
 
 
 def vjps_by_age(tracer: Tracer, outputs: tuple[bool, ...], finals: tuple[bool, ...]) -> list[StepVjp]:

@@ -35,7 +35,7 @@ class Compiled:
     Args:
         tracer: the traced core.
         runtime: the backend.
-        inputs, states, captured: tensors of such a call; inputs and states have the full step shape.
+        inputs, states: tensors of such a call, of the full step shape.
         time_dim: the time axis of the inputs.
         checkpoint: steps between checkpoints, or ``"auto"``.
         training: whether gradients will be wanted.
@@ -47,7 +47,6 @@ class Compiled:
         runtime: Runtime,
         inputs: Sequence[Tensor],
         states: Sequence[Tensor],
-        captured: Sequence[Tensor],
         time_dim: int,
         checkpoint: int | str,
         training: bool,
@@ -59,7 +58,6 @@ class Compiled:
         self.num_inputs, self.num_states = len(inputs), len(states)
         self.input_dtypes = tuple(x.dtype for x in inputs)
         self.output_dtypes = tuple(output_dtype(n.dtype, self.input_dtypes) for n in graph.outputs)
-        self.operand_dtypes = tuple(p.dtype for p in self.operands(captured))
         self.kept: list[int] = []
         self.checkpoint: int | None = None
         if training:
@@ -68,9 +66,8 @@ class Compiled:
             step_bytes = sum(graph.states[j].dtype.itemsize for j in self.kept)
             step_bytes += sum(d.itemsize for d in self.input_dtypes)
             self.checkpoint = runtime.checkpoint(step_bytes) if checkpoint == "auto" else int(checkpoint)
-        self.plan = plan_forward(
-            graph, self.input_dtypes, self.output_dtypes, self.operand_dtypes, self.checkpoint, self.kept
-        )
+        self._operands = self.operand_program()
+        self.plan = plan_forward(graph, self.input_dtypes, self.output_dtypes, self.checkpoint, self.kept)
         saves = max(0, (self.geometry.num_steps - 1) // self.checkpoint) if self.checkpoint else 0
         self._outputs = [self.geometry.sequence(d) for d in self.output_dtypes]
         self._finals = [self.geometry.step(n.dtype) for n in graph.states]
@@ -91,21 +88,14 @@ class Compiled:
         outputs = [fresh.make(device) for fresh in self._outputs]
         finals = [fresh.make(device) for fresh in self._finals]
         checkpoints = [fresh.make(device) for fresh in self._checkpoints]
-        groups = (inputs, states, self.operands(captured), outputs, finals, checkpoints)
+        groups = (inputs, states, self._operands(*captured), outputs, finals, checkpoints)
         tensors = [groups[group][index] for group, index in self._order]
         self._launch = self.launch(self._launch, self.plan, tensors)
         return (*outputs, *finals), checkpoints
 
-    def operands(self, captured: Sequence[Tensor]) -> list[Tensor]:
-        """What the kernels read of the captured tensors, computed by the outer program."""
-        tracer = self.tracer
-        if not tracer.operands:
-            return []
-        return tracer.outer.run(tracer.operands, self.leaves(captured))
-
-    def leaves(self, captured: Sequence[Tensor]) -> dict[Any, Tensor]:
-        """The captured tensors as leaves of the outer program."""
-        return {self.tracer.captured_ref(i): t.detach() for i, t in enumerate(captured)}
+    def operand_program(self) -> Callable[..., tuple[Tensor, ...]]:
+        """A function of the captured tensors: what the kernels read of them."""
+        return self.tracer.outer.program(self.tracer.operands, self.tracer.captured_refs)
 
     def launch(self, launch: Launch | None, plan: ForwardPlan | BackwardPlan, tensors: Sequence[Tensor]) -> Launch:
         """Run a plan's kernel, binding it to the tensors' layout the first time; returns what runs it again."""

@@ -197,7 +197,6 @@ def plan_forward(
     graph: StepGraph,
     input_dtypes: Sequence[torch.dtype],
     output_dtypes: Sequence[torch.dtype],
-    operand_dtypes: Sequence[torch.dtype],
     checkpoint: int | None = None,
     kept_states: Sequence[int] = (),
 ) -> ForwardPlan:
@@ -205,7 +204,7 @@ def plan_forward(
 
     Args:
         graph: the step.
-        input_dtypes, output_dtypes, operand_dtypes: in memory.
+        input_dtypes, output_dtypes: in memory.
         checkpoint: ``K``.
         kept_states: which states are checkpointed.
     """
@@ -213,7 +212,7 @@ def plan_forward(
     roots = [*(n for _, n in outputs), *graph.new_states]
     loads = [(_slot("x", Role.LOAD, input_dtypes[n.index], "input", n.index), n) for n in _leaves("input", roots)]
     lane_loads = [
-        (_slot("p", Role.LANE_LOAD, operand_dtypes[n.index], "operand", n.index), n)
+        (_slot("p", Role.LANE_LOAD, n.dtype, "operand", n.index), n)
         for n in _leaves("operand", roots)
     ]
     stores = [(_slot("y", Role.STORE, d, "output", i), n) for i, (d, n) in enumerate(outputs)]
@@ -269,7 +268,6 @@ def plan_backward(
     vjps: Sequence[StepVjp],
     input_dtypes: Sequence[torch.dtype],
     cotangent_dtypes: Sequence[torch.dtype],
-    operand_dtypes: Sequence[torch.dtype],
     state_grads: Sequence[bool],
     wanted_inputs: Sequence[bool],
     wanted_states: Sequence[bool],
@@ -280,7 +278,7 @@ def plan_backward(
     Args:
         graph: the step.
         vjps: one per age (steps from the end), the last for all older steps; their reductions are aligned.
-        input_dtypes, cotangent_dtypes, operand_dtypes: in memory.
+        input_dtypes, cotangent_dtypes: in memory.
         state_grads: which final states have an incoming gradient.
         wanted_inputs, wanted_states: which gradients to write.
         checkpoint: ``K``.
@@ -298,7 +296,7 @@ def plan_backward(
         for n in _leaves("cotangent", roots)
     }
     lane_loads = [
-        (_slot("p", Role.LANE_LOAD, operand_dtypes[n.index], "operand", n.index), n)
+        (_slot("p", Role.LANE_LOAD, n.dtype, "operand", n.index), n)
         for n in _leaves("operand", everything)
     ]
     grads = {

@@ -116,7 +116,7 @@ class Scanner:
         key = (chosen, time_dim, checkpoint, training, kinds)
         if key not in traced.compiled:
             traced.compiled[key] = Compiled(
-                traced.tracer, runtime(chosen), inputs, states, captured, time_dim, checkpoint, training
+                traced.tracer, runtime(chosen), inputs, states, time_dim, checkpoint, training
             )
         return _Ready(traced, traced.compiled[key], training)
 

@@ -116,9 +116,10 @@ class Tracer:
             tuple(step[:num_inputs]), tuple(step[num_inputs:]), tuple(regions.reductions), tuple(captured), blocked
         )
 
-    def captured_ref(self, index: int) -> Ref:
-        """The leaf of the outer program that stands for a captured tensor."""
-        return self.outer.leaf(("captured", index))
+    @property
+    def captured_refs(self) -> list[Ref]:
+        """The leaves of the outer program that stand for the captured tensors."""
+        return [self.outer.leaf(("captured", i)) for i in range(len(self.captured))]
 
     # ---- recording ------------------------------------------------------------------------------------------
 
@@ -222,7 +223,7 @@ class Tracer:
 
     def _capture(self, tensor: Tensor) -> Ref:
         if id(tensor) not in self._captured_refs:
-            self._captured_refs[id(tensor)] = self.captured_ref(len(self.captured))
+            self._captured_refs[id(tensor)] = self.outer.leaf(("captured", len(self.captured)))
             self.captured.append(tensor)
         return self._captured_refs[id(tensor)]
 

@@ -1,0 +1,85 @@
+"""Side-by-side timing: contenders take turns, so a machine that drifts drifts for all of them."""
+
+from __future__ import annotations
+
+import csv
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+__all__ = ["Timing", "machine", "take_turns", "write_csv"]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds per call of one contender: median over rounds, and the quartiles."""
+
+    median: float
+    low: float
+    high: float
+
+    @staticmethod
+    def of(samples: Sequence[float]) -> Timing:
+        if len(samples) == 1:
+            return Timing(samples[0], samples[0], samples[0])
+        low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
+        return Timing(median, low, high)
+
+    def __str__(self) -> str:
+        return f"{self.median * 1e3:.3g} ms ({self.low * 1e3:.3g}-{self.high * 1e3:.3g})"
+
+
+def take_turns(
+    contenders: Mapping[str, Callable[[], object]], budget: float = 4.0, max_rounds: int = 25
+) -> dict[str, Timing]:
+    """Time the contenders round by round, ``A B C A B C ...``, after one warm-up of each.
+
+    Args:
+        contenders: functions of no arguments.
+        budget: seconds to spend in all; slow contenders get at least three rounds.
+        max_rounds: rounds at most.
+    """
+    inner: dict[str, int] = {}
+    spent = 0.0
+    for name, run in contenders.items():
+        run()
+        start = time.perf_counter()
+        run()
+        once = time.perf_counter() - start
+        inner[name] = max(1, min(200, int(0.002 / max(once, 1e-9))))  # short calls are timed in batches
+        spent += once * inner[name]
+    rounds = max(3, min(max_rounds, int(budget / spent)))
+    samples: dict[str, list[float]] = {name: [] for name in contenders}
+    for _ in range(rounds):
+        for name, run in contenders.items():
+            start = time.perf_counter()
+            for _ in range(inner[name]):
+                run()
+            samples[name].append((time.perf_counter() - start) / inner[name])
+    return {name: Timing.of(values) for name, values in samples.items()}
+
+
+def machine() -> str:
+    """What the figures were taken on, in words that name no host."""
+    model = platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    if path.exists():
+        for line in path.read_text().splitlines():
+            if line.startswith("model name"):
+                model = line.split(":", 1)[1].strip()
+                break
+    return f"{model}, {torch.get_num_threads()} threads, torch {torch.__version__}, Python {platform.python_version()}"
+
+
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
+    """Write rows of equal keys."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

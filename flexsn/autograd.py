@@ -60,8 +60,6 @@ def _loop_gradients(
     pairs = [(r, g) for r, g in zip((*outputs, *finals), grads, strict=True) if g is not None and r.requires_grad]
     wanted = [t for t, need in zip((*inputs, *states, *captured), needs, strict=True) if need]
     found = iter(
-        torch.autograd.grad(
-            [r for r, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True
-        )
+        torch.autograd.grad([r for r, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True)
     )
     return [next(found) if need else None for need in needs]

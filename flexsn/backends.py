@@ -66,7 +66,9 @@ def _wrong_device(backend: str, device: torch.device) -> BackendError | None:
     if fits:
         return None
     where = "CPU tensors" if backend == "cpp" else "CUDA and ROCm tensors, or the CPU under TRITON_INTERPRET=1"
-    return BackendError(f'backend="{backend}" cannot run on {device}', why=f"it is for {where}", hint='use backend="auto"')
+    return BackendError(
+        f'backend="{backend}" cannot run on {device}', why=f"it is for {where}", hint='use backend="auto"'
+    )
 
 
 @lru_cache(maxsize=8)

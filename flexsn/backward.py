@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from torch import Tensor
 
 from flexsn.errors import GradientError
-from flexsn.plan import Role, plan_backward
+from flexsn.plan import Role, keep_wanted, plan_backward
 from flexsn.trace import StepVjp, Tracer
 
 if TYPE_CHECKING:
@@ -39,27 +39,25 @@ class Backward:
         split = len(graph.outputs)
         outputs = tuple(g is not None for g in grads[:split])
         finals = tuple(g is not None for g in grads[split:])
-        self.vjps = vjps_by_age(tracer, outputs, finals)
-        self._check_path()
+        vjps = vjps_by_age(tracer, outputs, finals)
+        _check_path(vjps)
         needs_inputs, needs_states, self.needs_captured, _ = compiled.split(needs)
-        first_step = self.vjps[min(geometry.num_steps, len(self.vjps)) - 1]
+        vjps = keep_wanted(vjps, needs_inputs, needs_states, any(self.needs_captured))
+        first_step = vjps[min(geometry.num_steps, len(vjps)) - 1]
         assert compiled.checkpoint is not None
         self._operands = compiled.operand_program()  # the vjps may read more than the forward step
         self.plan = plan_backward(
             graph,
-            self.vjps,
+            vjps,
             compiled.input_dtypes,
             [d if g is None else g.dtype for g, d in zip(grads, compiled.output_dtypes, strict=False)],
             finals,
-            needs_inputs,
             needs_states,
             compiled.checkpoint,
         )
         position = {j: i for i, j in enumerate(compiled.kept)}
         written = [s for s in self.plan.slots if s.role.writes]
-        self._fresh = [
-            geometry.sequence(s.dtype) if s.role is Role.STORE else geometry.step(s.dtype) for s in written
-        ]
+        self._fresh = [geometry.sequence(s.dtype) if s.role is Role.STORE else geometry.step(s.dtype) for s in written]
         self._order = [
             (_FRESH, written.index(s))
             if s.role.writes
@@ -76,20 +74,6 @@ class Backward:
         self._parameter_sides = [self._parameter_side(first, vjp) for first, vjp in self.plan.groups]
         self._split = split
         self._launch: Any = None
-
-    def _check_path(self) -> None:
-        """A gradient that leads nowhere is the user's missing surrogate."""
-        flows = any(
-            g is not None for v in self.vjps for g in (*v.grad_inputs, *v.grad_states, *v.grad_captured)
-        )
-        if not flows and self.vjps[0].blocked:
-            index, line = self.vjps[0].blocked[0]
-            raise GradientError(
-                f"no gradient can flow back through output {index} of the core",
-                where=line,
-                why="it comes from an operation without a derivative, such as a comparison",
-                hint="fire with a surrogate, e.g. spike = flexsn.surrogate.ATan(); s = spike(h - v_threshold)",
-            )
 
     def __call__(self, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Gradients of inputs, states and captured tensors; see :meth:`Compiled.backward`."""
@@ -147,6 +131,19 @@ class _ParameterSide:
     reductions: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     wanted: tuple[int, ...]
     program: Callable[..., tuple[Tensor, ...]]
+
+
+def _check_path(vjps: Sequence[StepVjp]) -> None:
+    """A gradient that leads nowhere is the user's missing surrogate."""
+    flows = any(g is not None for v in vjps for g in (*v.grad_inputs, *v.grad_states, *v.grad_captured))
+    if not flows and vjps[0].blocked:
+        index, line = vjps[0].blocked[0]
+        raise GradientError(
+            f"no gradient can flow back through output {index} of the core",
+            where=line,
+            why="it comes from an operation without a derivative, such as a comparison",
+            hint="fire with a surrogate, e.g. spike = flexsn.surrogate.ATan(); s = spike(h - v_threshold)",
+        )
 
 
 def vjps_by_age(tracer: Tracer, outputs: tuple[bool, ...], finals: tuple[bool, ...]) -> list[StepVjp]:

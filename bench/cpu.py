@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from flexsn.kernels import cpp_runtime
 from harness import Timing, machine, take_turns, write_csv
 from torch import Tensor, nn
 
 import flexsn
 from flexsn import surrogate
-from flexsn.kernels import cpp_runtime
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = [(4, 2**20), (16, 2**18), (16, 4096), (100, 2048), (1000, 1024)]
@@ -140,7 +140,9 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     print(machine(), f"\n{' '.join(cpp_runtime.compiler())}\n")
-    print("| neuron | T x N | flexsn, ms (quartiles) | loop | torch.compile | SpikingJelly | snnTorch | flexsn / copy |")
+    print(
+        "| neuron | T x N | flexsn, ms (quartiles) | loop | torch.compile | SpikingJelly | snnTorch | flexsn / copy |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     rows: list[dict[str, object]] = []
     for neuron in ("LIF", "PLIF"):

@@ -24,7 +24,7 @@ def check_backend(backend: str) -> str:
 
 def supported_backends() -> tuple[str, ...]:
     """The backends that can run on this machine, fastest first."""
-    return tuple(name for name in ("triton", "cpp") if _why_not(name) is None) + ("torch",)
+    return (*(name for name in ("triton", "cpp") if _why_not(name) is None), "torch")
 
 
 def choose(backend: str, device: torch.device) -> tuple[str, BackendError | None]:

@@ -45,7 +45,7 @@ class Scanner:
         self.num_states = num_states
         self._environment = Environment(core)
         self._traced: dict[Any, _Traced] = {}
-        self._ready: dict[Any, _Ready] = {}
+        self._ready: dict[Any, _Ready | None] = {}  # None: the loop
         self._warned = False
 
     def __call__(
@@ -69,19 +69,14 @@ class Scanner:
         kinds = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device) for t in (*inputs, *states, *read)]
         key = (options, torch.is_grad_enabled(), tuple(kinds))
         ready = self._ready.get(key)
-        if ready is None or _transformed():
+        if key not in self._ready or _transformed():
             given = (*inputs, *states)
             inputs, states = _prepare(inputs, states, time_dim)
-            try:
-                ready = self._make_ready(inputs, states, options)
-            except (UnsupportedOpError, BackendError) as error:
-                if backend != "auto":
-                    raise
-                self._warn(error)
-            if ready is None:
-                return self._loop(inputs, states, time_dim, want_state_seqs)
-            if all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
+            ready = self._make_ready(inputs, states, options)
+            if not _transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
                 self._ready[key] = ready
+        if ready is None:
+            return self._loop(inputs, states, time_dim, want_state_seqs)
         results = run_compiled(ready.compiled, inputs, states, ready.traced.captured(), ready.training)
         split = len(results) - self.num_states
         outputs, finals = results[:split], results[split:]
@@ -95,13 +90,29 @@ class Scanner:
     def _make_ready(
         self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: tuple[str, int, bool, int | str]
     ) -> _Ready | None:
-        """Trace and compile for such a call; ``None`` where only the loop will do."""
-        backend, time_dim, want_state_seqs, checkpoint = options
+        """Trace and compile for such a call; ``None`` where only the loop will do.
+
+        Raises:
+            UnsupportedOpError, BackendError: the backend was asked for by name and cannot.
+        """
+        backend, time_dim, _, _ = options
         chosen, problem = choose(backend, inputs[0].device)
         if problem is not None:
             self._warn(problem)
         if chosen == "torch" or inputs[0].shape[time_dim] == 0 or _transformed():
             return None
+        try:
+            return self._build(chosen, inputs, states, options)
+        except (UnsupportedOpError, BackendError) as error:
+            if backend != "auto":
+                raise
+            self._warn(error)
+            return None
+
+    def _build(
+        self, chosen: str, inputs: Sequence[Tensor], states: Sequence[Tensor], options: tuple[str, int, bool, int | str]
+    ) -> _Ready:
+        _, time_dim, want_state_seqs, checkpoint = options
         traced = self._trace(inputs, states, want_state_seqs)
         captured = traced.captured()
         step = _step_shape(inputs[0], time_dim)
@@ -147,7 +158,9 @@ class Scanner:
     def _warn(self, problem: Exception) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(f"running the torch loop instead of a fused kernel:\n{problem}", FallbackWarning, stacklevel=4)
+            warnings.warn(
+                f"running the torch loop instead of a fused kernel:\n{problem}", FallbackWarning, stacklevel=4
+            )
 
 
 class _Traced:
@@ -213,8 +226,10 @@ def _prepare(
             ) from None
         num_steps = inputs[0].shape[time_dim]
         inputs = [
-            x.movedim(time_dim, 0).reshape(num_steps, *(1,) * (len(step) + 1 - x.dim()), *_step_shape(x, time_dim))
-            .expand(num_steps, *step).movedim(0, time_dim)
+            x.movedim(time_dim, 0)
+            .reshape(num_steps, *(1,) * (len(step) + 1 - x.dim()), *_step_shape(x, time_dim))
+            .expand(num_steps, *step)
+            .movedim(0, time_dim)
             for x in inputs
         ]
         states = [s.expand(step) for s in states]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import hashlib
 import os
 import platform
 import shlex
@@ -10,15 +11,15 @@ import shutil
 import subprocess
 from array import array
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
+from flexsn.kernels.cache import cache_dir, content_key, publish
+from flexsn.kernels.cpp_printer import ENTRY, print_cpp
 from torch import Tensor
 
 from flexsn.errors import BackendError
-from flexsn.kernels.cache import cache_dir, content_key, publish
-from flexsn.kernels.cpp_printer import ENTRY, print_cpp
 from flexsn.layout import Layout
 from flexsn.plan import BackwardPlan, ForwardPlan
 
@@ -29,9 +30,9 @@ _PAD = 64  # PAD of scan.h
 _CACHE_BYTES = 512 * 1024
 _HEADER = Path(__file__).with_name("scan.h")
 _FLAGS = (
-    "-std=c++17 -O3 -march=native -mprefer-vector-width=512 -fPIC -shared -fopenmp -fwrapv "
-    "-ffp-contract=off -fno-math-errno -fno-trapping-math"
-).split()
+    *("-std=c++17", "-O3", "-march=native", "-mprefer-vector-width=512", "-fPIC", "-shared", "-fopenmp"),
+    *("-fwrapv", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
+)
 _BASE_MATH = ("expf", "logf", "sinf", "cosf", "powf")
 _FULL_MATH = ("tanhf", "erff", "log1pf", "expm1f", "atan2f", "exp2f", "log2f", "log10f", "hypotf", "acoshf")
 
@@ -147,30 +148,48 @@ def build(source: str) -> CppKernel:
     return _build(source, os.environ.get("CXX"), os.environ.get("FLEXSN_CACHE_DIR"))
 
 
-@lru_cache(maxsize=None)
+@cache
 def _build(source: str, cxx: str | None, directory: str | None) -> CppKernel:
     header = _HEADER.read_text()
     path = cache_dir() / f"{content_key(source, header, _identity())}.so"
-    if path.exists():
-        try:
-            return CppKernel(path)
-        except OSError:
-            pass  # cut short or made for another machine: build it again
-    return CppKernel(publish(path, lambda target: _compile(source, target)))
+    if not _is_whole(path):
+        path = publish(path, lambda target: _compile_sealed(source, target))
+    return CppKernel(path)
+
+
+def _compile_sealed(source: str, target: Path) -> None:
+    """Compile, and append a digest: loading a library cut short would bring the process down."""
+    _compile(source, target)
+    content = target.read_bytes()
+    target.write_bytes(content + hashlib.sha256(content).digest())
+
+
+def _is_whole(path: Path) -> bool:
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return False
+    return hashlib.sha256(content[:-32]).digest() == content[-32:]
 
 
 def _compile(source: str, target: Path, extra: Sequence[str] = ()) -> str:
+    """Compile ``source`` into the shared object ``target``; returns what the compiler said."""
+    libraries = ["-lmvec", "-lm"] if _vector_math() else ["-lm"]
     command = [*compiler(), *_FLAGS, *extra, f"-DFX_MVEC={_vector_math()}", f"-I{_HEADER.parent}"]
-    command += ["-x", "c++", "-", "-o", str(target), "-lmvec" if _vector_math() else "-lm", "-lm"]
-    done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
-    if done.returncode:
+    command += ["-x", "c++", "-", "-o", str(target), *libraries]
+    try:
+        done = subprocess.run(command, input=source, capture_output=True, text=True, check=False)
+        status, said = f"exit status {done.returncode}", done.stderr
+    except OSError as error:
+        done, status, said = None, "it cannot be started", str(error)
+    if done is None or done.returncode:
         raise BackendError(
             f"{shlex.join(compiler())} could not compile the generated kernel",
-            where=f"exit status {done.returncode}",
-            why=done.stderr.strip()[-2000:],
+            where=status,
+            why=said.strip()[-2000:],
             hint='use backend="torch", or report this with FLEXSN_PRINT_CODE=1',
         )
-    return done.stderr
+    return said
 
 
 def vectorized_loops(source: str, scratch: Path) -> list[int]:
@@ -178,5 +197,3 @@ def vectorized_loops(source: str, scratch: Path) -> list[int]:
     report = _compile(source, scratch / "report.so", ["-fopt-info-vec-optimized"])
     lines = [row.split(":") for row in report.splitlines() if row.startswith("<stdin>:") and "vectorized" in row]
     return sorted({int(row[1]) for row in lines})
-
-

@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flexsn.kernels.cache import cache_dir, content_key, publish
-from flexsn.kernels.triton_printer import ENTRY, accesses, print_triton
+from flexsn.kernels.triton_access import accesses
+from flexsn.kernels.triton_printer import ENTRY, print_triton
 from flexsn.layout import Layout
-from flexsn.plan import BackwardPlan, ForwardPlan
+from flexsn.scan_plan import BackwardPlan, ForwardPlan
 
 __all__ = ["bind", "checkpoint", "load"]
 
@@ -29,7 +31,7 @@ def checkpoint(step_bytes: int) -> int:
 
 def bind(plan: ForwardPlan | BackwardPlan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
     """A function that runs the plan's kernel on tensors of that layout, given in the order of the plan's slots."""
-    source = print_triton(plan, accesses(plan, layout), len(layout.sizes))
+    source = print_triton(plan, accesses(plan, layout), len(layout.sizes), reciprocal=False)
     kernel = load(source.text)
     numbers = [layout.tensors[i].time if d is None else layout.tensors[i].strides[d] for i, d in source.strides]
     numbers += layout.sizes[1:] if source.num_sizes else ()
@@ -58,16 +60,20 @@ class _device_of:
             self._guard.__exit__(*error)
 
 
-@lru_cache(maxsize=None)
+@cache
 def load(text: str) -> Any:
     """The jitted function of a printed kernel; a real file keeps profilers and debuggers working."""
     name = f"flexsn_{content_key(text)}"
     path = cache_dir() / f"{name}.py"
     if not path.exists() or path.read_text() != text:
-        path = publish(path, lambda target: target.write_text(text) and None)
+        path = publish(path, lambda target: _write(target, text))
     spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return getattr(module, ENTRY)
+
+
+def _write(path: Path, text: str) -> None:
+    path.write_text(text)

@@ -1,0 +1,143 @@
+"""How a Triton kernel addresses its tensors: pointers that advance with time, 64-bit lane offsets."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from flexsn.kernels.triton_text import cast
+from flexsn.kernels.writer import Writer
+from flexsn.layout import Layout
+from flexsn.scan_plan import BackwardPlan, ForwardPlan, Slot
+
+__all__ = ["Access", "Memory", "accesses"]
+
+
+@dataclass(frozen=True)
+class Access:
+    """How the kernel addresses one tensor; part of its source.
+
+    Attributes:
+        lanes: ``"dense"`` (the lane number), ``"scalar"`` (one value for all lanes) or ``"strided"``.
+        time: ``"lanes"`` (one step further is N elements on), ``"none"`` (no time axis, or broadcast over it)
+            or ``"strided"``.
+        unit: for ``"strided"`` lanes, whether the innermost stride is 1.
+    """
+
+    lanes: str
+    time: str
+    unit: bool = False
+
+
+def accesses(plan: ForwardPlan | BackwardPlan, layout: Layout) -> tuple[Access, ...]:
+    """The access of every slot in a layout."""
+    result = []
+    for tensor in layout.tensors:
+        lanes = "dense" if tensor.dense else "scalar" if not any(tensor.strides) else "strided"
+        time = "none" if tensor.time == 0 else "lanes" if tensor.time == layout.num_lanes else "strided"
+        result.append(Access(lanes, time, lanes == "strided" and tensor.strides[-1] == 1))
+    return tuple(result)
+
+
+class Memory:
+    """Loads and stores of one kernel.
+
+    Args:
+        writer: takes the lines.
+        slots: the tensors.
+        access: how each is addressed.
+        num_dims: of the lanes.
+
+    Attributes:
+        strides: the run-time stride arguments, as ``(slot, dimension)``; ``None`` is time.
+        arguments: names of all arguments before ``T`` and ``N``.
+        num_sizes: how many of them are lane sizes.
+    """
+
+    def __init__(
+        self, writer: Writer, slots: Sequence[Slot], access: Sequence[Access], num_dims: int
+    ) -> None:
+        self.w = writer
+        self.slots = slots
+        self.access = dict(zip(slots, access, strict=True))
+        self.num_dims = num_dims
+        self.strides: list[tuple[int, int | None]] = []
+        self.arguments = [s.name for s in slots]
+        for index, slot in enumerate(slots):
+            how = self.access[slot]
+            if how.lanes == "strided":
+                dims = range(num_dims - 1 if how.unit else num_dims)
+                self.strides += [(index, d) for d in dims]
+                self.arguments += [f"{slot.name}_s{d}" for d in dims]
+            if how.time == "strided":
+                self.strides.append((index, None))
+                self.arguments.append(f"{slot.name}_time")
+        self._strided = any(a.lanes == "strided" for a in access)
+        self.num_sizes = num_dims - 1 if self._strided else 0
+        self.arguments += [f"size{d + 1}" for d in range(self.num_sizes)]
+
+    def prologue(self) -> None:
+        """Lane numbers, pointers, and the elements from one step to the next, all of 64 bits."""
+        w = self.w
+        w("lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)", "mask = lane < N")
+        w("step = tl.cast(N, tl.int64)")
+        if self._strided:
+            rest = "lane"
+            for d in range(self.num_dims - 1, 0, -1):
+                w(f"index{d} = {rest} % size{d}", f"outer{d} = {rest} // size{d}")
+                rest = f"outer{d}"
+            w(f"index0 = {rest}")
+        for slot in self.slots:
+            w(f"{slot.name}_p = {slot.name}{self._offset(slot)}")
+            if self.access[slot].time == "strided":
+                w(f"{slot.name}_step = tl.cast({slot.name}_time, tl.int64)")
+
+    def is_scalar(self, slot: Slot) -> bool:
+        """Whether all lanes read the same element."""
+        return self.access[slot].lanes == "scalar"
+
+    def load(
+        self, slot: Slot, dtype: torch.dtype, name: str, at: str = "0", lanes: str = "mask", when: str = ""
+    ) -> str:
+        """Load ``name``, ``at`` steps on, for ``lanes`` (a mask); a scalar ``when`` a condition holds."""
+        guard = when if self.is_scalar(slot) else lanes
+        mask = f", mask={guard}, other=0" if guard else ""
+        self.w(f"{name} = {cast(f'tl.load({self._at(slot, at)}{mask})', slot.dtype, dtype)}")
+        return name
+
+    def store(self, slot: Slot, value: str, dtype: torch.dtype, at: str = "0") -> None:
+        """Store a value, ``at`` steps on."""
+        self.w(f"tl.store({self._at(slot, at)}, {cast(value, dtype, slot.dtype)}, mask=mask)")
+
+    def advance(self, slots: Iterable[Slot], steps: str) -> None:
+        """Move the pointers of ``slots``."""
+        for slot in slots:
+            stride = self._stride(slot)
+            if stride != "0":
+                self.w(f"{slot.name}_p += {stride if steps == '1' else f'{steps} * {stride}'}")
+
+    def _offset(self, slot: Slot) -> str:
+        how = self.access[slot]
+        if how.lanes == "scalar":
+            return ""
+        if how.lanes == "dense":
+            return " + lane"
+        terms = [f"index{d} * {slot.name}_s{d}" for d in range(self.num_dims - (1 if how.unit else 0))]
+        if how.unit:
+            terms.append(f"index{self.num_dims - 1}")
+        return " + " + " + ".join(terms)
+
+    def _stride(self, slot: Slot) -> str:
+        """Elements from one step (or checkpoint) to the next."""
+        how = self.access[slot]
+        if how.time == "none":
+            return "0"
+        return "step" if how.time == "lanes" else f"{slot.name}_step"
+
+    def _at(self, slot: Slot, t: str) -> str:
+        stride = self._stride(slot)
+        if stride == "0" or t == "0":
+            return f"{slot.name}_p"
+        return f"{slot.name}_p + {stride}" if t == "1" else f"{slot.name}_p + {t} * {stride}"

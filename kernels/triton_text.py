@@ -1,0 +1,151 @@
+"""Triton text of the values of a step: types, literals, casts and the rows of the op table."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+
+from flexsn.graph import Node
+from flexsn.kernels.ops import OPS
+from flexsn.kernels.writer import Writer
+
+__all__ = ["TYPES", "Values", "cast"]
+
+TYPES = {
+    torch.float32: "tl.float32",
+    torch.float64: "tl.float64",
+    torch.float16: "tl.float16",
+    torch.bfloat16: "tl.bfloat16",
+    torch.bool: "tl.int1",
+    torch.uint8: "tl.uint8",
+    torch.int8: "tl.int8",
+    torch.int16: "tl.int16",
+    torch.int32: "tl.int32",
+    torch.int64: "tl.int64",
+}
+
+
+class Values:
+    """Names of the values of one kernel, and the lines that compute them.
+
+    Args:
+        writer: takes the lines.
+        reciprocal: divide by a number as eager CUDA does, see :func:`_division`.
+    """
+
+    def __init__(self, writer: Writer, reciprocal: bool) -> None:
+        self.w = writer
+        self.reciprocal = reciprocal
+        self.fixed: dict[int, str] = {}  # leaves and hoisted values, named once
+        self.names: dict[int, str] = {}  # of the step at hand
+        self._scalars: set[str] = set()  # names of values that are one for the whole block
+        self._count = 0
+
+    def fix(self, node: Node, name: str, scalar: bool) -> None:
+        """Name a value for the whole kernel."""
+        self.fixed[id(node)] = name
+        if scalar:
+            self._scalars.add(name)
+
+    def hoist(self, nodes: Iterable[Node]) -> None:
+        """Compute what does not change with time."""
+        self.names = {}
+        for node in nodes:
+            self.compute([node])
+            self.fixed[id(node)] = self.use(node)
+
+    def compute(self, nodes: Iterable[Node]) -> None:
+        """Write a line for every node that has no name yet."""
+        for node in nodes:
+            if id(node) not in self.names and id(node) not in self.fixed:
+                name = self.names[id(node)] = self.fresh("t")
+                if all(self._is_scalar(a) for a in node.args):
+                    self._scalars.add(name)
+                self.w(f"{name} = {self._expression(node)}")
+
+    def fresh(self, prefix: str) -> str:
+        """A name nobody has."""
+        self._count += 1
+        return f"{prefix}_{self._count}"
+
+    def use(self, node: Node) -> str:
+        """The node as an argument of an expression."""
+        if node.op == "const":
+            return _literal(node)
+        return self.fixed.get(id(node)) or self.names[id(node)]
+
+    def tensor(self, node: Node) -> str:
+        """Like :meth:`use`, where a bare number would lack a dtype."""
+        return _typed(node) if node.op == "const" else self.use(node)
+
+    def block(self, node: Node) -> str:
+        """Like :meth:`tensor`, always one value per lane."""
+        text = self.tensor(node)
+        return f"tl.broadcast_to({text}, [BLOCK])" if self._is_scalar(node) else text
+
+    def _is_scalar(self, node: Node) -> bool:
+        return node.op == "const" or self.use(node) in self._scalars
+
+    def _expression(self, node: Node) -> str:
+        if node.op == "cast":
+            return cast(self.tensor(node.args[0]), node.args[0].dtype, node.dtype)
+        if node.op == "div" and node.args[1].op == "const":
+            factor = _division(node.args[1], self.reciprocal)
+            if factor is not None:
+                return f"{self.tensor(node.args[0])} * {_literal(factor)}"
+        op = OPS[node.op]
+        wide = op.triton64 is not None and node.args[0].dtype == torch.float64
+        template = op.triton64 if wide and op.triton64 is not None else op.triton
+        literal = all(a.op == "const" for a in node.args)
+        return template.format(*(self.tensor(a) if literal else self.use(a) for a in node.args))
+
+
+def _division(divisor: Node, reciprocal: bool) -> Node | None:
+    """The factor to multiply by instead of dividing by a literal, where that gives the same bits.
+
+    Multiplying by the inverse of a power of two is exact. And eager torch on a GPU multiplies by the inverse
+    of *any* number, rounded to the dtype of the division (``div_true_kernel_cuda``), so there the kernel does
+    too.
+    """
+    value = float(divisor.value)  # type: ignore[arg-type]
+    if value == 0 or not math.isfinite(value) or not divisor.dtype.is_floating_point:
+        return None
+    inverse = (torch.ones((), dtype=divisor.dtype) / torch.tensor(value, dtype=divisor.dtype)).item()
+    exact = abs(math.frexp(value)[0]) == 0.5 and 2.0**-126 <= abs(inverse) < math.inf
+    return Node("const", (), divisor.dtype, inverse) if exact or reciprocal else None
+
+
+def cast(text: str, source: torch.dtype, target: torch.dtype) -> str:
+    """A value of one dtype as another."""
+    if source == target:
+        return text
+    if target == torch.bool:
+        return f"({text} != 0)"
+    return f"({text}).to({TYPES[target]})"
+
+
+def _literal(node: Node) -> str:
+    """A bare number where Triton gives it the dtype of its partner, else a typed scalar."""
+    value = node.value
+    if node.dtype == torch.float32 and isinstance(value, float):
+        single = torch.tensor(value, dtype=torch.float32).item()
+        if single == 0 or (math.isfinite(single) and abs(single) >= 2.0**-126):
+            return f"({single!r})" if math.copysign(1, single) < 0 else repr(single)
+    if node.dtype in (torch.int32, torch.int64) and isinstance(value, int) and abs(value) < 2**31:
+        return f"({value})" if value < 0 else str(value)
+    return _typed(node)
+
+
+def _typed(node: Node) -> str:
+    value = node.value
+    if isinstance(value, float):
+        text = repr(value)
+        if math.isnan(value):
+            text = "NAN"
+        elif math.isinf(value):
+            text = "INF" if value > 0 else "-INF"
+    else:
+        text = repr(value)
+    return f"tl.full((), {text}, {TYPES[node.dtype]})"

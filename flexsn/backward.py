@@ -85,7 +85,9 @@ class Backward:
             inputs, states, operands, checkpoints, grads[: self._split], grads[self._split :], fresh
         )  # fmt: skip
         tensors = [groups[group][index] for group, index in self._order]
-        self._launch = compiled.launch(self._launch, self.plan, tensors)
+        if self._launch is None:
+            self._launch = compiled.bind(self.plan, tensors)
+        self._launch(tensors)
         step = [None if i is None else fresh[i] for i in (*self._grad_inputs, *self._grad_states)]
         return [*step, *self._captured_gradients(captured, [fresh[i] for i in self._accumulators])]
 

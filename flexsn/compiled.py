@@ -10,7 +10,7 @@ from torch import Tensor
 
 from flexsn.backward import Backward
 from flexsn.layout import Geometry, Layout
-from flexsn.plan import BackwardPlan, ForwardPlan, Slot, live_states, plan_forward
+from flexsn.plan import BackwardPlan, ForwardPlan, live_states, plan_forward
 from flexsn.trace import Tracer
 
 __all__ = ["Compiled", "Runtime", "output_dtype"]
@@ -84,28 +84,41 @@ class Compiled:
         self, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
         """Run the forward kernel: ``(*outputs, *final_states)``, and the checkpoints."""
+        tensors, outputs, finals, checkpoints = self._gather(inputs, states, captured)
+        assert self._launch is not None
+        self._launch(tensors)
+        return (*outputs, *finals), checkpoints
+
+    def prepare(self, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]) -> Compiled:
+        """Build the forward kernel, so that a backend that cannot says so before anything has run.
+
+        Raises:
+            BackendError: the kernel cannot be built here.
+        """
+        with torch.no_grad():
+            self._launch = self.bind(self.plan, self._gather(inputs, states, captured)[0])
+        return self
+
+    def _gather(
+        self, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor], list[Tensor]]:
+        """The tensors of the forward kernel; and of these the fresh ones: outputs, final states, checkpoints."""
         device = self.device
         outputs = [fresh.make(device) for fresh in self._outputs]
         finals = [fresh.make(device) for fresh in self._finals]
         checkpoints = [fresh.make(device) for fresh in self._checkpoints]
         groups = (inputs, states, self._operands(*captured), outputs, finals, checkpoints)
-        tensors = [groups[group][index] for group, index in self._order]
-        self._launch = self.launch(self._launch, self.plan, tensors)
-        return (*outputs, *finals), checkpoints
+        return [groups[group][index] for group, index in self._order], outputs, finals, checkpoints
 
     def operand_program(self) -> Callable[..., tuple[Tensor, ...]]:
         """A function of the captured tensors: what the kernels read of them."""
         return self.tracer.outer.program(self.tracer.operands, self.tracer.captured_refs)
 
-    def launch(self, launch: Launch | None, plan: ForwardPlan | BackwardPlan, tensors: Sequence[Tensor]) -> Launch:
-        """Run a plan's kernel, binding it to the tensors' layout the first time; returns what runs it again."""
-        if launch is None:
-            launch = _nothing if 0 in self.geometry.step_shape else self._bind(plan.slots, plan, tensors)
-        launch(tensors)
-        return launch
-
-    def _bind(self, slots: Sequence[Slot], plan: ForwardPlan | BackwardPlan, tensors: Sequence[Tensor]) -> Launch:
-        return self.runtime.bind(plan, self.geometry.layout(slots, tensors))
+    def bind(self, plan: ForwardPlan | BackwardPlan, tensors: Sequence[Tensor]) -> Launch:
+        """A function that runs the plan's kernel on tensors laid out like these."""
+        if 0 in self.geometry.step_shape:
+            return _nothing
+        return self.runtime.bind(plan, self.geometry.layout(plan.slots, tensors))
 
     def backward(
         self, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]

@@ -126,9 +126,8 @@ class Scanner:
         kinds = tuple((t.shape, t.stride(), t.dtype) for t in (*inputs, *states, *captured))
         key = (chosen, time_dim, checkpoint, training, kinds)
         if key not in traced.compiled:
-            traced.compiled[key] = Compiled(
-                traced.tracer, runtime(chosen), inputs, states, time_dim, checkpoint, training
-            )
+            compiled = Compiled(traced.tracer, runtime(chosen), inputs, states, time_dim, checkpoint, training)
+            traced.compiled[key] = compiled.prepare(inputs, states, captured)
         return _Ready(traced, traced.compiled[key], training)
 
     def _trace(self, inputs: Sequence[Tensor], states: Sequence[Tensor], want_state_seqs: bool) -> _Traced:

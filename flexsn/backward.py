@@ -50,9 +50,9 @@ class Backward:
             graph,
             vjps,
             compiled.input_dtypes,
-            [d if g is None else g.dtype for g, d in zip(grads, compiled.output_dtypes, strict=False)],
+            tuple(d if g is None else g.dtype for g, d in zip(grads, compiled.output_dtypes, strict=False)),
             finals,
-            needs_states,
+            tuple(needs_states),
             compiled.checkpoint,
         )
         position = {j: i for i, j in enumerate(compiled.kept)}

@@ -58,11 +58,11 @@ class Compiled:
         self.num_inputs, self.num_states = len(inputs), len(states)
         self.input_dtypes = tuple(x.dtype for x in inputs)
         self.output_dtypes = tuple(output_dtype(n.dtype, self.input_dtypes) for n in graph.outputs)
-        self.kept: list[int] = []
+        self.kept: tuple[int, ...] = ()
         self.checkpoint: int | None = None
         if training:
             every = tracer.vjp([True] * len(graph.outputs), [True] * self.num_states)
-            self.kept = live_states(graph, [every])
+            self.kept = tuple(live_states(graph, [every]))
             step_bytes = sum(graph.states[j].dtype.itemsize for j in self.kept)
             step_bytes += sum(d.itemsize for d in self.input_dtypes)
             self.checkpoint = runtime.checkpoint(step_bytes) if checkpoint == "auto" else int(checkpoint)

@@ -90,6 +90,7 @@ class Tracer:
         self.operands: list[Ref] = []
         self.captured: list[Tensor] = []
         self._captured_refs: dict[int, Ref] = {}
+        self._vjps: dict[tuple[tuple[bool, ...], tuple[bool, ...]], StepVjp] = {}
         self._free = self._probe()
         regions, values, _ = self._record(None, None)
         nodes = [regions.step_value(ref, f"value {i} the core returns") for i, ref in enumerate(values)]
@@ -108,7 +109,13 @@ class Tracer:
 
     def vjp(self, outputs: Sequence[bool], states: Sequence[bool]) -> StepVjp:
         """The backward half for cotangents present on ``outputs`` and on new ``states``."""
-        regions, grads, blocked = self._record(tuple(outputs), tuple(states))
+        key = (tuple(outputs), tuple(states))
+        if key not in self._vjps:
+            self._vjps[key] = self._trace_vjp(*key)
+        return self._vjps[key]
+
+    def _trace_vjp(self, outputs: tuple[bool, ...], states: tuple[bool, ...]) -> StepVjp:
+        regions, grads, blocked = self._record(outputs, states)
         num_inputs, num_states = len(self.input_dtypes), len(self.state_dtypes)
         step = [None if ref is None else regions.step_value(ref, "a gradient") for ref in grads[: num_inputs + num_states]]
         captured = [None if ref is None else regions.outer_value(ref) for ref in grads[num_inputs + num_states :]]

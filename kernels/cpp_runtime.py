@@ -48,8 +48,7 @@ def checkpoint(step_bytes: int) -> int:
 
 def bind(plan: ForwardPlan | BackwardPlan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
     """A function that runs the plan's kernel on tensors of that layout, given in the order of the plan's slots."""
-    source = print_cpp(plan)
-    kernel = build(source)
+    kernel = build(_source(plan))
     record = [layout.num_steps, layout.num_lanes, len(layout.sizes), 1, BLOCK, *layout.sizes]
     addresses = []
     for tensor in layout.tensors:
@@ -68,6 +67,9 @@ def bind(plan: ForwardPlan | BackwardPlan, layout: Layout) -> Callable[[Sequence
         kernel(record)
 
     return launch
+
+
+_source = lru_cache(maxsize=1024)(print_cpp)
 
 
 def _round_up(value: int, step: int) -> int:

@@ -1,0 +1,193 @@
+"""What snnTorch's neurons share: their arguments, how they are called, how they fire and reset."""
+
+from __future__ import annotations
+
+import numbers
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from flexsn.module import FlexSN
+from flexsn.surrogate import ATan, heaviside
+
+__all__ = ["Coefficient", "Returned", "SpikingNeuron"]
+
+RESET_MECHANISMS = ("subtract", "zero", "none")
+Coefficient = float | Tensor
+Returned = Tensor | tuple[Tensor, ...]
+
+
+class SpikingNeuron(FlexSN):
+    """The arguments and the calling convention all of them share.
+
+    Args:
+        threshold: membrane above which it fires; a number or a tensor that broadcasts against the step shape.
+        spike_grad: the spike function; by default ``ATan(2.0, strict=True)``. snnTorch's own work as well,
+            ``triangular`` in the torch loop only.
+        surrogate_disable: spike without a gradient, whatever ``spike_grad`` says.
+        init_hidden: a single-step call returns the spikes alone, and takes no states.
+        inhibition: not supported; it compares neurons with each other.
+        learn_threshold: make ``threshold`` a parameter.
+        reset_mechanism: ``"subtract"``, ``"zero"`` or ``"none"``.
+        state_quant: a pointwise function applied to every new state, or ``False``.
+        output: return the states along with the spikes, in either step mode.
+        graded_spikes_factor: what a spike counts; a number or a tensor.
+        learn_graded_spikes_factor: make ``graded_spikes_factor`` a parameter.
+        step_mode: ``"s"``: inputs are single steps; ``"m"``: inputs are sequences ``[T, ...]``.
+        backend: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``.
+        store_state_seqs: keep the states of every step of a call in ``state_seqs``.
+
+    Shapes:
+        input ``[*step]`` (``"s"``) or ``[T, *step]`` (``"m"``), spikes alike; states ``[*step]``.
+
+    Returns:
+        ``"s"``: ``(spk, *states)``; the spikes alone with ``init_hidden=True``, unless ``output=True``.
+        ``"m"``: the spikes of all steps; with ``output=True`` also the states of all steps.
+
+    Raises:
+        ValueError: an argument outside its range, with the value and the rule.
+        TypeError: a call with states although ``init_hidden=True``.
+    """
+
+    threshold: Tensor
+    graded_spikes_factor: Tensor
+    reset_mechanism_val: Tensor
+
+    def __init__(
+        self,
+        threshold: Coefficient = 1.0,
+        spike_grad: Callable[[Tensor], Tensor] | None = None,
+        surrogate_disable: bool = False,
+        init_hidden: bool = False,
+        inhibition: bool = False,
+        learn_threshold: bool = False,
+        reset_mechanism: str = "subtract",
+        state_quant: Callable[[Tensor], Tensor] | bool = False,
+        output: bool = False,
+        graded_spikes_factor: Coefficient = 1.0,
+        learn_graded_spikes_factor: bool = False,
+        *,
+        step_mode: str = "s",
+        backend: str = "auto",
+        store_state_seqs: bool = False,
+    ) -> None:
+        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs)
+        if inhibition:
+            raise ValueError(
+                f"{type(self).__name__}(inhibition={inhibition!r}): inhibition must be False; it lets only "
+                "the largest membrane of a sample fire, which one neuron's step cannot know"
+            )
+        if spike_grad is not None and not callable(spike_grad):
+            raise ValueError(
+                f"{type(self).__name__}(spike_grad={spike_grad!r}): spike_grad must be callable, "
+                "such as flexsn.surrogate.ATan(strict=True)"
+            )
+        if state_quant and not callable(state_quant):
+            raise ValueError(
+                f"{type(self).__name__}(state_quant={state_quant!r}): state_quant must be a pointwise function or False"
+            )
+        if surrogate_disable:
+            spike_grad = partial(heaviside, strict=True)
+        self.spike_grad = ATan(2.0, strict=True) if spike_grad is None else spike_grad
+        self.surrogate_disable = surrogate_disable
+        self.init_hidden = init_hidden
+        self.state_quant = state_quant
+        self.output = output
+        self._hold(learn_threshold, threshold=threshold)
+        self._hold(learn_graded_spikes_factor, graded_spikes_factor=graded_spikes_factor)
+        self.register_buffer("reset_mechanism_val", torch.tensor(0))
+        self.reset_mechanism = reset_mechanism
+
+    def _hold(self, learn: bool, **values: Coefficient) -> None:
+        for name, value in values.items():
+            if isinstance(value, bool) or not isinstance(value, (numbers.Real, Tensor)):
+                raise ValueError(f"{type(self).__name__}({name}={value!r}): {name} must be a number or a tensor")
+            tensor = torch.as_tensor(value)
+            if not tensor.is_floating_point():
+                tensor = tensor.to(torch.get_default_dtype())
+            if learn or isinstance(value, nn.Parameter):
+                self.register_parameter(name, nn.Parameter(tensor))
+            else:
+                self.register_buffer(name, tensor)
+
+    @property
+    def reset_mechanism(self) -> str:
+        """``"subtract"``, ``"zero"`` or ``"none"``; settable."""
+        return self._reset_mechanism
+
+    @reset_mechanism.setter
+    def reset_mechanism(self, reset_mechanism: str) -> None:
+        if reset_mechanism not in RESET_MECHANISMS:
+            raise ValueError(
+                f"{type(self).__name__}(reset_mechanism={reset_mechanism!r}): reset_mechanism must be "
+                f"{', '.join(map(repr, RESET_MECHANISMS[:-1]))} or {RESET_MECHANISMS[-1]!r}"
+            )
+        self._reset_mechanism = reset_mechanism
+        self.reset_mechanism_val.fill_(RESET_MECHANISMS.index(reset_mechanism))
+
+    # ---- the parts of a step ------------------------------------------------------------------------------
+
+    def mem_reset(self, mem: Tensor) -> Tensor:
+        """The reset signal: the spike of the membrane the step starts from, without gradient."""
+        return self.spike_grad(mem - self.threshold).detach()
+
+    def fire(self, mem: Tensor) -> Tensor:
+        """The spike of the new membrane, times ``graded_spikes_factor``."""
+        spk: Tensor = self.spike_grad(self.quantized(mem) - self.threshold) * self.graded_spikes_factor
+        return spk
+
+    def quantized(self, state: Tensor) -> Tensor:
+        """``state_quant`` of a state, if there is one."""
+        return self.state_quant(state) if callable(self.state_quant) else state
+
+    def reset_at_once(self, mem: Tensor, reset: Tensor, spk: Tensor) -> Tensor:
+        """``reset_delay=False``: reset in the very step of the spike, where ``reset`` has not done so yet."""
+        due = spk / self.graded_spikes_factor - reset
+        if self.reset_mechanism == "subtract":
+            return mem - due * self.threshold
+        return mem - due * mem if self.reset_mechanism == "zero" else mem
+
+    # ---- the call -----------------------------------------------------------------------------------------
+
+    def forward(self, input_: Tensor, *states: Tensor | None) -> Returned:  # type: ignore[override]
+        """Run one step (``"s"``) or all (``"m"``), from the given states or else from the last ones."""
+        given = [state is not None for state in states]
+        if any(given) and self.init_hidden:
+            raise TypeError(
+                f"{type(self).__name__}(init_hidden=True) keeps its own states; call it with the input alone"
+            )
+        if any(given):
+            zeros = FlexSN.init_states(self.num_states, self.step_mode, input_)
+            kept = self.states or zeros
+            # what reset_mem() returns has no shape yet: it stands for a state of zeros
+            self.states = [
+                k if s is None else z if s.shape == (0,) else s for s, k, z in zip(states, kept, zeros, strict=True)
+            ]
+        if self.step_mode == "m":
+            self.store_state_seqs |= self.output
+            spk_seq: Tensor = super().forward(input_)  # type: ignore[assignment]
+            return (spk_seq, *(self.state_seqs or ())) if self.output else spk_seq
+        spk: Tensor = super().forward(input_)  # type: ignore[assignment]
+        return spk if self.init_hidden and not self.output else (spk, *(self.states or ()))
+
+    def reset_mem(self) -> Returned:
+        """Forget the states; returns a placeholder for each, to start a loop with."""
+        self.reset()
+        empty = tuple(self.threshold.new_zeros(0) for _ in range(self.num_states))
+        return empty[0] if len(empty) == 1 else empty
+
+    def extra_repr(self) -> str:
+        shown = {name: _shown(value) for name, value in (*self._parameters.items(), *self._buffers.items())}
+        shown = {name: value for name, value in shown.items() if name != "reset_mechanism_val"}
+        shown |= {name: repr(getattr(self, name)) for name in ("reset_mechanism", "step_mode", "backend")}
+        return ", ".join(f"{name}={value}" for name, value in shown.items())
+
+
+def _shown(value: Any) -> str:
+    kind = "learnable " if value.requires_grad else ""
+    if value.numel() != 1 or value.is_meta:
+        return f"{kind}tensor {tuple(value.shape)}"
+    return f"{kind}{value.item():.6g}"

@@ -1,0 +1,232 @@
+"""snnTorch's Alpha and Lapicque neurons; see :mod:`flexsn.neurons.snntorch`, where they are found by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .snntorch_base import Coefficient, Returned, SpikingNeuron
+
+__all__ = ["Alpha", "Lapicque"]
+
+SpikeFunction = Callable[[Tensor], Tensor]
+Quantizer = Callable[[Tensor], Tensor] | bool
+
+
+class Alpha(SpikingNeuron):
+    r"""Alpha-function membrane: the difference of a slowly and a fast decaying current.
+
+    .. math:: E' = \alpha E + x, \quad I' = \beta I - x, \quad U' = \tau_\alpha (E' + I'), \quad
+        \tau_\alpha = \frac{\ln\alpha}{\ln\beta - \ln\alpha} + 1
+
+    with :math:`S = \Theta(U' - \theta)` and, where the membrane the step starts from is above threshold,
+    "zero": E', I' and U' become 0; "subtract": :math:`E' - \theta`, :math:`I' = 0`, :math:`U' + I`;
+    "none": nothing. snnTorch's ``learn_alpha=True`` cannot be constructed; here it works.
+
+    Args:
+        alpha: decay of the excitatory current E in one step, above ``beta``; a number or a tensor that
+            broadcasts against the step shape. Clipped to [0, 1].
+        beta: decay of the inhibitory current I in one step, below 1; likewise.
+        learn_alpha, learn_beta: make them parameters.
+        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
+            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`, with
+            shapes, returned values and errors.
+
+    States:
+        ``syn_exc`` (E), ``syn_inh`` (I, not above 0 for positive inputs) and ``mem`` (U).
+
+    Raises:
+        ValueError: also where ``alpha <= beta`` or ``beta = 1``.
+
+    Example:
+        >>> neuron = Alpha(alpha=0.9, beta=0.8, step_mode="m")
+        >>> neuron(torch.tensor([2.0, 2.0, 2.0, 2.0, 0.0])).tolist()
+        [0.0, 0.0, 1.0, 0.0, 0.0]
+    """
+
+    alpha: Tensor
+    beta: Tensor
+
+    def __init__(
+        self,
+        alpha: Coefficient,
+        beta: Coefficient,
+        threshold: Coefficient = 1.0,
+        spike_grad: SpikeFunction | None = None,
+        surrogate_disable: bool = False,
+        init_hidden: bool = False,
+        inhibition: bool = False,
+        learn_alpha: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        reset_mechanism: str = "zero",
+        state_quant: Quantizer = False,
+        output: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            threshold,
+            spike_grad,
+            surrogate_disable,
+            init_hidden,
+            inhibition,
+            learn_threshold,
+            reset_mechanism,
+            state_quant,
+            output,
+            **options,
+        )
+        self._hold(learn_alpha, alpha=alpha)
+        self._hold(learn_beta, beta=beta)
+        for holds, rule in (
+            (self.alpha.clamp(0, 1) > self.beta, "alpha must be > beta"),
+            (self.beta != 1, "beta must not be 1, where tau_alpha has no value"),
+        ):
+            if not bool(holds.all()):
+                raise ValueError(f"Alpha(alpha={alpha!r}, beta={beta!r}): {rule}")
+
+    def forward(  # type: ignore[override]
+        self,
+        input_: Tensor,
+        syn_exc: Tensor | None = None,
+        syn_inh: Tensor | None = None,
+        mem: Tensor | None = None,
+    ) -> Returned:
+        """See :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`."""
+        return super().forward(input_, syn_exc, syn_inh, mem)
+
+    def core(self, x: Tensor, syn_exc: Tensor, syn_inh: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
+        """One step."""
+        reset = self.mem_reset(mem)
+        alpha, beta = self.alpha.clamp(0, 1), self.beta.clamp(0, 1)
+        tau_alpha = torch.log(alpha) / (torch.log(beta) - torch.log(alpha)) + 1
+        exc, inh = alpha * syn_exc + x, beta * syn_inh - x
+        mem = tau_alpha * (exc + inh)
+        if self.reset_mechanism == "subtract":
+            exc = exc - self.threshold * reset
+            inh = inh - inh * reset
+            mem = mem + syn_inh * reset
+        elif self.reset_mechanism == "zero":
+            exc, inh, mem = exc - exc * reset, inh - inh * reset, mem - mem * reset
+        exc, inh, mem = self.quantized(exc), self.quantized(inh), self.quantized(mem)
+        return self.fire(mem), exc, inh, mem
+
+    init_alpha = SpikingNeuron.reset_mem
+
+
+class Lapicque(SpikingNeuron):
+    r"""Lapicque's RC circuit, integrated by Euler steps.
+
+    .. math:: V = x R \frac{1}{RC} \Delta t + \left(1 - \frac{\Delta t}{RC}\right) U, \qquad
+        U' = V - \rho\, \theta \text{ (subtract)}, \quad U' = V - \rho V \text{ (zero)}, \quad
+        U' = V \text{ (none)}
+
+    with :math:`\rho = \text{detach}(\Theta(U - \theta))` and :math:`S = \Theta(U' - \theta)`.
+    What is not given follows from :math:`\beta = e^{-\Delta t / RC}`; ``beta`` alone sets R = 1. Since
+    snnTorch computes R and C when the neuron is built, its ``learn_beta`` survives one backward pass only,
+    and none with R or C given; here they follow ``beta`` from call to call.
+
+    Args:
+        beta: decay of the membrane in one step, in (0, 1); a number or a tensor of any shape that broadcasts.
+        R: resistance; a number or a tensor.
+        C: capacitance; a number or a tensor.
+        time_step: Δt, in units of RC.
+        learn_beta: make ``beta`` a parameter; needs ``beta``.
+        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
+            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`, with
+            shapes, returned values and errors.
+
+    States:
+        ``mem``, the membrane.
+
+    Raises:
+        ValueError: also where beta, R and C are all given, or too few of them.
+
+    Example:
+        >>> neuron = Lapicque(R=2.0, C=2.0, step_mode="m")
+        >>> neuron(torch.tensor([1.5, 1.5, 0.0])).tolist(), round(neuron.mem.item(), 6)
+        ([0.0, 1.0, 0.0], -0.015625)
+    """
+
+    beta: Tensor
+    R: Tensor
+    C: Tensor
+    time_step: Tensor
+
+    def __init__(
+        self,
+        beta: Coefficient | bool = False,
+        R: Coefficient | bool = False,
+        C: Coefficient | bool = False,
+        time_step: Coefficient = 1,
+        threshold: Coefficient = 1.0,
+        spike_grad: SpikeFunction | None = None,
+        surrogate_disable: bool = False,
+        init_hidden: bool = False,
+        inhibition: bool = False,
+        learn_beta: bool = False,
+        learn_threshold: bool = False,
+        reset_mechanism: str = "subtract",
+        state_quant: Quantizer = False,
+        output: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(
+            threshold,
+            spike_grad,
+            surrogate_disable,
+            init_hidden,
+            inhibition,
+            learn_threshold,
+            reset_mechanism,
+            state_quant,
+            output,
+            **options,
+        )
+        given = {name: value for name, value in (("beta", beta), ("R", R), ("C", C)) if value is not False}
+        call = f"Lapicque({', '.join(f'{name}={value!r}' for name, value in given.items())})"
+        if set(given) not in ({"beta"}, {"R", "C"}, {"beta", "R"}, {"beta", "C"}):
+            raise ValueError(f"{call}: give beta, or R and C, or beta and one of R and C")
+        if learn_beta and "beta" not in given:
+            raise ValueError(f"{call}: learn_beta=True needs beta")
+        for name, value in {**given, "time_step": time_step}.items():
+            self._hold(learn_beta and name == "beta", **{name: value})
+            held = getattr(self, name)
+            if not bool(((held > 0) & ((held < 1) if name == "beta" else True)).all()):
+                rule = "in (0, 1)" if name == "beta" else "> 0"
+                raise ValueError(f"Lapicque({name}={value!r}): {name} must be {rule}")
+        self._given = frozenset(given)
+        with torch.no_grad():
+            if "beta" not in given:
+                self._hold(False, beta=torch.exp(torch.ones(1) * (-self.time_step / (self.R * self.C))))
+            for name, value in zip("RC", self.circuit(), strict=True):
+                if name not in given:
+                    self._hold(False, **{name: value})
+
+    def circuit(self) -> tuple[Tensor, Tensor]:
+        """R and C, as given or as they follow from ``beta``."""
+        if self._given == {"beta", "C"}:
+            return self.time_step / (self.C * torch.log(1 / self.beta)), self.C
+        R = self.R if "R" in self._given else torch.ones_like(self.time_step)
+        return R, self.C if "C" in self._given else self.time_step / (R * torch.log(1 / self.beta))
+
+    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Returned:  # type: ignore[override]
+        """See :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`."""
+        return super().forward(input_, mem)
+
+    def core(self, x: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
+        """One step."""
+        reset = self.mem_reset(mem)
+        R, C = self.circuit()
+        mem = x * R * (1 / (R * C)) * self.time_step + (1 - self.time_step / (R * C)) * mem
+        if self.reset_mechanism == "subtract":
+            mem = mem - reset * self.threshold
+        elif self.reset_mechanism == "zero":
+            mem = mem - reset * mem
+        mem = self.quantized(mem)
+        return self.fire(mem), mem
+
+    init_lapicque = SpikingNeuron.reset_mem

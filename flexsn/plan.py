@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
 
 import torch
 
@@ -27,13 +26,12 @@ __all__ = [
 ]
 
 
-@lru_cache(maxsize=1024)
 def plan_forward(
     graph: StepGraph,
-    input_dtypes: tuple[torch.dtype, ...],
-    output_dtypes: tuple[torch.dtype, ...],
+    input_dtypes: Sequence[torch.dtype],
+    output_dtypes: Sequence[torch.dtype],
     checkpoint: int | None = None,
-    kept_states: tuple[int, ...] = (),
+    kept_states: Sequence[int] = (),
 ) -> ForwardPlan:
     """Plan inference (``checkpoint=None``) or the forward pass of training.
 
@@ -72,18 +70,17 @@ def plan_forward(
         tuple(stores),
         tuple(checkpoints),
         checkpoint,
-        max(u for u in (1, 2, 4, 8) if (checkpoint or 8) % u == 0),
+        max(u for u in (1, 2, 4) if (checkpoint or 4) % u == 0),
     )
 
 
-@lru_cache(maxsize=1024)
 def plan_backward(
     graph: StepGraph,
-    vjps: tuple[StepVjp, ...],
-    input_dtypes: tuple[torch.dtype, ...],
-    cotangent_dtypes: tuple[torch.dtype, ...],
-    state_grads: tuple[bool, ...],
-    wanted_states: tuple[bool, ...],
+    vjps: Sequence[StepVjp],
+    input_dtypes: Sequence[torch.dtype],
+    cotangent_dtypes: Sequence[torch.dtype],
+    state_grads: Sequence[bool],
+    wanted_states: Sequence[bool],
     checkpoint: int,
 ) -> BackwardPlan:
     """Plan the backward pass.
@@ -162,7 +159,7 @@ def live_states(graph: StepGraph, vjps: Sequence[StepVjp]) -> list[int]:
 
 def keep_wanted(
     vjps: Sequence[StepVjp], inputs: Sequence[bool], states: Sequence[bool], captured: bool
-) -> tuple[StepVjp, ...]:
+) -> list[StepVjp]:
     """Drop what no wanted gradient needs: absent gradients cost nothing, nor do state gradients nobody reads.
 
     Args:
@@ -186,9 +183,9 @@ def keep_wanted(
     read = [j for j, wanted in enumerate(states) if wanted]
     read += [j for v in trimmed for j in cotangents([*v.grad_inputs, *(r.node for r in v.reductions)])]
     needed = _closure(read, lambda j: cotangents(v.grad_states[j] for v in trimmed))
-    return tuple(
+    return [
         replace(v, grad_states=tuple(g if j in needed else None for j, g in enumerate(v.grad_states))) for v in trimmed
-    )
+    ]
 
 
 # ---- pieces --------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -14,50 +15,90 @@ from torch import Tensor
 
 from flexsn.kernels.cache import cache_dir, content_key, publish
 from flexsn.kernels.triton_access import accesses
+from flexsn.kernels.triton_model import choose_checkpoint, choose_tiling
 from flexsn.kernels.triton_printer import ENTRY, print_triton
 from flexsn.layout import Layout
 from flexsn.scan_plan import BackwardPlan, ForwardPlan
 
-__all__ = ["bind", "checkpoint", "load"]
+__all__ = ["OPTIONS", "bind", "checkpoint", "interpreting", "load"]
 
-BLOCK = 512
-WARPS = 4
+OPTIONS = {"enable_fp_fusion": False}
+"""Of every compilation: each operation rounds for itself, as in the loop."""
+
+_ALIGNED = 16
+"""Bytes; Triton compiles one variant for pointers that are multiples of it and one for others."""
+
+
+def interpreting() -> bool:
+    """Whether Triton runs kernels on the CPU, by its interpreter."""
+    return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 
 
 def checkpoint(step_bytes: int) -> int:
     """How many steps to recompute at once, in registers."""
-    return 8
+    return choose_checkpoint(step_bytes)
 
 
 def bind(plan: ForwardPlan | BackwardPlan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
     """A function that runs the plan's kernel on tensors of that layout, given in the order of the plan's slots."""
-    source = print_triton(plan, accesses(plan, layout), len(layout.sizes), reciprocal=False)
-    kernel = load(source.text)
+    source = print_triton(plan, accesses(plan, layout), len(layout.sizes), reciprocal=not interpreting())
     numbers = [layout.tensors[i].time if d is None else layout.tensors[i].strides[d] for i, d in source.strides]
     numbers += layout.sizes[1:] if source.num_sizes else ()
     numbers += [layout.num_steps, layout.num_lanes]
-    grid = (-(-layout.num_lanes // BLOCK),)
-
-    def launch(tensors: Sequence[Tensor]) -> None:
-        with _device_of(tensors[0]):
-            kernel[grid](*tensors, *numbers, BLOCK=BLOCK, num_warps=WARPS, enable_fp_fusion=False)
-
-    return launch
+    tiling = choose_tiling(plan)
+    if interpreting():
+        return _Interpreted(load(source.text), numbers)
+    return _Launcher(load(source.text), numbers, tiling.block(_warp_size()), tiling.warps)
 
 
-class _device_of:
-    """Launches go to the current device: make it the tensor's."""
+def _warp_size() -> int:
+    return 64 if torch.version.hip else 32
 
-    def __init__(self, tensor: Tensor) -> None:
-        self._guard = torch.cuda.device(tensor.device) if tensor.is_cuda else None
 
-    def __enter__(self) -> None:
-        if self._guard is not None:
-            self._guard.__enter__()
+class _Interpreted:
+    """Runs a kernel by Triton's interpreter, which is fastest with few large blocks."""
 
-    def __exit__(self, *error: Any) -> None:
-        if self._guard is not None:
-            self._guard.__exit__(*error)
+    BLOCK = 1024
+
+    def __init__(self, kernel: Any, numbers: Sequence[int]) -> None:
+        self._kernel = kernel[(-(-numbers[-1] // self.BLOCK),)]
+        self._numbers = numbers
+
+    def __call__(self, tensors: Sequence[Tensor]) -> None:
+        self._kernel(*tensors, *self._numbers, BLOCK=self.BLOCK)
+
+
+class _Launcher:
+    """Launches a kernel on the device and current stream of its tensors.
+
+    Triton's own dispatch looks at every argument again; here dtypes, sizes and strides are settled, so what is
+    left to tell compiled variants apart is the device and which pointers are aligned. Nothing waits for the
+    device, so launches can be captured in a CUDA graph once the kernel has run.
+    """
+
+    def __init__(self, kernel: Any, numbers: Sequence[int], block: int, warps: int) -> None:
+        self._kernel = kernel
+        self._grid = (-(-numbers[-1] // block), 1, 1)
+        self._arguments = (*numbers, block)
+        self._options = {"num_warps": warps, **OPTIONS}
+        self._compiled: dict[tuple[int, ...], Callable[..., None]] = {}
+
+    def __call__(self, tensors: Sequence[Tensor]) -> None:
+        device = tensors[0].get_device()
+        if device == torch.cuda.current_device():
+            self._launch(device, tensors)
+        else:
+            with torch.cuda.device(device):
+                self._launch(device, tensors)
+
+    def _launch(self, device: int, tensors: Sequence[Tensor]) -> None:
+        variant = (device, *[t.data_ptr() % _ALIGNED == 0 for t in tensors])
+        run = self._compiled.get(variant)
+        if run is None:
+            compiled = self._kernel[self._grid](*tensors, *self._arguments, **self._options)
+            self._compiled[variant] = compiled[self._grid]
+        else:
+            run(*tensors, *self._arguments)
 
 
 @cache

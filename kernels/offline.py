@@ -1,0 +1,257 @@
+"""Offline: compile a plan for a GPU that is not here, and read from the machine code what the kernel does."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from flexsn.errors import BackendError
+from flexsn.kernels.triton_access import Access
+from flexsn.kernels.triton_model import Tiling, choose_tiling
+from flexsn.kernels.triton_printer import TritonSource, print_triton
+from flexsn.kernels.triton_runtime import OPTIONS, interpreting, load
+from flexsn.scan_plan import BackwardPlan, ForwardPlan, Role
+
+__all__ = ["TARGETS", "OfflineKernel", "aligned_access", "compile_offline"]
+
+TARGETS: dict[str, tuple[str, int | str, int]] = {
+    "sm_80": ("cuda", 80, 32),
+    "sm_90": ("cuda", 90, 32),
+    "sm_100": ("cuda", 100, 32),
+    "gfx942": ("hip", "gfx942", 64),
+}
+"""What Triton calls them: backend, architecture, lanes of a warp."""
+
+_POINTERS = {
+    torch.float32: "*fp32", torch.float64: "*fp64", torch.float16: "*fp16", torch.bfloat16: "*bf16",
+    torch.bool: "*i1", torch.uint8: "*u8", torch.int8: "*i8", torch.int16: "*i16", torch.int32: "*i32",
+    torch.int64: "*i64",
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class OfflineKernel:
+    """A compiled kernel and what its machine code says.
+
+    Attributes:
+        target: a key of :data:`TARGETS`.
+        source: the Triton source.
+        assembly: PTX or AMDGCN text.
+        registers: per thread, as the assembler assigned them.
+        spill_bytes: of local memory a thread uses; 0 means nothing was spilled.
+        shared_bytes: of shared memory a block uses.
+        loads, stores: accesses in the loop over time per step, by width in bits; a thread's access of 128 bits
+            serves four fp32 lanes. What happens once per chunk counts as its share of a step.
+        fused: multiply-adds in LLVM's code; none where every operation rounds for itself.
+        bytes_per_lane_step: memory traffic of the plan.
+        checkpoint: ``K``, ``None`` for inference.
+        tiling: the block, and what the model expected.
+        seconds: the compilation took, nothing cached.
+    """
+
+    target: str
+    source: str
+    assembly: str
+    registers: int
+    spill_bytes: int
+    shared_bytes: int
+    loads: dict[int, float]
+    stores: dict[int, float]
+    fused: int
+    bytes_per_lane_step: float
+    checkpoint: int | None
+    tiling: Tiling
+    seconds: float
+
+    @property
+    def ptx(self) -> str:
+        """The assembly; PTX on NVIDIA."""
+        return self.assembly
+
+
+def aligned_access(plan: ForwardPlan | BackwardPlan) -> list[Access]:
+    """Every tensor dense; parameters of the full step shape."""
+    timed = (Role.LOAD, Role.STORE, Role.CHECKPOINT_LOAD, Role.CHECKPOINT_STORE)
+    return [Access("dense", "lanes" if slot.role in timed else "none") for slot in plan.slots]
+
+
+def compile_offline(
+    plan: ForwardPlan | BackwardPlan,
+    target: str,
+    access: Sequence[Access] | None = None,
+    num_dims: int = 1,
+    aligned: bool = True,
+    tiling: Tiling | None = None,
+) -> OfflineKernel:
+    """Compile ``plan`` for ``target``, with no GPU needed.
+
+    Args:
+        plan: a forward or backward plan.
+        target: a key of :data:`TARGETS`.
+        access: how each tensor is addressed; all dense if not given.
+        num_dims: of the lanes.
+        aligned: whether pointers and N are multiples of 16.
+        tiling: lanes per thread and block; the model's if not given.
+
+    Raises:
+        BackendError: Triton is missing, runs as an interpreter, or does not know the target.
+    """
+    _check(target)
+    source = print_triton(plan, aligned_access(plan) if access is None else access, num_dims, reciprocal=True)
+    tiling = tiling or choose_tiling(plan)
+    compiled, seconds = _compile(source, tuple(s.dtype for s in plan.slots), target, aligned, tiling)
+    nvidia = target.startswith("sm_")
+    assembly = compiled.asm["ptx" if nvidia else "amdgcn"]
+    registers, spills = _resources(compiled, nvidia)
+    steps = plan.unroll if isinstance(plan, ForwardPlan) else plan.checkpoint
+    loads, stores = _accesses(assembly, nvidia)
+    return OfflineKernel(
+        target=target,
+        source=source.text,
+        assembly=assembly,
+        registers=registers,
+        spill_bytes=spills,
+        shared_bytes=compiled.metadata.shared,
+        loads={width: count / steps for width, count in sorted(loads.items())},
+        stores={width: count / steps for width, count in sorted(stores.items())},
+        fused=_fused(compiled.asm["llir"]),
+        bytes_per_lane_step=plan.bytes_per_lane_step,
+        checkpoint=plan.checkpoint,
+        tiling=tiling,
+        seconds=seconds,
+    )
+
+
+def _check(target: str) -> None:
+    if target not in TARGETS:
+        raise BackendError(f"no offline target {target!r}", hint=f"one of {', '.join(TARGETS)}")
+    try:
+        import triton  # noqa: F401
+    except ImportError as error:
+        raise BackendError(f"Triton cannot be imported ({error})", hint='pip install "flexsn[triton]"') from error
+    if interpreting():
+        raise BackendError(
+            "Triton cannot compile in a process that interprets",
+            why="TRITON_INTERPRET is set",
+            hint="unset it before Python starts",
+        )
+
+
+@cache
+def _compile(
+    source: TritonSource, dtypes: tuple[torch.dtype, ...], target: str, aligned: bool, tiling: Tiling
+) -> tuple[Any, float]:
+    import triton
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+
+    kernel = load(source.text)
+    gpu = GPUTarget(*TARGETS[target])
+    names = source.arguments
+    signature = {name: _POINTERS[dtypes[i]] if i < len(dtypes) else "i32" for i, name in enumerate(names)}
+    attributes = {
+        (i,): [["tt.divisibility", 16]]
+        for i, name in enumerate(names)
+        if aligned and name != "T" and not name.endswith("_time")
+    }
+    signature["BLOCK"] = "constexpr"
+    block = {(len(names),): tiling.block(gpu.warp_size)}
+    ast = ASTSource(kernel, signature, constexprs=block, attrs=attributes)
+    with _anew():
+        start = time.perf_counter()
+        compiled = triton.compile(ast, target=gpu, options={"num_warps": tiling.warps, **OPTIONS})
+        return compiled, time.perf_counter() - start
+
+
+@contextmanager
+def _anew() -> Iterator[None]:
+    """Compile even what is in Triton's cache, so that seconds mean something."""
+    before = os.environ.get("TRITON_ALWAYS_COMPILE")
+    os.environ["TRITON_ALWAYS_COMPILE"] = "1"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ["TRITON_ALWAYS_COMPILE"]
+        else:
+            os.environ["TRITON_ALWAYS_COMPILE"] = before
+
+
+def _resources(compiled: Any, nvidia: bool) -> tuple[int, int]:
+    """Registers and bytes of local memory per thread."""
+    if not nvidia:
+        text = compiled.asm["amdgcn"]
+        found = {key: int(value) for key, value in re.findall(r"\.(\w+):\s+(\d+)\s*$", text, re.MULTILINE)}
+        return found["vgpr_count"], found["private_segment_fixed_size"]
+    with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
+        file.write(compiled.asm["cubin"])
+        file.flush()
+        command = [_cuobjdump(), "-res-usage", file.name]
+        text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    match = re.search(r"REG:(\d+) STACK:(\d+)", text)
+    if match is None:
+        raise BackendError("cuobjdump did not report registers", why=text.strip()[:200])
+    return int(match[1]), int(match[2])
+
+
+def _cuobjdump() -> str:
+    """The one Triton brings along."""
+    import triton
+
+    return str(Path(triton.__file__).parent / "backends" / "nvidia" / "bin" / "cuobjdump")
+
+
+def _accesses(assembly: str, nvidia: bool) -> tuple[Counter[int], Counter[int]]:
+    """Loads and stores of global memory in the loop over time, by width in bits."""
+    loads: Counter[int] = Counter()
+    stores: Counter[int] = Counter()
+    for line in _loop(assembly.splitlines(), nvidia):
+        if nvidia:
+            match = re.search(r"\b(ld|st)\.global(?:\.\w+)*?(?:\.v(\d))?\.b(\d+)\b", line)
+            if match:
+                width = int(match[2] or 1) * int(match[3])
+                (loads if match[1] == "ld" else stores)[width] += 1
+        else:
+            match = re.search(r"\b(?:global|buffer|flat)_(load|store)_(\w+)", line)
+            if match:
+                (loads if match[1] == "load" else stores)[_amd_width(match[2])] += 1
+    return loads, stores
+
+
+def _amd_width(name: str) -> int:
+    words = re.match(r"dword(?:x(\d))?", name)
+    if words:
+        return 32 * int(words[1] or 1)
+    return 8 if "byte" in name or "8" in name else 16
+
+
+def _loop(lines: Sequence[str], nvidia: bool) -> Sequence[str]:
+    """The lines from a label to the last jump back to it, for the label where that is most."""
+    label = re.compile(r"^(\$?\w+):" if nvidia else r"^(\.?\w+):")
+    jump = re.compile(r"\bbra(?:\.uni)?\s+(\$\w+)" if nvidia else r"\bs_c?branch\w*\s+(\.\w+)")
+    seen: dict[str, int] = {}
+    longest: Sequence[str] = ()
+    for number, line in enumerate(lines):
+        if match := label.match(line):
+            seen[match[1]] = number
+        if (match := jump.search(line)) and match[1] in seen and number - seen[match[1]] > len(longest):
+            longest = lines[seen[match[1]] : number]
+    return longest
+
+
+def _fused(llir: str) -> int:
+    """Fused multiply-adds, and operations that may become some, in LLVM's code."""
+    calls = re.findall(r"call .*@llvm\.(?:fma|fmuladd)\.", llir)
+    return len(calls) + len(re.findall(r"= f(?:add|sub|mul) [a-z ]*(?:contract|fast)\b", llir))

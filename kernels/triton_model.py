@@ -1,0 +1,160 @@
+"""The model that tiles a Triton kernel: lanes per thread, threads per block, and how often to checkpoint.
+
+A scan is limited by memory, and memory is kept busy by bytes in flight. So the model asks what is in flight on
+one multiprocessor, with no measurement and hence the same on every machine and rank:
+
+1. *Words per lane.* All loads of a chunk, the values a backward chunk keeps per step and what is carried
+   through time are live together.
+2. *Registers* per thread: that many words for each of its lanes; the widest point of one step's arithmetic,
+   once, since the assembler goes through a step lane by lane; two for the address of each tensor, and a fixed
+   part that was read off compiled kernels (see ``tests/kernels/test_offline.py``, which compares the two).
+3. *Threads*: as many as the registers of a multiprocessor hold, in whole blocks.
+4. *Bytes in flight*: threads x lanes x bytes a chunk loads.
+
+Lanes per thread are as many as one access of 128 bits takes, since a wide access moves the same bytes with fewer
+instructions and addresses; the number is halved as long as a thread would need more than :data:`REGISTERS`,
+where occupancy falls below a fifth and the assembler comes close to spilling, or as long as less than
+:data:`IN_FLIGHT` bytes would be under way and halving helps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from flexsn.graph import Node
+from flexsn.keep import kept_values, remaining
+from flexsn.merge import merged_step
+from flexsn.scan_plan import BackwardPlan, ForwardPlan, Role
+
+__all__ = ["IN_FLIGHT", "REGISTERS", "Tiling", "choose_checkpoint", "choose_tiling"]
+
+WARPS = 4
+REGISTERS = 168
+"""A thread may use: three blocks of four warps still fit on a multiprocessor."""
+IN_FLIGHT = 48 * 1024
+"""Bytes under way per multiprocessor that hide memory's latency: about 54 bytes a nanosecond, the most any
+target moves per multiprocessor (sm_100), for 900 nanoseconds."""
+CHUNK = 96
+"""Bytes per lane that the inputs and kept states of one chunk may take."""
+
+_FILE = 64 * 1024  # registers of a multiprocessor
+_THREADS = 2048
+_FIXED = {"forward": 10, "backward": 38}  # the latter works out the addresses of a whole chunk
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How lanes are dealt out, and why.
+
+    Attributes:
+        elements: lanes per thread.
+        warps: per block.
+        words: per lane, live through a chunk.
+        registers: per thread, as modelled.
+        threads: that share a multiprocessor, as modelled.
+        in_flight: bytes per multiprocessor, as modelled.
+    """
+
+    elements: int
+    warps: int
+    words: int
+    registers: int
+    threads: int
+    in_flight: int
+
+    def block(self, warp_size: int) -> int:
+        """Lanes per block."""
+        return self.elements * self.warps * warp_size
+
+    @property
+    def occupancy(self) -> float:
+        """Share of the threads a multiprocessor could hold."""
+        return self.threads / _THREADS
+
+
+def choose_checkpoint(step_bytes: int) -> int:
+    """K: as many steps, a power of two up to 8, as keep their inputs and states in :data:`CHUNK` bytes per lane.
+
+    Args:
+        step_bytes: bytes per lane and step of the kept states and the inputs.
+    """
+    return next(k for k in (8, 4, 2, 1) if k * step_bytes <= CHUNK or k == 1)
+
+
+def choose_tiling(plan: ForwardPlan | BackwardPlan) -> Tiling:
+    """The tiling of a plan's kernel, by the model above."""
+    widest = max((s.dtype.itemsize for s in plan.slots), default=4)
+    elements = max(1, min(4, 16 // widest))
+    tiling = _tiling(plan, elements)
+    while elements > 1:
+        elements //= 2
+        narrower = _tiling(plan, elements)
+        short = tiling.in_flight < IN_FLIGHT and narrower.in_flight > tiling.in_flight
+        if tiling.registers <= REGISTERS and not short:
+            break
+        tiling = narrower
+    return tiling
+
+
+def _tiling(plan: ForwardPlan | BackwardPlan, elements: int) -> Tiling:
+    words, peak = _words(plan)
+    registers = elements * words + peak + 2 * len(plan.slots) + _FIXED[plan.kind]
+    per_block = 32 * WARPS
+    used = -(-registers // 8) * 8
+    threads = min(_THREADS, _FILE // (used * per_block) * per_block)
+    in_flight = threads * elements * _chunk_bytes(plan)
+    return Tiling(elements, WARPS, words, registers, threads, in_flight)
+
+
+def _chunk_bytes(plan: ForwardPlan | BackwardPlan) -> int:
+    steps = plan.unroll if isinstance(plan, ForwardPlan) else plan.checkpoint
+    return steps * sum(s.dtype.itemsize for s in plan.slots if s.role is Role.LOAD)
+
+
+def _words(plan: ForwardPlan | BackwardPlan) -> tuple[int, int]:
+    """Registers a lane occupies through a chunk, and those of one step's arithmetic."""
+    carried = sum(_size(c.leaf.dtype) for c in plan.carries)
+    fixed = sum(_size(leaf.dtype) for _, leaf in plan.lane_loads)
+    if isinstance(plan, ForwardPlan):
+        loaded = plan.unroll * sum(_size(leaf.dtype) for _, leaf in plan.loads)
+        roots = [*(n for _, n in plan.stores), *(c.next for c in plan.carries if c.next is not None)]
+        return carried + fixed + loaded, _peak(plan.program.body, roots)
+    step = merged_step(plan)
+    results = (*(n for _, n in step.stores), *step.accumulate, *step.grad_states)
+    roots = [n for n in results if n is not None]
+    kept = kept_values(roots)
+    hoisted = (*plan.recompute.hoisted, *step.program.hoisted)
+    waiting = [leaf for _, leaf in step.loads if leaf.op == "cotangent"]
+    recomputed = [leaf for _, leaf in {*step.loads, *plan.recompute_loads} if leaf.op != "cotangent"]
+    across = sum(map(_node_size, kept))
+    there = plan.checkpoint * (sum(map(_node_size, waiting)) + max(across, sum(map(_node_size, recomputed))))
+    sums = sum(_size(slot.dtype) for slot in plan.accumulators)
+    return carried + fixed + sums + there, _peak(remaining(roots, [*hoisted, *kept]), roots)
+
+
+def _peak(body: Sequence[Node], roots: Iterable[Node]) -> int:
+    """The most words of computed values that are live at once when ``body`` runs in order."""
+    last: dict[int, int] = {id(n): len(body) for n in roots}
+    for i, node in enumerate(body):
+        for arg in node.args:
+            last[id(arg)] = max(last.get(id(arg), 0), i)
+    live, most = 0, 0
+    for i, node in enumerate(body):
+        live += _node_size(node)
+        most = max(most, live)
+        for arg in {id(a): a for a in node.args}.values():
+            if last[id(arg)] == i and any(arg is n for n in body):
+                live -= _node_size(arg)
+    return most
+
+
+def _node_size(node: Node) -> int:
+    return _size(node.dtype)
+
+
+def _size(dtype: torch.dtype) -> int:
+    """In registers; a bool is a predicate most of the time."""
+    return 0 if dtype == torch.bool else max(1, dtype.itemsize // 4)

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import torch
 from flexsn.kernels import cpp_runtime
-from harness import Timing, machine, take_turns, write_csv
+from harness import Timing, keep_memory, machine, take_turns, write_csv
 from torch import Tensor, nn
 
 import flexsn
@@ -139,6 +139,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
+    keep_memory()
     print(machine(), f"\n{' '.join(cpp_runtime.compiler())}\n")
     print(
         "| neuron | T x N | flexsn, ms (quartiles) | loop | torch.compile | SpikingJelly | snnTorch | flexsn / copy |"

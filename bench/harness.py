@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import ctypes
 import platform
 import statistics
 import time
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["Timing", "machine", "take_turns", "write_csv"]
+__all__ = ["Timing", "keep_memory", "machine", "take_turns", "write_csv"]
 
 
 @dataclass(frozen=True)
@@ -32,6 +33,17 @@ class Timing:
 
     def __str__(self) -> str:
         return f"{self.median * 1e3:.3g} ms ({self.low * 1e3:.3g}-{self.high * 1e3:.3g})"
+
+
+def keep_memory() -> None:
+    """Let the C allocator keep what is freed, for all contenders alike.
+
+    Otherwise large tensors cost page faults, more or fewer of them from round to round, which hide the kernels.
+    """
+    libc = ctypes.CDLL(None)
+    if hasattr(libc, "mallopt"):
+        for parameter in (-1, -3):  # M_TRIM_THRESHOLD, M_MMAP_THRESHOLD
+            libc.mallopt(parameter, 2**30)
 
 
 def take_turns(

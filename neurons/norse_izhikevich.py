@@ -99,7 +99,9 @@ class Izhikevich(NorseNeuron):
         super().__init__(spiking_method.p, IzhikevichParameters, dt, **options)
         self.spiking_method = spiking_method
 
-    def init_states(self, num_states: int, step_mode: str, *args: Tensor) -> Sequence[Tensor]:
+    def init_states(  # type: ignore[override]
+        self, num_states: int, step_mode: str, *args: Tensor
+    ) -> Sequence[Tensor]:
         """The first state of the behavior, without gradient."""
         zero = FlexSN.init_states(1, step_mode, *args)[0]
         return [torch.as_tensor(state).detach().to(zero) for state in self.spiking_method.s]

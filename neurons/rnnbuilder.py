@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -91,7 +91,7 @@ class Membrane(LazyModuleMixin, FlexSN):
         _check_positive(self, tau=tau)
         self.tau = tau
         self.spike_function = _spike_function(self, spike_function)
-        self.initial_mem = nn.UninitializedParameter()
+        self.initial_mem = cast(nn.Parameter, nn.UninitializedParameter())
         if in_shape is not None:
             self._set_shape((in_shape,) if isinstance(in_shape, int) else tuple(in_shape))
 
@@ -106,7 +106,7 @@ class Membrane(LazyModuleMixin, FlexSN):
 
     def initialize_parameters(self, x: Tensor) -> None:
         """Read the shape of the neurons off the first input."""
-        if self.has_uninitialized_params():  # type: ignore[no-untyped-call]
+        if self.has_uninitialized_params():
             axes = list(x.shape)
             if self.step_mode == "m":
                 del axes[self.time_dim]
@@ -126,7 +126,7 @@ class Membrane(LazyModuleMixin, FlexSN):
         return [self.initial_mem.to(zeros[0].dtype), *zeros[1:]]
 
     def extra_repr(self) -> str:
-        lazy = self.has_uninitialized_params()  # type: ignore[no-untyped-call]
+        lazy = self.has_uninitialized_params()
         in_shape = None if lazy else tuple(self.initial_mem.shape)
         return f"tau={self.tau}, in_shape={in_shape}, step_mode={self.step_mode!r}, backend={self.backend!r}"
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -129,7 +130,7 @@ def test_izhikevich(name: str, backend: str) -> None:
     assert_same(outcome(spikes, list(state), leaf, {}), outcome(torch.stack(rows), [v, u], x, {}))
 
 
-SLOPES = {
+SLOPES: dict[str, Callable[[Tensor], Tensor]] = {
     "super": lambda u: 1 / (1 + u.abs()) ** 2,
     "triangle": lambda u: 1.5 * torch.relu(1 - u.abs()),
     "tanh": lambda u: 1 - torch.tanh(1.5 * u) ** 2,
@@ -171,7 +172,7 @@ def test_record_states() -> None:
 
 def test_parameters_of_norse_itself() -> None:
     theirs = SimpleNamespace(**norse.LIFParameters(v_th=torch.tensor(0.5))._asdict())
-    lif = norse.LIF(theirs)  # type: ignore[arg-type]
+    lif = norse.LIF(theirs)
     assert lif.p == norse.LIFParameters(*lif.p) and lif.p.v_th.item() == 0.5 and lif.p.method == "super"
 
 

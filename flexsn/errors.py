@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import linecache
+import os
+import sys
 from dataclasses import dataclass
+from types import FrameType
 
 __all__ = [
     "BackendError",
@@ -12,7 +16,12 @@ __all__ = [
     "GradientError",
     "SourceLine",
     "UnsupportedOpError",
+    "defined_at",
+    "failing_line",
+    "stack_level",
 ]
+
+_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
 @dataclass(frozen=True)
@@ -39,9 +48,7 @@ class FlexSNError(Exception):
         hint: what to do about it.
     """
 
-    def __init__(
-        self, what: str, *, where: SourceLine | str | None = None, why: str = "", hint: str = ""
-    ) -> None:
+    def __init__(self, what: str, *, where: SourceLine | str | None = None, why: str = "", hint: str = "") -> None:
         self.what, self.where, self.why, self.hint = what, where, why, hint
         rows = [("where", str(where) if where else ""), ("why", why), ("hint", hint)]
         super().__init__("\n".join([what, *(f"  {label + ':':7}{text}" for label, text in rows if text)]))
@@ -65,3 +72,36 @@ class GradientError(FlexSNError, RuntimeError):
 
 class FallbackWarning(UserWarning):
     """``backend="auto"`` runs the torch loop because a fused kernel could not be made."""
+
+
+def failing_line(error: BaseException) -> SourceLine | None:
+    """The innermost line of the user's own code on the way to ``error``."""
+    found, traceback = None, error.__traceback__
+    while traceback is not None:
+        if not _is_library(traceback.tb_frame):
+            code, lineno = traceback.tb_frame.f_code, traceback.tb_lineno
+            text = linecache.getline(code.co_filename, lineno).strip()
+            found = SourceLine(code.co_filename, lineno, code.co_name, text)
+        traceback = traceback.tb_next
+    return found
+
+
+def defined_at(core: object) -> str:
+    """Where a core is written, or its name."""
+    function = getattr(core, "func", core)
+    code = getattr(getattr(function, "__func__", function), "__code__", None)
+    name = getattr(function, "__qualname__", type(core).__name__)
+    return f"{code.co_filename}:{code.co_firstlineno}, {name}" if code else name
+
+
+def stack_level() -> int:
+    """The ``stacklevel`` for ``warnings.warn`` in the caller that points at the user's line."""
+    level, frame = 0, sys._getframe(1)
+    while frame.f_back is not None and _is_library(frame):
+        level, frame = level + 1, frame.f_back
+    return level + 1
+
+
+def _is_library(frame: FrameType) -> bool:
+    module = str(frame.f_globals.get("__name__", "")).split(".")[0]
+    return module == "torch" or os.path.abspath(frame.f_code.co_filename).startswith(_OURS)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from flexsn.errors import CoreError
 from flexsn.backends import check_backend, supported_backends
-from flexsn.scanner import Scanner, compute_dtype
+from flexsn.arguments import compute_dtype
+from flexsn.scanner import Scanner
 from flexsn.signature import read_signature
 
 __all__ = ["FlexSN", "FlexSNKernel"]

@@ -13,23 +13,29 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from flexsn.arguments import compute_dtype, fit, step_shape
 from flexsn.autograd import run_compiled
 from flexsn.backends import check_backend, choose, runtime
 from flexsn.compiled import Compiled, output_dtype
-from flexsn.environment import Environment, Slot
-from flexsn.errors import BackendError, FallbackWarning, UnsupportedOpError
+from flexsn.environment import Environment
+from flexsn.errors import (
+    BackendError,
+    CoreError,
+    FallbackWarning,
+    FlexSNError,
+    UnsupportedOpError,
+    defined_at,
+    failing_line,
+    stack_level,
+)
 from flexsn.loop import run_loop
+from flexsn.slots import Slot
 from flexsn.trace import Tracer
 
-__all__ = ["Scanner", "compute_dtype"]
+__all__ = ["Scanner"]
 
-_HALF = (torch.float16, torch.bfloat16)
+_REMEMBERED = 64  # traces, and 16 times as many kinds of call
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
-
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype states and arithmetic have for inputs of ``dtype``: fp32 for 16-bit floats."""
-    return torch.float32 if dtype in _HALF else dtype
 
 
 class Scanner:
@@ -44,9 +50,17 @@ class Scanner:
         self.core = core
         self.num_states = num_states
         self._environment = Environment(core)
-        self._traced: dict[Any, _Traced] = {}
+        self._traced: dict[Any, _Traced | FlexSNError] = {}
         self._ready: dict[Any, _Ready | None] = {}  # None: the loop
+        self._impure: list[UnsupportedOpError] = []
         self._warned = False
+
+    def environment(self) -> Environment:
+        """What the core reads, as it is now."""
+        if not self._environment.unchanged():
+            self._environment = Environment(self.core)
+            self._ready.clear()
+        return self._environment
 
     def __call__(
         self,
@@ -59,24 +73,27 @@ class Scanner:
         checkpoint: int | str = "auto",
     ) -> Result:
         """Scan; returns ``(outputs, final_states, state_seqs)``."""
-        if not self._environment.unchanged():
-            self._environment = Environment(self.core)
-            self._ready.clear()
+        environment = self.environment()
         if backend == "auto":
             backend = check_backend(os.environ.get("FLEXSN_BACKEND", backend))
         options = (backend, time_dim, want_state_seqs, checkpoint)
-        read = [slot.read() for slot in self._environment.tensors]
-        kinds = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device) for t in (*inputs, *states, *read)]
+        read = [slot.read() for slot in environment.tensors]
+        try:
+            kinds = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device) for t in (*inputs, *states, *read)]
+        except AttributeError:  # something is no tensor
+            fit(inputs, states, time_dim)
+            raise
         key = (options, torch.is_grad_enabled(), tuple(kinds))
         ready = self._ready.get(key)
         if key not in self._ready or _transformed():
             given = (*inputs, *states)
-            inputs, states = _prepare(inputs, states, time_dim)
-            ready = self._make_ready(inputs, states, options)
+            inputs, states, axis = fit(inputs, states, time_dim)
+            ready = self._make_ready(inputs, states, (backend, axis, want_state_seqs, checkpoint))
             if not _transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
                 self._ready[key] = ready
+                _forget(self._ready, 16 * _REMEMBERED)
         if ready is None:
-            return self._loop(inputs, states, time_dim, want_state_seqs)
+            return self._loop(inputs, states, time_dim % inputs[0].dim(), want_state_seqs)
         results = run_compiled(ready.compiled, inputs, states, ready.traced.captured(), ready.training)
         split = len(results) - self.num_states
         outputs, finals = results[:split], results[split:]
@@ -94,8 +111,9 @@ class Scanner:
 
         Raises:
             UnsupportedOpError, BackendError: the backend was asked for by name and cannot.
+            CoreError: the core breaks its contract.
         """
-        backend, time_dim, _, _ = options
+        backend, time_dim, want_state_seqs, _ = options
         chosen, problem = choose(backend, inputs[0].device)
         if problem is not None:
             self._warn(problem)
@@ -108,6 +126,9 @@ class Scanner:
                 raise
             self._warn(error)
             return None
+        except CoreError:
+            self._loop(inputs, states, time_dim, want_state_seqs)  # complains about the call's own shapes
+            raise
 
     def _build(
         self, chosen: str, inputs: Sequence[Tensor], states: Sequence[Tensor], options: tuple[str, int, bool, int | str]
@@ -115,7 +136,8 @@ class Scanner:
         _, time_dim, want_state_seqs, checkpoint = options
         traced = self._trace(inputs, states, want_state_seqs)
         captured = traced.captured()
-        step = _step_shape(inputs[0], time_dim)
+        _check_devices(traced.names, captured, inputs[0].device)
+        step = step_shape(inputs[0], time_dim)
         if np.broadcast_shapes(step, traced.tracer.param_shape) != tuple(step):
             raise UnsupportedOpError(
                 f"parameters of shape {tuple(traced.tracer.param_shape)} enlarge the step {tuple(step)}",
@@ -125,24 +147,57 @@ class Scanner:
         training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *captured))
         kinds = tuple((t.shape, t.stride(), t.dtype) for t in (*inputs, *states, *captured))
         key = (chosen, time_dim, checkpoint, training, kinds)
-        if key not in traced.compiled:
+
+        def build() -> Compiled:
             compiled = Compiled(traced.tracer, runtime(chosen), inputs, states, time_dim, checkpoint, training)
-            traced.compiled[key] = compiled.prepare(inputs, states, captured)
-        return _Ready(traced, traced.compiled[key], training)
+            return compiled.prepare(inputs, states, captured)
+
+        return _Ready(traced, _once(traced.compiled, key, build), training)
 
     def _trace(self, inputs: Sequence[Tensor], states: Sequence[Tensor], want_state_seqs: bool) -> _Traced:
         device = inputs[0].device
         dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
-        read = [slot.read() for slot in self._environment.tensors]
+        environment = self._environment
+        if len(self._impure) > 1:  # once may have been a value it computes at first use
+            raise self._impure[-1].with_traceback(None)
+        read = [slot.read() for slot in environment.tensors]
         # which names share a tensor decides what the graph reads, so it is part of the key
         first = {id(t): i for i, t in reversed(list(enumerate(read)))}
         tensors = tuple((t.dtype, t.shape, t.requires_grad, first[id(t)]) for t in read)
-        key = (self._environment.key, dtypes, tensors, device, want_state_seqs)
-        traced = self._traced.get(key)
-        if traced is None:
-            core = _returning_states(self.core, self.num_states) if want_state_seqs else self.core
-            traced = self._traced[key] = _Traced(Tracer(core, *dtypes, device), self._environment)
+        key = (environment.key, dtypes, tensors, device, want_state_seqs)
+        core = _returning_states(self.core, self.num_states) if want_state_seqs else self.core
+        traced: _Traced = _once(self._traced, key, lambda: _Traced(self._record(core, dtypes, device), environment))
         return traced
+
+    def _record(self, core: Callable[..., Any], dtypes: tuple[Any, Any], device: torch.device) -> Tracer:
+        """Trace; whatever the core does to what it reads is undone, and is an error."""
+        before = self._environment.snapshot()
+        changed: list[str] = []
+        try:
+            tracer = Tracer(core, *dtypes, device)
+        except FlexSNError:
+            raise
+        except Exception as error:
+            slots = self._environment.tensors
+            _check_devices([slot.name for slot in slots], [slot.read() for slot in slots], device)
+            raise UnsupportedOpError(
+                f"the core cannot be traced: {type(error).__name__}: {error}",
+                where=failing_line(error) or defined_at(self.core),
+                why="it is traced on example tensors of another shape than the call's",
+                hint="write it for any step shape, one lane independent of the others",
+            ) from error
+        finally:
+            changed = self._environment.restore_changed(before)
+        if changed:
+            impure = UnsupportedOpError(
+                f"the core changes {', '.join(changed)} while it runs",
+                where=defined_at(self.core),
+                why="a kernel is made from one run of the core: what a step does to Python objects would happen once",
+                hint="make it a state: an argument that the core returns anew",
+            )
+            self._impure.append(impure)
+            raise impure
+        return tracer
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
@@ -154,12 +209,11 @@ class Scanner:
         outputs = tuple(y.to(output_dtype(y.dtype, dtypes)).movedim(0, time_dim) for y in outputs)
         return outputs, finals, tuple(s.movedim(0, time_dim) for s in state_seqs)
 
-    def _warn(self, problem: Exception) -> None:
+    def _warn(self, problem: FlexSNError) -> None:
         if not self._warned:
             self._warned = True
-            warnings.warn(
-                f"running the torch loop instead of a fused kernel:\n{problem}", FallbackWarning, stacklevel=4
-            )
+            text = f"running the torch loop instead of a fused kernel:\n{problem}"
+            warnings.warn(text, FallbackWarning, stacklevel=stack_level())
 
 
 class _Traced:
@@ -168,11 +222,12 @@ class _Traced:
     def __init__(self, tracer: Tracer, environment: Environment) -> None:
         self.tracer = tracer
         self._environment = environment  # keeps alive what its key names by identity
-        self.compiled: dict[Any, Compiled] = {}
+        self.compiled: dict[Any, Compiled | FlexSNError] = {}
         places: dict[int, Slot] = {}
         for slot in environment.tensors:
             places.setdefault(id(slot.read()), slot)
         self._places: list[Slot | Tensor] = [places.get(id(t), t) for t in tracer.captured]
+        self.names = [p.name if isinstance(p, Slot) else "a tensor" for p in self._places]
 
     def captured(self) -> list[Tensor]:
         """The captured tensors as they are now."""
@@ -188,51 +243,30 @@ class _Ready:
     training: bool
 
 
-def _step_shape(x: Tensor, time_dim: int) -> torch.Size:
-    return torch.Size((*x.shape[:time_dim], *x.shape[time_dim + 1 :]))
-
-
-def _prepare(
-    inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
-    """Check that everything fits together; broadcast to the step shape, bring 16-bit states to fp32.
-
-    Raises:
-        ValueError: T, devices or shapes do not fit.
-    """
-    for i, x in enumerate(inputs):
-        if not -x.dim() <= time_dim < x.dim():
-            raise ValueError(f"input {i} of shape {tuple(x.shape)} has no time axis {time_dim}")
-    steps = {x.shape[time_dim] for x in inputs}
-    devices = {t.device for t in (*inputs, *states)}
-    if len(steps) > 1:
-        raise ValueError(
-            f"inputs differ in their number of steps T: shapes {[tuple(x.shape) for x in inputs]}, time axis {time_dim}"
-        )
-    if len(devices) > 1:
-        raise ValueError(f"inputs and states are on different devices: {sorted(map(str, devices))}")
-    first = _step_shape(inputs[0], time_dim)
-    if all(_step_shape(x, time_dim) == first for x in inputs[1:]) and all(s.shape == first for s in states):
-        step = first
-    else:
-        shapes = [_step_shape(x, time_dim) for x in inputs] + [s.shape for s in states]
+def _once(made: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
+    """``make()`` once per key; a failure is kept too, and raised again."""
+    if key not in made:
         try:
-            step = torch.Size(np.broadcast_shapes(*shapes))
-        except ValueError:
-            raise ValueError(
-                f"step shapes do not broadcast: inputs {[tuple(s) for s in shapes[: len(inputs)]]}, "
-                f"states {[tuple(s) for s in shapes[len(inputs) :]]}"
-            ) from None
-        num_steps = inputs[0].shape[time_dim]
-        inputs = [
-            x.movedim(time_dim, 0)
-            .reshape(num_steps, *(1,) * (len(step) + 1 - x.dim()), *_step_shape(x, time_dim))
-            .expand(num_steps, *step)
-            .movedim(0, time_dim)
-            for x in inputs
-        ]
-        states = [s.expand(step) for s in states]
-    return tuple(inputs), tuple(s if s.dtype not in _HALF else s.float() for s in states)
+            made[key] = make()
+        except (UnsupportedOpError, BackendError) as error:
+            made[key] = error.with_traceback(None)
+        _forget(made, _REMEMBERED)
+    found = made[key]
+    if isinstance(found, FlexSNError):
+        raise found.with_traceback(None)
+    return found
+
+
+def _forget(made: dict[Any, Any], keep: int) -> None:
+    """Drop the oldest entry beyond ``keep``."""
+    if len(made) > keep:
+        made.pop(next(iter(made)), None)
+
+
+def _check_devices(names: Sequence[str], tensors: Sequence[Tensor], device: torch.device) -> None:
+    for name, tensor in zip(names, tensors, strict=True):
+        if tensor.device != device and (tensor.dim() or tensor.device.type != "cpu"):
+            raise ValueError(f"inputs are on {device}, but {name}, which the core reads, is on {tensor.device}")
 
 
 def _transformed() -> bool:

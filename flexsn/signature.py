@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from flexsn.errors import CoreError
+from flexsn.errors import CoreError, defined_at
 
 __all__ = ["CoreSignature", "read_signature"]
 
@@ -48,7 +48,7 @@ def read_signature(
         else:
             raise CoreError(
                 "the number of states cannot be read off a core that takes *args",
-                where=_describe(core),
+                where=defined_at(core),
                 hint="pass num_inputs= and num_states=",
             )
         names += [f"state{i}" for i in range(len(names), total)]
@@ -60,12 +60,11 @@ def read_signature(
         raise CoreError(
             f"num_inputs={num_inputs} and num_states={num_states} contradict the core, "
             f"which takes {total} argument(s): ({', '.join(names)})",
-            where=_describe(core),
+            where=defined_at(core),
             why="a core is core(*inputs, *states) with at least one input",
         )
     state_names = [
-        f"state{j}" if name.startswith("state") and open_ended else name
-        for j, name in enumerate(names[num_inputs:])
+        f"state{j}" if name.startswith("state") and open_ended else name for j, name in enumerate(names[num_inputs:])
     ]
     return CoreSignature(num_inputs, num_states, tuple(state_names))
 
@@ -82,9 +81,3 @@ def _positional_names(target: Callable[..., Any]) -> tuple[list[str], bool]:
         ):
             names.append(parameter.name)
     return names, open_ended
-
-
-def _describe(core: Callable[..., Any]) -> str:
-    code = getattr(getattr(core, "__func__", core), "__code__", None)
-    name = getattr(core, "__qualname__", type(core).__name__)
-    return f"{code.co_filename}:{code.co_firstlineno}, {name}" if code else name

@@ -1,0 +1,129 @@
+"""Loans: parameters that live in a closure, an object or a global, registered on the neuron that uses them.
+
+The registered tensor and the place it was found in are kept one: whichever of the two was replaced last wins.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor, nn
+
+from flexsn.environment import Environment
+from flexsn.slots import Slot
+
+__all__ = ["Loans", "register_parameters"]
+
+# Written for the length of one call, a place shows a foreign tensor to every other neuron that reads it.
+_writing = threading.RLock()
+
+
+def register_parameters(neuron: nn.Module, environment: Environment, names: dict[str, str]) -> None:
+    """Register every parameter of the environment that the neuron does not own yet.
+
+    Args:
+        neuron: gets them, each under its variable name, dots turned to underscores.
+        environment: of the neuron's core.
+        names: extended by ``registered name -> name of the slot``.
+    """
+    owned = {id(parameter) for parameter in neuron.parameters()}
+    for path, _, parameter in environment.parameters():
+        if id(parameter) not in owned:
+            name = _free_name(neuron, path)
+            neuron.register_parameter(name, parameter)
+            names[name] = path
+
+
+def _free_name(neuron: nn.Module, path: str) -> str:
+    wanted = re.sub(r"\W+", "_", path).strip("_") or "parameter"
+    if wanted[0].isdigit():
+        wanted = f"parameter_{wanted}"
+    name, count = wanted, 1
+    while hasattr(neuron, name):
+        name, count = f"{wanted}_{count}", count + 1
+    return name
+
+
+@dataclass
+class _Loan:
+    name: str
+    slots: list[Slot]
+    seen: Any  # what the place held when both were last the same
+
+
+class Loans:
+    """The registered parameters of one neuron and where its core reads them.
+
+    Args:
+        environment: of the neuron's core.
+        names: ``registered name -> name of the slot``.
+        previous: the loans of an earlier environment of the same core.
+    """
+
+    def __init__(self, environment: Environment, names: Mapping[str, str], previous: Loans | None = None) -> None:
+        self.environment = environment
+        self._loans: list[_Loan]
+        places: dict[str, list[Slot]] = {}
+        aliases: dict[int, list[Slot]] = {}
+        for slot in environment.tensors:
+            places[slot.name] = together = aliases.setdefault(id(slot.read()), [])
+            together.append(slot)
+        seen = {} if previous is None else {loan.name: loan.seen for loan in previous._loans}
+        self._loans = [
+            _Loan(name, places[path], seen.get(name, places[path][0].read()))
+            for name, path in names.items()
+            if path in places
+        ]
+
+    def put(self, neuron: nn.Module) -> list[tuple[Slot, Any]] | None:
+        """Make the core read what is registered.
+
+        Returns:
+            ``None``, or what :meth:`take_back` has to undo after the call: tensors that were put there for its
+            length only, by ``torch.func.functional_call``, a parametrization, or a copy that reads a global.
+        """
+        registered: dict[str, Any] = neuron._parameters
+        if all(loan.slots[0].read() is registered.get(loan.name) for loan in self._loans):
+            return None
+        _writing.acquire()
+        undo: list[tuple[Slot, Any]] = []
+        try:
+            self._put(neuron, undo)
+        except BaseException:
+            self.take_back(undo)
+            raise
+        if undo:
+            return undo
+        _writing.release()
+        return None
+
+    def _put(self, neuron: nn.Module, undo: list[tuple[Slot, Any]]) -> None:
+        registered: dict[str, Any] = neuron._parameters
+        for loan in self._loans:
+            current = registered.get(loan.name)
+            if current is None:
+                current = getattr(neuron, loan.name, None)  # parametrized, pruned, or a DataParallel replica
+            held = loan.slots[0].read()
+            if held is current or not isinstance(current, Tensor):
+                continue
+            if held is not loan.seen:
+                if isinstance(held, nn.Parameter) and loan.name in registered:
+                    registered[loan.name] = loan.seen = held  # the variable was bound to another parameter
+                continue
+            for slot in loan.slots:
+                slot.write(current)
+            if isinstance(current, nn.Parameter) and not loan.slots[0].shared:
+                loan.seen = current
+            else:
+                undo += [(slot, held) for slot in loan.slots]
+
+    @staticmethod
+    def take_back(undo: list[tuple[Slot, Any]]) -> None:
+        """Undo what :meth:`put` did for one call."""
+        for slot, value in undo:
+            slot.write(value)
+        _writing.release()

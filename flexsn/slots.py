@@ -1,0 +1,78 @@
+"""Slot: one place outside a core that the core reads, to look into and to write to."""
+
+from __future__ import annotations
+
+import functools
+from types import CellType
+from typing import Any
+
+__all__ = ["MISSING", "Slot"]
+
+
+class _Missing:
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = _Missing()
+
+
+class Slot:
+    """``mapping[key]``, ``list[key]``, a closure cell, an attribute, or an item of a tuple in another slot.
+
+    Args:
+        name: as the user knows it, e.g. ``tau`` or ``config.tau``.
+        holder: the mapping, list, cell or object; for an item of a tuple, the slot that holds the tuple.
+        key: key, index or attribute; ``None`` for a cell.
+        shared: whether it was reached through a global name, which other code reads too.
+    """
+
+    __slots__ = ("holder", "in_dict", "key", "name", "shared")
+
+    def __init__(self, name: str, holder: Any, key: Any, shared: bool) -> None:
+        self.name, self.holder, self.key, self.shared = name, holder, key, shared
+        self.in_dict = type(holder) is dict
+
+    def __repr__(self) -> str:
+        return f"Slot({self.name})"
+
+    def read(self) -> Any:
+        """The value now; ``MISSING`` where it is gone."""
+        holder = self.holder
+        try:
+            if isinstance(holder, CellType):
+                return holder.cell_contents
+            if isinstance(holder, (dict, list)):
+                return holder[self.key]
+            if isinstance(holder, Slot):
+                return holder.read()[self.key]
+            return getattr(holder, self.key)
+        except (AttributeError, KeyError, IndexError, TypeError, ValueError):
+            return MISSING
+
+    def write(self, value: Any) -> None:
+        """Put another value there; ``MISSING`` removes it."""
+        holder = self.holder
+        if isinstance(holder, CellType):
+            if value is MISSING:
+                del holder.cell_contents
+            else:
+                holder.cell_contents = value
+        elif isinstance(holder, (dict, list)):
+            if value is MISSING:
+                del holder[self.key]
+            else:
+                holder[self.key] = value
+        elif isinstance(holder, Slot):
+            old = holder.read()
+            items = [value if i == self.key else item for i, item in enumerate(old)]
+            holder.write(type(old)(*items) if hasattr(old, "_fields") else tuple(items))
+        elif isinstance(holder, functools.partial):
+            state = (holder.func, value, holder.keywords, vars(holder))
+            holder.__setstate__(state)  # type: ignore[attr-defined]  # its args cannot be assigned
+        elif isinstance(holder, type):
+            type.__setattr__(holder, self.key, value)
+        elif value is MISSING:
+            object.__delattr__(holder, self.key)
+        else:
+            object.__setattr__(holder, self.key, value)  # frozen dataclasses forbid the plain way

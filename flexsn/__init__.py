@@ -8,8 +8,10 @@ from flexsn.errors import (
     GradientError,
     UnsupportedOpError,
 )
+from flexsn.explain import explain
 from flexsn.module import FlexSN, FlexSNKernel
 from flexsn.scan import scan
+from flexsn.warmup import warmup
 
 __all__ = [
     "BackendError",
@@ -20,5 +22,7 @@ __all__ = [
     "FlexSNKernel",
     "GradientError",
     "UnsupportedOpError",
+    "explain",
     "scan",
+    "warmup",
 ]

@@ -18,13 +18,14 @@ from typing import Any
 import torch
 
 from flexsn.errors import BackendError
-from flexsn.kernels.triton_access import Access
+from flexsn.kernels.triton_access import accesses
 from flexsn.kernels.triton_model import Tiling, choose_tiling
 from flexsn.kernels.triton_printer import TritonSource, print_triton
 from flexsn.kernels.triton_runtime import OPTIONS, interpreting, load
+from flexsn.layout import Layout, TensorLayout
 from flexsn.scan_plan import BackwardPlan, ForwardPlan, Role
 
-__all__ = ["TARGETS", "OfflineKernel", "aligned_access", "compile_offline"]
+__all__ = ["TARGETS", "OfflineKernel", "compile_offline", "dense_layout"]
 
 TARGETS: dict[str, tuple[str, int | str, int]] = {
     "sm_80": ("cuda", 80, 32),
@@ -81,17 +82,17 @@ class OfflineKernel:
         return self.assembly
 
 
-def aligned_access(plan: ForwardPlan | BackwardPlan) -> list[Access]:
-    """Every tensor dense; parameters of the full step shape."""
+def dense_layout(plan: ForwardPlan | BackwardPlan, num_lanes: int = 1 << 20) -> Layout:
+    """Every tensor contiguous and of the full step shape."""
     timed = (Role.LOAD, Role.STORE, Role.CHECKPOINT_LOAD, Role.CHECKPOINT_STORE)
-    return [Access("dense", "lanes" if slot.role in timed else "none") for slot in plan.slots]
+    tensors = [TensorLayout(num_lanes if slot.role in timed else 0, (1,), True) for slot in plan.slots]
+    return Layout(16, num_lanes, (num_lanes,), tuple(tensors))
 
 
 def compile_offline(
     plan: ForwardPlan | BackwardPlan,
     target: str,
-    access: Sequence[Access] | None = None,
-    num_dims: int = 1,
+    layout: Layout | None = None,
     aligned: bool = True,
     tiling: Tiling | None = None,
 ) -> OfflineKernel:
@@ -100,18 +101,19 @@ def compile_offline(
     Args:
         plan: a forward or backward plan.
         target: a key of :data:`TARGETS`.
-        access: how each tensor is addressed; all dense if not given.
-        num_dims: of the lanes.
-        aligned: whether pointers and N are multiples of 16.
+        layout: of the tensors; contiguous, N a multiple of 16, if not given.
+        aligned: whether pointers are multiples of 16 bytes.
         tiling: lanes per thread and block; the model's if not given.
 
     Raises:
         BackendError: Triton is missing, runs as an interpreter, or does not know the target.
     """
     _check(target)
-    source = print_triton(plan, aligned_access(plan) if access is None else access, num_dims, reciprocal=True)
+    layout = layout or dense_layout(plan)
+    source = print_triton(plan, accesses(plan, layout), len(layout.sizes), reciprocal=True)
     tiling = tiling or choose_tiling(plan)
-    compiled, seconds = _compile(source, tuple(s.dtype for s in plan.slots), target, aligned, tiling)
+    pointers = tuple(_POINTERS[s.dtype] for s in plan.slots)
+    compiled, seconds = _compile(source, pointers, source.numbers(layout), target, aligned, tiling)
     nvidia = target.startswith("sm_")
     assembly = compiled.asm["ptx" if nvidia else "amdgcn"]
     registers, spills = _resources(compiled, nvidia)
@@ -151,7 +153,12 @@ def _check(target: str) -> None:
 
 @cache
 def _compile(
-    source: TritonSource, dtypes: tuple[torch.dtype, ...], target: str, aligned: bool, tiling: Tiling
+    source: TritonSource,
+    pointers: tuple[str, ...],
+    numbers: tuple[int, ...],
+    target: str,
+    aligned: bool,
+    tiling: Tiling,
 ) -> tuple[Any, float]:
     import triton
     from triton.backends.compiler import GPUTarget
@@ -159,16 +166,22 @@ def _compile(
 
     kernel = load(source.text)
     gpu = GPUTarget(*TARGETS[target])
-    names = source.arguments
-    signature = {name: _POINTERS[dtypes[i]] if i < len(dtypes) else "i32" for i, name in enumerate(names)}
-    attributes = {
-        (i,): [["tt.divisibility", 16]]
-        for i, name in enumerate(names)
-        if aligned and name != "T" and not name.endswith("_time")
-    }
-    signature["BLOCK"] = "constexpr"
-    block = {(len(names),): tiling.block(gpu.warp_size)}
-    ast = ASTSource(kernel, signature, constexprs=block, attrs=attributes)
+    # what Triton's own dispatch finds out about the arguments of a call
+    signature = dict(zip(source.arguments, pointers, strict=False))
+    constants: dict[tuple[int, ...], int] = {}
+    multiples = [(i,) for i in range(len(pointers))] if aligned else []
+    for i, value in enumerate(numbers, len(pointers)):
+        name = source.arguments[i]
+        signature[name] = "i64" if value >= 2**31 else "i32"
+        if name == "T" or name.endswith("_time"):
+            continue
+        if value == 1:
+            signature[name], constants[i,] = "constexpr", 1
+        elif value % 16 == 0:
+            multiples.append((i,))
+    signature["BLOCK"], constants[len(source.arguments),] = "constexpr", tiling.block(gpu.warp_size)
+    attributes = {key: [["tt.divisibility", 16]] for key in multiples}
+    ast = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
     with _anew():
         start = time.perf_counter()
         compiled = triton.compile(ast, target=gpu, options={"num_warps": tiling.warps, **OPTIONS})

@@ -18,6 +18,7 @@ from flexsn.keep import kept_values, remaining
 from flexsn.kernels.triton_access import Access, Memory
 from flexsn.kernels.triton_text import TYPES, Values
 from flexsn.kernels.writer import Writer
+from flexsn.layout import Layout
 from flexsn.merge import merged_step
 from flexsn.scan_plan import BackwardPlan, ForwardPlan, Slot
 
@@ -50,6 +51,12 @@ class TritonSource:
     strides: tuple[tuple[int, int | None], ...]
     num_sizes: int
     arguments: tuple[str, ...]
+
+    def numbers(self, layout: Layout) -> tuple[int, ...]:
+        """The run-time numbers of a call, which follow the pointers: strides, lane sizes, T, N."""
+        strides = [layout.tensors[i].time if d is None else layout.tensors[i].strides[d] for i, d in self.strides]
+        sizes = layout.sizes[1:] if self.num_sizes else ()
+        return (*strides, *sizes, layout.num_steps, layout.num_lanes)
 
 
 def print_triton(

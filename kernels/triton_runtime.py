@@ -42,9 +42,7 @@ def checkpoint(step_bytes: int) -> int:
 def bind(plan: ForwardPlan | BackwardPlan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
     """A function that runs the plan's kernel on tensors of that layout, given in the order of the plan's slots."""
     source = print_triton(plan, accesses(plan, layout), len(layout.sizes), reciprocal=not interpreting())
-    numbers = [layout.tensors[i].time if d is None else layout.tensors[i].strides[d] for i, d in source.strides]
-    numbers += layout.sizes[1:] if source.num_sizes else ()
-    numbers += [layout.num_steps, layout.num_lanes]
+    numbers = source.numbers(layout)
     tiling = choose_tiling(plan)
     if interpreting():
         return _Interpreted(load(source.text), numbers)

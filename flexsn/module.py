@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -15,6 +15,9 @@ from flexsn.backends import check_backend, supported_backends
 from flexsn.arguments import compute_dtype
 from flexsn.scanner import Scanner
 from flexsn.signature import read_signature
+
+if TYPE_CHECKING:
+    from flexsn.explain import Report
 
 __all__ = ["FlexSN", "FlexSNKernel"]
 
@@ -156,6 +159,12 @@ class FlexSN(nn.Module):
         states, input_shapes = self.__dict__["_states"], self.__dict__["_input_shapes"]
         if states is not None:
             self._keep(tuple(state.detach() for state in states), input_shapes)
+
+    def explain(self, target: str | None = None, dtype: torch.dtype = torch.float32) -> Report:
+        """What the core is compiled to; see :func:`flexsn.explain`."""
+        from flexsn.explain import explain
+
+        return explain(self, target, dtype)
 
     # ---- the call -----------------------------------------------------------------------------------------
 

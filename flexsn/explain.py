@@ -7,12 +7,13 @@ import inspect
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from flexsn.arguments import compute_dtype
 from flexsn.backends import runtime
 from flexsn.compiled import Compiled
 from flexsn.errors import BackendError, GradientError
@@ -20,7 +21,6 @@ from flexsn.explain_text import report_text
 from flexsn.layout import Layout
 from flexsn.module import FlexSN
 from flexsn.scan_plan import BackwardPlan, ForwardPlan
-from flexsn.scanner import compute_dtype
 from flexsn.trace import StepGraph, Tracer
 
 if TYPE_CHECKING:
@@ -45,9 +45,9 @@ class KernelReport:
     """
 
     name: str
-    plan: Plan
-    source: str
-    offline: OfflineKernel | None
+    plan: Plan = field(repr=False)
+    source: str = field(repr=False)
+    offline: OfflineKernel | None = field(repr=False)
 
     @property
     def bytes_per_lane_step(self) -> float:

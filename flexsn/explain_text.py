@@ -172,8 +172,8 @@ def _machine(kernel: KernelReport) -> str:
             f"compiled in {offline.seconds:.2f} s",
             f"    per step and thread: loads {_widths(offline.loads)}; stores {_widths(offline.stores)}",
             f"    {tiling.elements} lanes per thread, {tiling.warps} warps per block",
-            f"    the model: {tiling.words} words live per lane, hence {tiling.registers} registers, {tiling.threads} threads per "
-            f"multiprocessor ({tiling.occupancy:.0%}), {tiling.in_flight / 1024:.0f} KiB in flight",
+            f"    the model: {tiling.words} words live per lane, hence {tiling.registers} registers, {tiling.threads} "
+            f"threads per multiprocessor ({tiling.occupancy:.0%}), {tiling.in_flight / 1024:.0f} KiB in flight",
         ]
     )
 

@@ -1,0 +1,264 @@
+"""Neurons written as methods that assign ``self.v``: BaseNode, SimpleBaseNode, AdaptBaseNode."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from types import MethodType
+from typing import Any, ClassVar
+
+from torch import Tensor
+
+from flexsn.errors import CoreError
+
+from .adaptive import AdaptiveNeuron
+from .base import SpikeFunction, SpikingNeuron
+from .coefficient import Number, wrong
+
+__all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode"]
+
+_HOOKS = ("neuronal_charge", "neuronal_adaptation", "neuronal_fire", "neuronal_reset")
+
+
+class _Step:
+    """``self`` inside the ``neuronal_*`` methods of one step.
+
+    Holds the states of that step; everything else is read through from the neuron and nothing is written
+    back, so running the methods leaves the neuron as it was. ``__class__`` is the neuron's, which is what
+    makes ``isinstance(self, ...)`` and ``super()`` work inside them.
+    """
+
+    def __init__(self, neuron: BaseNode, states: Mapping[str, Tensor]) -> None:
+        self.__dict__.update(states, _neuron=neuron)
+
+    @property  # type: ignore[misc]
+    def __class__(self) -> type:
+        return type(self.__dict__["_neuron"])
+
+    def __getattr__(self, name: str) -> Any:
+        neuron = self.__dict__["_neuron"]
+        attribute = getattr(type(neuron), name, None)
+        if isinstance(attribute, property) and attribute.fget is not None:
+            return attribute.fget(self)
+        value = getattr(neuron, name)
+        if isinstance(value, MethodType) and value.__self__ is neuron:
+            return MethodType(value.__func__, self)
+        return value
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name not in self.__dict__ and hasattr(self.__dict__["_neuron"], name):
+            raise CoreError(
+                f"a step sets self.{name}, which is not a state",
+                why="one step is a function of inputs and states; other attributes would not survive it",
+                hint=f"in __init__, self.register_memory({name!r}, 0.0) makes it a state",
+            )
+        self.__dict__[name] = value
+
+
+class BaseNode(SpikingNeuron):
+    """A neuron by its charge alone: a subclass writes ``neuronal_charge(self, x)``, which assigns ``self.v``.
+
+    One step runs ``neuronal_charge(x)``, ``s = neuronal_fire()``, ``neuronal_reset(s)``; each may be
+    overridden, and may read any attribute and assign any state. Further states are made by
+    :meth:`register_memory`. It is traced and compiled like every core. Source: the class of this name in
+    SpikingJelly.
+
+    Args:
+        v_threshold, v_reset, surrogate_function, detach_reset: as for :class:`SpikingNeuron`.
+        step_mode, backend, store_v_seq, learnable, shape: as for :class:`Neuron`.
+
+    States:
+        ``v``; before the first step ``v_reset`` (0 if ``None``), which is also what the attribute then reads.
+
+    Example:
+        >>> import torch
+        >>> class SquareIFNode(BaseNode):
+        ...     def neuronal_charge(self, x):
+        ...         self.v = self.v + x ** 2
+        >>> node = SquareIFNode()
+        >>> for x in (0.75, 0.8125, 0.6875):
+        ...     print(node(torch.tensor([x])).item(), node.v.item())
+        0.0 0.5625
+        1.0 0.0
+        0.0 0.47265625
+    """
+
+    v: Any  # the state, as a step sees and assigns it
+
+    def __init__(
+        self,
+        v_threshold: Number = 1.0,
+        v_reset: Number | None = 0.0,
+        surrogate_function: SpikeFunction | None = None,
+        detach_reset: bool = False,
+        step_mode: str = "s",
+        backend: str = "auto",
+        store_v_seq: bool = False,
+        *,
+        learnable: Sequence[str] = (),
+        shape: Sequence[int] = (),
+        **coefficients: Any,
+    ) -> None:
+        super().__init__(
+            v_threshold,
+            v_reset,
+            surrogate_function,
+            detach_reset,
+            step_mode,
+            backend,
+            store_v_seq,
+            learnable=learnable,
+            shape=shape,
+            counts={"num_inputs": 1, "num_states": len(self.starts)},
+            **coefficients,
+        )
+        self.state_names = tuple(self.starts)
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        hooks = [name for name in _HOOKS if name in vars(cls)]
+        if hooks and not getattr(cls.core, "runs_hooks", False):
+            raise TypeError(f"{cls.__name__} defines {hooks[0]}, which its base class does not call")
+
+    def register_memory(self, name: str, value: Number) -> None:
+        """Make ``self.<name>`` a further state that starts at ``value``; call it in ``__init__``."""
+        if hasattr(self, name):
+            raise wrong(self, f"{name} is an attribute already, it cannot become a state", name=name)
+        if isinstance(value, bool) or not isinstance(value, (int, float, Tensor)):
+            raise wrong(self, f"the state {name} must start at a number or a tensor", value=value)
+        self.__dict__["starts"] = {**self.starts, name: value}
+        self.state_names = (*self.state_names, name)
+        self.num_states += 1
+
+    def neuronal_charge(self, x: Tensor) -> None:
+        """Assign the charged membrane to ``self.v``."""
+        self.v = self.charge(x, self.v)
+
+    def neuronal_fire(self) -> Tensor:
+        """The spike of the charged ``self.v``."""
+        return self.fire(self.v)
+
+    def neuronal_reset(self, spike: Tensor) -> None:
+        """Assign the membrane after the spike to ``self.v``."""
+        self.v = self.discharge(self.v, spike)
+
+    def charge(self, x: Tensor, v: Tensor) -> Tensor:
+        raise NotImplementedError(f"{self.__class__.__name__} must define neuronal_charge(self, x)")
+
+    def core(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        return self._run(states, lambda step: step.neuronal_charge(x))
+
+    core.runs_hooks = True  # type: ignore[attr-defined]
+
+    def _run(self, states: Sequence[Tensor], charge: Callable[[Any], None]) -> tuple[Tensor, ...]:
+        step: Any = _Step(self, dict(zip(self.state_names, states, strict=True)))
+        charge(step)
+        spike = step.neuronal_fire()
+        step.neuronal_reset(spike)
+        return (spike, *(step.__dict__[name] for name in self.state_names))
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        is_state = name in self.__dict__.get("state_names", ())
+        return self.start_of(name) if is_state and value is None else value
+
+
+class SimpleBaseNode(BaseNode):
+    """As :class:`BaseNode`, with a membrane that starts at 0 whatever ``v_reset`` is.
+
+    Example:
+        >>> import torch
+        >>> class Leaky(SimpleBaseNode):
+        ...     def neuronal_charge(self, x):
+        ...         self.v = self.v * 0.5 + x
+        >>> Leaky(step_mode="m")(torch.tensor([0.75, 0.75, 0.25])).tolist()
+        [0.0, 1.0, 0.0]
+    """
+
+    starts: ClassVar[Mapping[str, float | str]] = {"v": 0.0}
+
+
+class AdaptBaseNode(AdaptiveNeuron, BaseNode):
+    """As :class:`BaseNode`, with an adaptation current ``w`` that ``neuronal_charge`` may read.
+
+    One step: ``neuronal_charge(x)``, ``neuronal_adaptation()``, ``s = neuronal_fire()``,
+        ``neuronal_reset(s)``.
+    By default ``w ← w + (a (v − v_rest) − w)/tau_w`` after the charge, and ``w ← w + b s`` after a spike.
+
+    Args:
+        v_rest, w_rest, tau_w, a, b: as for :class:`~flexsn.neurons.adaptive.AdaptiveNeuron`; after
+            ``v_threshold`` and ``v_reset``, as in SpikingJelly.
+
+    States:
+        ``v`` from ``v_reset``, ``w`` from ``w_rest``.
+
+    Example:
+        >>> import torch
+        >>> class AdaptiveIF(AdaptBaseNode):
+        ...     def neuronal_charge(self, x):
+        ...         self.v = self.v + x - self.w
+        >>> node = AdaptiveIF(tau_w=4.0, b=0.5, step_mode="m")
+        >>> node(torch.ones(5)).tolist()
+        [1.0, 0.0, 1.0, 0.0, 0.0]
+    """
+
+    w: Any  # the state, as a step sees and assigns it
+
+    def __init__(
+        self,
+        v_threshold: Number = 1.0,
+        v_reset: Number | None = 0.0,
+        v_rest: Number = 0.0,
+        w_rest: Number = 0.0,
+        tau_w: Number = 2.0,
+        a: Number = 0.0,
+        b: Number = 0.0,
+        surrogate_function: SpikeFunction | None = None,
+        detach_reset: bool = False,
+        step_mode: str = "s",
+        backend: str = "auto",
+        store_v_seq: bool = False,
+        *,
+        learnable: Sequence[str] = (),
+        shape: Sequence[int] = (),
+        **coefficients: Any,
+    ) -> None:
+        super().__init__(
+            v_threshold,
+            v_reset,
+            surrogate_function,
+            detach_reset,
+            step_mode,
+            backend,
+            store_v_seq,
+            learnable=learnable,
+            shape=shape,
+            v_rest=v_rest,
+            w_rest=w_rest,
+            tau_w=tau_w,
+            a=a,
+            b=b,
+            **coefficients,
+        )
+
+    def neuronal_charge(self, x: Tensor) -> None:
+        self.v = self.charge(x, self.v, self.w)
+
+    def neuronal_adaptation(self) -> None:
+        """Assign the adaptation current before the spike to ``self.w``."""
+        self.w = self.adapt(self.v, self.w)
+
+    def neuronal_reset(self, spike: Tensor) -> None:
+        self.v = self.discharge(self.v, spike)
+        self.w = self.w + self.b * spike
+
+    def charge(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]
+        return BaseNode.charge(self, x, v)
+
+    def core(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
+        def charge(step: Any) -> None:
+            step.neuronal_charge(x)
+            step.neuronal_adaptation()
+
+        return self._run(states, charge)
+
+    core.runs_hooks = True  # type: ignore[attr-defined]

@@ -1,0 +1,21 @@
+"""The examples in the docstrings of flexsn.neurons run and print what they say."""
+
+from __future__ import annotations
+
+import doctest
+import importlib
+import pkgutil
+
+import flexsn.neurons
+import pytest
+
+MODULES = [
+    "flexsn.neurons",
+    *(f"flexsn.neurons.{m.name}" for m in pkgutil.iter_modules(flexsn.neurons.__path__)),
+]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_doctests(name: str) -> None:
+    result = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert result.failed == 0

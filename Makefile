@@ -1,0 +1,50 @@
+# Two commands on a fresh machine: `make demo` and `make test`. Each makes the environment it needs.
+
+PYTHON ?= python3
+VENV   := .venv
+PIP    := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
+STAMP  := $(VENV)/.ready-$(shell cksum pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
+PEERS  := spikingjelly==2.0.0 snntorch==1.0.0
+PEERS_NEED := loguru h5py matplotlib scipy tqdm packaging requests SciencePlots
+
+.PHONY: demo test lint types unit interpreter test-peers bench clean
+
+demo: $(STAMP)
+	$(VENV)/bin/python -m flexsn demo
+
+test: lint types unit interpreter
+
+lint: $(STAMP)
+	$(VENV)/bin/ruff check .
+	$(VENV)/bin/ruff format --check .
+
+# an editable install hides the package map from mypy, so it reads an installed wheel
+types: $(STAMP)
+	rm -rf $(VENV)/wheel && $(PIP) --no-deps --target $(VENV)/wheel .
+	cd $(VENV)/wheel && MYPYPATH=. ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p flexsn
+
+unit: $(STAMP)
+	$(VENV)/bin/pytest tests --ignore tests/triton
+
+# Triton reads TRITON_INTERPRET once, so its interpreter needs a process of its own
+interpreter: $(STAMP)
+	TRITON_INTERPRET=1 $(VENV)/bin/pytest tests/triton
+
+test-peers: $(STAMP)
+	$(PIP) --no-deps $(PEERS)
+	$(PIP) $(PEERS_NEED)
+	$(VENV)/bin/pytest tests/peers
+
+bench: $(STAMP)
+	$(VENV)/bin/python bench/cpu.py
+	$(VENV)/bin/python bench/startup.py
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) --upgrade pip "setuptools>=77" wheel
+	$(PIP) "torch==$$(sed -n 's/^torch==//p' constraints.txt)"
+	$(PIP) --editable ".[dev]"
+	rm -f $(VENV)/.ready-* && touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from flexsn.kernels.offline import OfflineKernel
     from flexsn.kernels.triton_model import Tiling
 
-__all__ = ["KernelReport", "Report", "explain", "main"]
+__all__ = ["KernelReport", "Report", "explain", "main", "plan_kernels"]
 
 Plan = ForwardPlan | BackwardPlan
 _STEPS = 16
@@ -137,7 +137,7 @@ def explain(
     """
     neuron = neuron_or_core if isinstance(neuron_or_core, FlexSN) else FlexSN(neuron_or_core)
     backend = "cpp" if target in (None, "cpp") else "triton"
-    tracer, bound, no_backward = _plans(neuron, backend, dtype)
+    tracer, bound, no_backward = plan_kernels(neuron, backend, dtype)
     kernels = {}
     for name, (plan, layout) in bound.items():
         if backend == "cpp":
@@ -177,10 +177,13 @@ class _Planner:
         return runtime(self._backend).checkpoint(step_bytes)
 
 
-def _plans(
+def plan_kernels(
     neuron: FlexSN, backend: str, dtype: torch.dtype
 ) -> tuple[Tracer, dict[str, tuple[Plan, Layout]], str | None]:
-    """The plans that a call of the neuron would run, with the layout of its tensors, by kernel."""
+    """The plans that calls of the neuron would run, with a layout of their tensors; and why there is no backward.
+
+    By kernel: ``"inference"``, ``"forward"``, ``"backward"``. Nothing is compiled.
+    """
     device = next((p.device for p in neuron.parameters()), torch.device("cpu"))
     probe = [torch.ones(1, 1, dtype=dtype, device=device) for _ in range(neuron.num_inputs)]
     states = neuron.init_states(neuron.num_states, "m", *probe)

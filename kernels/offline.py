@@ -55,7 +55,7 @@ class OfflineKernel:
         shared_bytes: of shared memory a block uses.
         loads, stores: accesses in the loop over time per step, by width in bits; a thread's access of 128 bits
             serves four fp32 lanes. What happens once per chunk counts as its share of a step.
-        fused: multiply-adds in LLVM's code; none where every operation rounds for itself.
+        fused: multiply-adds in LLVM's code: none but those inside library functions such as ``exp``.
         bytes_per_lane_step: memory traffic of the plan.
         checkpoint: ``K``, ``None`` for inference.
         tiling: the block, and what the model expected.
@@ -266,5 +266,5 @@ def _loop(lines: Sequence[str], nvidia: bool) -> Sequence[str]:
 
 def _fused(llir: str) -> int:
     """Fused multiply-adds, and operations that may become some, in LLVM's code."""
-    calls = re.findall(r"call .*@llvm\.(?:fma|fmuladd)\.", llir)
+    calls = re.findall(r"call .*@llvm\.(?:nvvm\.)?(?:fma|fmuladd)\.", llir)
     return len(calls) + len(re.findall(r"= f(?:add|sub|mul) [a-z ]*(?:contract|fast)\b", llir))

@@ -259,3 +259,13 @@ def test_two_runs_give_the_same_bits() -> None:
         y, v = flexsn.scan(core, rand(9, 40, 5), torch.zeros(40, 5), backend="triton")
         grads.append(torch.autograd.grad(y.sum() + v.sum(), w)[0])
     assert bits_equal(*grads)
+
+
+def test_offsets_beyond_32_bits() -> None:
+    """Steps that lie 2**31 elements apart in one big tensor, of which only the touched pages exist."""
+    stride = 2**30 + 16
+    big = torch.empty(2 * stride + 64, dtype=torch.float16)
+    x = big.as_strided((3, 40), (stride, 1))
+    assert 2 * x.stride(0) > 2**31
+    x.copy_(rand(3, 40))
+    check(leaky, [x], [rand(40, seed=3)])

@@ -1,0 +1,152 @@
+"""At the memory floor: what Triton kernels do, read from their machine code, with no GPU."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import flexsn
+from flexsn import FlexSN, surrogate
+from flexsn.explain import Report, plan_kernels
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"), reason="a process that interprets cannot compile"
+)
+
+from flexsn.kernels.offline import TARGETS, compile_offline, dense_layout  # noqa: E402
+
+NEURONS = ("IF", "LIF", "PLIF", "ALIF", "Izhikevich")
+KERNELS = ("inference", "forward", "backward")
+spike = surrogate.ATan()
+
+
+@cache
+def report(name: str, target: str, dtype: torch.dtype = torch.float32) -> Report:
+    neurons = pytest.importorskip("flexsn.neurons")
+    return flexsn.explain(getattr(neurons, name)(surrogate_function=spike), target, dtype)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("name", NEURONS)
+def test_kernels_are_at_the_floor(name: str, target: str) -> None:
+    kernels = report(name, target).kernels
+    assert tuple(kernels) == KERNELS
+    interval = kernels["backward"].checkpoint
+    states = len(kernels["backward"].plan.states)
+    assert interval == kernels["forward"].checkpoint is not None
+    assert kernels["inference"].bytes_per_lane_step == 8  # one input, one output
+    assert kernels["forward"].bytes_per_lane_step == 8 + 4 * states / interval
+    assert kernels["backward"].bytes_per_lane_step == 12 + 4 * states / interval
+    for kernel in kernels.values():
+        assert kernel.spill_bytes == 0
+        assert kernel.offline.shared_bytes == 0  # lanes stay in the thread that loaded them
+        assert kernel.offline.fused == 0
+    # wide accesses; and not one more than the plan says
+    for training in ("inference", "forward"):
+        assert set(kernels[training].offline.loads) == {128} == set(kernels[training].offline.stores)
+        assert kernels[training].offline.loads == {128: 1}
+    assert kernels["inference"].offline.stores == {128: 1}
+    backward, elements = kernels["backward"].offline, kernels["backward"].tiling.elements
+    assert backward.loads == {32 * elements: 2 + 2 * states / interval}  # a chunk asks for checkpoint or initial state
+    assert backward.stores == {32 * elements: 1}
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_other_dtypes_move_their_own_bytes_in_wide_accesses(dtype: torch.dtype) -> None:
+    kernels = report("LIF", "sm_90", dtype).kernels
+    size, state = dtype.itemsize, max(4, dtype.itemsize)
+    interval = kernels["forward"].checkpoint
+    assert kernels["inference"].bytes_per_lane_step == 2 * size
+    assert kernels["forward"].bytes_per_lane_step == 2 * size + state / interval
+    assert kernels["backward"].bytes_per_lane_step == 3 * size + state / interval
+    for kernel in kernels.values():
+        assert kernel.spill_bytes == kernel.offline.shared_bytes == 0
+        assert min(*kernel.offline.loads, *kernel.offline.stores) >= (64 if size == 2 else 128)
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_the_model_predicts_registers(name: str) -> None:
+    for kernel in report(name, "sm_90").kernels.values():
+        assert kernel.registers is not None
+        assert 0.6 <= kernel.registers / kernel.tiling.registers <= 1.2, kernel.name
+
+
+@pytest.mark.parametrize("name", NEURONS)
+def test_every_built_in_neuron_is_quick_to_compile(name: str) -> None:
+    """Not a time, which depends on the machine, but what it follows from: one body per kernel, of limited length."""
+    for kernel in report(name, "sm_90").kernels.values():
+        assert kernel.source.count("for ") == 1
+        assert len(kernel.source.splitlines()) < 600
+
+
+@pytest.mark.parametrize("shape", [(), (8, 1, 1), (16, 8, 8)])
+def test_parameters_cost_nothing_per_step(shape: tuple[int, ...]) -> None:
+    decay = nn.Parameter(torch.rand(shape))
+
+    def plif(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        h = v + (x - v) * decay.sigmoid()
+        s = spike(h - 1.0)
+        return s, h * (1.0 - s)
+
+    kernels = flexsn.explain(plif, "sm_90").kernels
+    assert kernels["inference"].offline.loads == {128: 1}
+    assert kernels["inference"].offline.stores == {128: 1}
+    assert kernels["backward"].bytes_per_lane_step == 12.5
+    backward = kernels["backward"].offline
+    assert sum(backward.loads.values()) == 2.25 and sum(backward.stores.values()) == 1
+
+
+def test_unread_states_and_absent_gradients_cost_nothing() -> None:
+    def counting(x: Tensor, keep: Tensor, v: Tensor, spikes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = torch.where(keep > 0, v + x, v)
+        s = spike(h - 1.0)
+        return s, h - s, spikes + s.detach()
+
+    x_only = FlexSN(counting, num_inputs=2, requires_grad=(True, False, True, True))
+    for neuron in (x_only, FlexSN(counting, num_inputs=2)):
+        plans = plan_kernels(neuron, "triton", torch.float32)[1]
+        forward, backward = plans["forward"][0], plans["backward"][0]
+        assert [slot.index for slot in forward.slots if slot.kind == "checkpoint"] == [0]
+        assert [state.index for state in backward.states] == [0]
+        assert [carry.leaf.index for carry in backward.carries] == [0]
+        kinds = sorted(slot.kind for slot in backward.slots if slot.role.per_step)
+        assert kinds == ["cotangent", "grad_input", "input", "input"]  # none for keep, which no gradient reaches
+
+
+def test_a_memoryless_gradient_recomputes_nothing() -> None:
+    plan = plan_kernels(FlexSN(lambda x, v: (x * 2.0 + v, v * 0.5)), "triton", torch.float32)[1]["backward"][0]
+    kernel = compile_offline(plan, "sm_90")
+    assert kernel.bytes_per_lane_step == 8
+    assert kernel.loads == {128: 1} and kernel.stores == {128: 1}
+
+
+def test_unaligned_lanes_are_the_one_other_variant() -> None:
+    plan = plan_kernels(FlexSN(lambda x, v: (v + x, v + x)), "triton", torch.float32)[1]["inference"][0]
+    even = compile_offline(plan, "sm_90")
+    odd = compile_offline(plan, "sm_90", dense_layout(plan, 1_000_003), aligned=False)
+    assert even.source == odd.source
+    assert set(even.loads) == {128} and set(odd.loads) == {32}
+    assert odd.spill_bytes == 0
+
+
+def test_more_lanes_than_32_bits_count() -> None:
+    plan = plan_kernels(FlexSN(lambda x, v: (v + x, v + x)), "triton", torch.float32)[1]["inference"][0]
+    kernel = compile_offline(plan, "sm_90", dense_layout(plan, 2**31 + 16))
+    assert set(kernel.loads) == {128} and kernel.spill_bytes == 0
+
+
+def test_an_unknown_target_is_named() -> None:
+    with pytest.raises(flexsn.BackendError, match=r"no offline target 'sm_1'[\s\S]*sm_80, sm_90, sm_100, gfx942"):
+        flexsn.explain(lambda x, v: (v + x, v + x), "sm_1")
+
+
+def test_library_functions_may_fuse_inside() -> None:
+    """And so the count of fused operations is not blind."""
+    kernel = flexsn.explain(lambda x, v: ((v + x).exp(), v + x), "sm_90").kernels["inference"]
+    assert kernel.spill_bytes == 0
+    assert kernel.offline is not None and kernel.offline.fused > 0

@@ -9,8 +9,9 @@ from flexsn.errors import (
     UnsupportedOpError,
 )
 from flexsn.explain import explain
-from flexsn.module import FlexSN, FlexSNKernel
+from flexsn.module import FlexSN
 from flexsn.scan import scan
+from flexsn.stateless import FlexSNKernel
 from flexsn.warmup import warmup
 
 __all__ = [

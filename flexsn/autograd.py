@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from flexsn.compiled import Compiled
+from flexsn.frozen import Frozen
 from flexsn.loop import run_loop
 
 __all__ = ["run_compiled"]
@@ -55,7 +56,10 @@ def _loop_gradients(
     inputs, states, captured, _ = compiled.split(saved)
     k = compiled.geometry.time_dim
     seqs = [x.movedim(k, 0).to(d) for x, d in zip(inputs, compiled.tracer.input_dtypes, strict=True)]
-    outputs, finals, _ = run_loop(compiled.tracer.core, seqs, states)
+    core = compiled.tracer.core
+    if isinstance(core, Frozen):
+        core = core.reading(compiled.tracer.captured, captured)
+    outputs, finals, _ = run_loop(core, seqs, states)
     outputs = tuple(y.to(d).movedim(0, k) for y, d in zip(outputs, compiled.output_dtypes, strict=True))
     pairs = [(r, g) for r, g in zip((*outputs, *finals), grads, strict=True) if g is not None and r.requires_grad]
     wanted = [t for t, need in zip((*inputs, *states, *captured), needs, strict=True) if need]

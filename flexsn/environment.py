@@ -9,6 +9,7 @@ from __future__ import annotations
 import numbers
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import repeat
 from operator import getitem, is_
 from types import CellType
@@ -23,6 +24,7 @@ from flexsn.walk import Walk
 
 __all__ = ["Environment"]
 
+Snapshot = tuple[list[Any], list[list[Any]]]
 _VALUES = (numbers.Number, str, bytes, type(None), torch.dtype, torch.device)
 
 
@@ -99,23 +101,29 @@ class Environment:
                 found.setdefault(id(value), (slot.name, [], value))[1].append(slot)
         yield from found.values()
 
-    # ---- does running the core change what it reads? ------------------------------------------------------
+    # ---- as it was -----------------------------------------------------------------------------------------
 
-    def snapshot(self) -> list[Any]:
-        """What every slot and container holds now, for :meth:`restore_changed`."""
-        return [[slot.read() for slot in self.slots], [_content(held) for _, held, _ in self._containers]]
+    def snapshot(self) -> Snapshot:
+        """What every slot and container holds now."""
+        return [slot.read() for slot in self.slots], [_content(held) for _, held, _ in self._containers]
 
-    def restore_changed(self, snapshot: list[Any]) -> list[str]:
-        """Put back what differs from ``snapshot``; returns the names of what did."""
+    def install(self, snapshot: Snapshot) -> list[tuple[str, Callable[[], None]]]:
+        """Put back what differs from ``snapshot``.
+
+        Returns:
+            For each difference its name and a function that undoes the putting back.
+        """
         values, contents = snapshot
-        changed = []
+        changed: list[tuple[str, Callable[[], None]]] = []
         for slot, value in zip(self.slots, values, strict=True):
-            if slot.read() is not value:
-                changed.append(slot.name)
+            now = slot.read()
+            if now is not value:
+                changed.append((slot.name, partial(slot.write, now)))
                 slot.write(value)
         for (name, held, _), content in zip(self._containers, contents, strict=True):
-            if not _same(_content(held), content):
-                changed.append(name)
+            current = _content(held)
+            if not _same(current, content):
+                changed.append((name, partial(_refill, held, current)))
                 _refill(held, content)
         return changed
 

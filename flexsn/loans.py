@@ -6,7 +6,6 @@ The registered tensor and the place it was found in are kept one: whichever of t
 from __future__ import annotations
 
 import re
-import threading
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,12 +13,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from flexsn.environment import Environment
-from flexsn.slots import Slot
+from flexsn.slots import WRITING, Slot
 
 __all__ = ["Loans", "register_parameters"]
-
-# Written for the length of one call, a place shows a foreign tensor to every other neuron that reads it.
-_writing = threading.RLock()
 
 
 def register_parameters(neuron: nn.Module, environment: Environment, names: dict[str, str]) -> None:
@@ -89,7 +85,7 @@ class Loans:
         registered: dict[str, Any] = neuron._parameters
         if all(loan.slots[0].read() is registered.get(loan.name) for loan in self._loans):
             return None
-        _writing.acquire()
+        WRITING.acquire()
         undo: list[tuple[Slot, Any]] = []
         try:
             self._put(neuron, undo)
@@ -98,7 +94,7 @@ class Loans:
             raise
         if undo:
             return undo
-        _writing.release()
+        WRITING.release()
         return None
 
     def _put(self, neuron: nn.Module, undo: list[tuple[Slot, Any]]) -> None:
@@ -126,4 +122,4 @@ class Loans:
         """Undo what :meth:`put` did for one call."""
         for slot, value in undo:
             slot.write(value)
-        _writing.release()
+        WRITING.release()

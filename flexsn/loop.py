@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.errors import CoreError
+from flexsn.errors import CoreError, defined_at
+from flexsn.signature import argument_label
 
 __all__ = ["call_core", "run_loop"]
 
@@ -35,11 +36,13 @@ def call_core(core: Core, arguments: Sequence[Tensor], num_states: int) -> tuple
         if not isinstance(value, Tensor):
             raise CoreError(
                 f"core returned {type(value).__name__} as value {i}, expected a tensor",
+                where=defined_at(core),
                 why="a core returns (*outputs, *new_states), all of them tensors",
             )
     if len(values) < num_states:
         raise CoreError(
             f"core returned {len(values)} value(s), expected at least its {num_states} new state(s)",
+            where=defined_at(core),
             why="a core returns (*outputs, *new_states)",
         )
     for j in range(num_states):
@@ -49,9 +52,11 @@ def call_core(core: Core, arguments: Sequence[Tensor], num_states: int) -> tuple
             ("dtype", old.dtype, new.dtype),
         ):
             if expected != got:
+                label = argument_label(core, len(arguments) - num_states + j)
                 raise CoreError(
-                    f"state {j} changes its {what} from {expected} to {got}",
+                    f"state {j}{label} changes its {what} from {expected} to {got}",
                     why="a state keeps its shape and dtype from step to step",
+                    where=defined_at(core),
                     hint="cast or broadcast it inside the core, or start from a state of that "
                     f"{what} (init_states, example_inputs, or states=)",
                 )

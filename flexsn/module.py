@@ -4,22 +4,27 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexsn.errors import CoreError
-from flexsn.backends import check_backend, supported_backends
 from flexsn.arguments import compute_dtype
+from flexsn.backends import check_backend, supported_backends
+from flexsn.copying import copy_core
+from flexsn.dynamo import left_alone
+from flexsn.errors import CoreError, defined_at
+from flexsn.loans import Loans, register_parameters
 from flexsn.scanner import Scanner
-from flexsn.signature import read_signature
+from flexsn.signature import count_outputs, read_signature
 
 if TYPE_CHECKING:
     from flexsn.explain import Report
 
-__all__ = ["FlexSN", "FlexSNKernel"]
+__all__ = ["FlexSN"]
+
+Shapes = tuple[tuple[int, ...], ...]
 
 
 class FlexSN(nn.Module):
@@ -27,7 +32,11 @@ class FlexSN(nn.Module):
 
     The core is scanned over time by one fused kernel,
     ``(*y[t], *s[t]) = core(*x[t], *s[t-1])``, and is differentiable in inputs, initial states and in every
-    parameter the core reads.
+    parameter the core reads. Every ``nn.Parameter`` it can reach (attributes, closure cells, globals, partial
+    arguments, containers) is registered here under its variable name, so that ``parameters()``, ``state_dict()``,
+    ``to()`` and optimizers see it. Numbers are constants of the kernel; a changed one counts from the next call on.
+
+    A deep copy trains its own parameters; numbers and objects that the core reads as globals stay shared.
 
     Args:
         core: ``core(*inputs, *states) -> (*outputs, *new_states)``, pointwise. A function, lambda, closure,
@@ -67,6 +76,13 @@ class FlexSN(nn.Module):
         [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
     """
 
+    # what the walk for constants shall not take for something the core reads
+    _not_read_by_core: ClassVar[frozenset[str]] = frozenset(
+        {"num_inputs", "num_states", "state_names", "time_dim", "checkpoint", "store_state_seqs", "state_seqs"}
+        | {"_states", "_input_shapes", "_in_transform", "_num_outputs", "_example_dtypes", "_requires_grad"}
+        | {"_step_mode", "_backend", "_scanner_cache", "_loans_cache", "_loan_names"}
+    )
+
     def __init__(
         self,
         core: Callable[..., Any] | None = None,
@@ -87,29 +103,38 @@ class FlexSN(nn.Module):
         if core is None:
             if not callable(getattr(type(self), "core", None)):
                 raise CoreError("no core", hint="pass one: FlexSN(core), or define core(self, ...) in a subclass")
+        elif not callable(core):
+            raise CoreError(f"core must be callable, got {type(core).__name__}")
         else:
             self.core = core
         signature = read_signature(self.core, num_inputs, num_states, example_inputs)
         self.num_inputs, self.num_states = signature.num_inputs, signature.num_states
         self.__dict__["state_names"] = signature.state_names
-        self.__dict__["_states"] = None
-        self.__dict__["_input_shapes"] = None
-        self._num_outputs = len(example_outputs) if num_outputs is None and example_outputs else num_outputs
+        self.__dict__["_loan_names"] = {}
+        self._keep(None, None)
         self._example_dtypes = None if example_inputs is None else tuple(e.dtype for e in example_inputs)
         self._requires_grad = None if requires_grad is None else tuple(requires_grad)
-        num_arguments = self.num_inputs + self.num_states
         for what, given in (("example_inputs", example_inputs), ("requires_grad", requires_grad)):
-            if given is not None and len(given) != num_arguments:
+            if given is not None and len(given) != self.num_inputs + self.num_states:
                 raise CoreError(
-                    f"{what} has {len(given)} entries, the core takes {num_arguments} arguments",
+                    f"{what} has {len(given)} entries, the core takes {self.num_inputs + self.num_states} arguments",
                     why="one entry per argument, inputs then states",
                 )
         self.step_mode = step_mode
         self.backend = backend
         self.store_state_seqs = store_state_seqs
-        self.checkpoint = checkpoint
+        self.checkpoint = _checked_checkpoint(checkpoint)
         self.time_dim = time_dim
         self.state_seqs: tuple[Tensor, ...] | None = None
+        self._num_outputs = num_outputs
+        if example_outputs is not None:
+            self._num_outputs = len(example_outputs)
+            if num_outputs not in (None, len(example_outputs)):
+                raise CoreError(f"num_outputs={num_outputs}, but example_outputs has {len(example_outputs)} entries")
+        if core is not None:  # a subclass is not complete yet, and owns its parameters anyway
+            register_parameters(self, self._scanner.environment(), self._loan_names)
+            if self._num_outputs is not None:
+                self._check_num_outputs(self._count_outputs())
 
     # ---- states -------------------------------------------------------------------------------------------
 
@@ -143,11 +168,15 @@ class FlexSN(nn.Module):
             states = (states,)
         if states is not None and len(states) != self.num_states:
             raise ValueError(f"expected {self.num_states} states {self.state_names}, got {len(states)}")
+        for state in states or ():
+            if not isinstance(state, Tensor):
+                raise ValueError(f"a state is a tensor, got {type(state).__name__}")
         self._keep(None if states is None else tuple(states), None)
 
-    def _keep(self, states: tuple[Tensor, ...] | None, input_shapes: tuple[torch.Size, ...] | None) -> None:
-        self.__dict__["_states"] = states
-        self.__dict__["_input_shapes"] = input_shapes
+    def _keep(self, states: tuple[Tensor, ...] | None, input_shapes: Shapes | None) -> None:
+        mine = self.__dict__
+        mine["_states"], mine["_input_shapes"] = states, input_shapes
+        mine["_in_transform"] = torch._C._are_functorch_transforms_active()
 
     def reset(self) -> None:
         """Forget the states; the next call starts from ``init_states``."""
@@ -168,59 +197,114 @@ class FlexSN(nn.Module):
 
     # ---- the call -----------------------------------------------------------------------------------------
 
+    @left_alone
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Run ``T`` steps (``step_mode="m"``) or one (``"s"``), continuing from the last states."""
+        """Run ``T`` steps (``step_mode="m"``) or one (``"s"``), continuing from the last states.
+
+        Raises:
+            ValueError: inputs that do not fit together, or not the states that are held.
+            CoreError: the core breaks its contract.
+            UnsupportedOpError, BackendError: a backend asked for by name cannot run this core here.
+        """
+        mine = self.__dict__
         if len(inputs) != self.num_inputs:
             raise ValueError(f"expected {self.num_inputs} input(s), got {len(inputs)}")
-        multi_step = self.step_mode == "m"
-        seqs = inputs if multi_step else tuple(x.unsqueeze(0) for x in inputs)
-        time_dim = self.time_dim if multi_step else 0
-        states = self.__dict__["_states"]
-        input_shapes = tuple(x.shape[:time_dim] + x.shape[time_dim + 1 :] for x in seqs)
+        multi_step = mine["_step_mode"] == "m"
+        seqs = inputs if multi_step else tuple([x.unsqueeze(0) for x in inputs])
+        time_dim = mine["time_dim"] if multi_step else 0
+        states = mine["_states"]
+        input_shapes = tuple([_without(x.shape, time_dim) for x in seqs])
         if states is None:
             states = self._initial_states(inputs, time_dim)
-        elif self.__dict__["_input_shapes"] not in (None, input_shapes):
+        elif mine["_input_shapes"] not in (None, input_shapes):
             raise ValueError(
-                f"the step shape changed from {_shapes(self.__dict__['_input_shapes'])} to {_shapes(input_shapes)} "
+                f"the step shape changed from {_shapes(mine['_input_shapes'])} to {_shapes(input_shapes)} "
                 f"while {type(self).__name__} still holds states; call reset() before a batch of another shape"
             )
-        if self._requires_grad is not None:
-            kept = zip((*seqs, *states), self._requires_grad, strict=True)
-            cut = tuple(a if keep else a.detach() for a, keep in kept)
-            seqs, states = cut[: self.num_inputs], cut[self.num_inputs :]
-        outputs, finals, state_seqs = self._scanner(
-            seqs,
-            tuple(states),
-            backend=self._backend,
-            time_dim=time_dim,
-            want_state_seqs=self.store_state_seqs,
-            checkpoint=self.checkpoint,
-        )
-        self._check_num_outputs(len(outputs))
+        elif mine["_in_transform"] and not torch._C._are_functorch_transforms_active():
+            raise ValueError(
+                f"{type(self).__name__} holds states of a vmap, grad or jvp that has ended; call reset() before it ends"
+            )
+        outputs, finals, state_seqs = self._scan(seqs, states, time_dim, mine["store_state_seqs"])
         self._keep(finals, input_shapes)
-        if self.store_state_seqs:
-            self.state_seqs = state_seqs if multi_step else finals
+        mine["state_seqs"] = None if not mine["store_state_seqs"] else state_seqs if multi_step else finals
         if not multi_step:
-            outputs = tuple(y.squeeze(0) for y in outputs)
+            outputs = tuple([y.squeeze(0) for y in outputs])
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _scan(
+        self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], time_dim: int, want_state_seqs: bool
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+        mine = self.__dict__
+        if self._requires_grad is not None:
+            inputs, states = self._cut(inputs, states)
+        loans = self._loans()
+        lent = loans.put(self) if loans else None
+        try:
+            result = self._scanner(
+                inputs,
+                states,
+                backend=mine["_backend"],
+                time_dim=time_dim,
+                want_state_seqs=want_state_seqs,
+                checkpoint=mine["checkpoint"],
+            )
+        finally:
+            if lent:
+                Loans.take_back(lent)
+        if self._num_outputs != len(result[0]):
+            self._check_num_outputs(len(result[0]))
+        return result
+
+    def _cut(self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], ...]:
+        flags = self._requires_grad or ()
+        cut = tuple(a if keep else a.detach() for a, keep in zip((*inputs, *states), flags, strict=True))
+        return cut[: self.num_inputs], cut[self.num_inputs :]
 
     def _initial_states(self, inputs: tuple[Tensor, ...], time_dim: int) -> tuple[Tensor, ...]:
         time_first = tuple(x.movedim(time_dim, 0) for x in inputs) if time_dim else inputs
         states = tuple(self.init_states(self.num_states, self.step_mode, *time_first))
-        if len(states) != self.num_states:
-            raise CoreError(f"init_states returned {len(states)} states, expected {self.num_states}")
+        if len(states) != self.num_states or not all(isinstance(s, Tensor) for s in states):
+            raise CoreError(
+                f"init_states returned {len(states)} value(s) {tuple(type(s).__name__ for s in states)}, "
+                f"expected {self.num_states} tensor(s) for the states {self.state_names}"
+            )
         if self._example_dtypes is not None:
             dtypes = self._example_dtypes[self.num_inputs :]
             states = tuple(s.to(compute_dtype(d)) for s, d in zip(states, dtypes, strict=True))
         return states
 
-    def _check_num_outputs(self, found: int) -> None:
+    @property
+    def num_outputs(self) -> int:
+        """How many outputs the core has; found by running it once where nobody said so."""
         if self._num_outputs is None:
+            found = self._count_outputs()
+            if found is None:
+                raise CoreError(
+                    "the number of outputs is not known before the first call",
+                    why="the core does not run on small example tensors",
+                    hint="pass num_outputs=",
+                )
+            self._check_num_outputs(found)
+        count: int = self._num_outputs  # type: ignore[assignment]
+        return count
+
+    def _count_outputs(self) -> int | None:
+        num_arguments = self.num_inputs + self.num_states
+        dtypes = self._example_dtypes or (torch.get_default_dtype(),) * num_arguments
+        return count_outputs(self._scanner.environment(), self.core, dtypes, self.num_states)
+
+    def _check_num_outputs(self, found: int | None) -> None:
+        if found is None:
+            return
+        if self._num_outputs is None and found > 0:
             self._num_outputs = found
         elif self._num_outputs != found:
+            expected = "at least one output" if self._num_outputs is None else f"num_outputs={self._num_outputs}"
             raise CoreError(
-                f"num_outputs={self._num_outputs} contradicts the core, which returns {found} output(s) "
-                f"and {self.num_states} new state(s)"
+                f"expected {expected}, the core returns {found} output(s) and {self.num_states} new state(s)",
+                where=defined_at(self.core),
+                why="a core returns (*outputs, *new_states)",
             )
 
     # ---- options ------------------------------------------------------------------------------------------
@@ -259,6 +343,17 @@ class FlexSN(nn.Module):
             scanner = self.__dict__["_scanner_cache"] = Scanner(self.core, self.num_states)
         return scanner
 
+    def _loans(self) -> Loans | None:
+        names: dict[str, str] = self.__dict__["_loan_names"]
+        if not names:
+            return None
+        loans: Loans | None = self.__dict__.get("_loans_cache")
+        environment = self._scanner.environment()
+        if loans is None or loans.environment is not environment:
+            register_parameters(self, environment, names)
+            loans = self.__dict__["_loans_cache"] = Loans(environment, names, loans)
+        return loans
+
     def __getattr__(self, name: str) -> Any:
         names = self.__dict__.get("state_names", ())
         if name in names:
@@ -271,23 +366,37 @@ class FlexSN(nn.Module):
         if name in names and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
             states = self.__dict__["_states"]
             if states is None:
-                zero = torch.zeros((), dtype=value.dtype, device=value.device).expand(value.shape)
-                states = (zero,) * len(names)
+                states = self._starts_like(value)
             position = names.index(name)
             self._keep((*states[:position], value, *states[position + 1 :]), None)
         else:
             super().__setattr__(name, value)
 
+    def _starts_like(self, step: Tensor) -> tuple[Tensor, ...]:
+        """The initial states for a step of that shape."""
+        inputs = (step if step.is_floating_point() else step.to(torch.get_default_dtype()),) * self.num_inputs
+        return tuple(self.init_states(self.num_states, "s", *inputs))
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlexSN:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
         states = self.__dict__["_states"]
         if states is not None:
-            self._keep(tuple(fn(state) for state in states), self.__dict__["_input_shapes"])
+            moved = [(state, fn(state)) for state in states]
+            # .half() and .bfloat16() leave states in fp32, as calls with such inputs do
+            kept = tuple(n if compute_dtype(n.dtype) is n.dtype else o.to(n.device) for o, n in moved)
+            self._keep(kept, self.__dict__["_input_shapes"])
         return self
+
+    def _replicate_for_data_parallel(self) -> FlexSN:
+        replica: FlexSN = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        for name in ("_scanner_cache", "_loans_cache"):  # which read the original's tensors
+            replica.__dict__.pop(name, None)
+        return replica
 
     def __getstate__(self) -> dict[str, Any]:
         state = self.__dict__.copy()
-        state.pop("_scanner_cache", None)
+        for name in ("_scanner_cache", "_loans_cache"):
+            state.pop(name, None)
         for name in ("_states", "state_seqs"):
             if state[name] is not None:
                 state[name] = tuple(value.detach() for value in state[name])
@@ -296,7 +405,11 @@ class FlexSN(nn.Module):
     def __deepcopy__(self, memo: dict[int, Any]) -> FlexSN:
         clone = self.__class__.__new__(self.__class__)
         memo[id(self)] = clone
-        clone.__dict__.update(copy.deepcopy(self.__getstate__(), memo))
+        state = self.__getstate__()
+        core = state.pop("core", None)
+        if core is not None:
+            clone.__dict__["core"] = copy_core(core, memo)
+        clone.__dict__.update({name: copy.deepcopy(value, memo) for name, value in state.items()})
         return clone
 
     def extra_repr(self) -> str:
@@ -304,46 +417,15 @@ class FlexSN(nn.Module):
         return f"core={name}, states={self.state_names}, step_mode={self.step_mode!r}, backend={self.backend!r}"
 
 
-def _shapes(shapes: Sequence[torch.Size]) -> str:
+def _without(shape: torch.Size, axis: int) -> tuple[int, ...]:
+    return (*shape[:axis], *shape[axis + 1 :]) if axis != -1 else shape[:-1]
+
+
+def _shapes(shapes: Shapes) -> str:
     return ", ".join(str(tuple(shape)) for shape in shapes)
 
 
-class FlexSNKernel:
-    """The stateless form: ``kernel(*input_seqs, *states) -> (*output_seqs, *state_seqs)``.
-
-    Args:
-        core: as for :class:`FlexSN`.
-        num_inputs, num_states, num_outputs: the counts of the core.
-        example_inputs, requires_grad: as for :class:`FlexSN`.
-        backend: as for :class:`FlexSN`.
-    """
-
-    def __init__(
-        self,
-        core: Callable[..., Any],
-        num_inputs: int,
-        num_states: int,
-        num_outputs: int,
-        example_inputs: Sequence[Tensor] | None = None,
-        requires_grad: Sequence[bool] | None = None,
-        *,
-        backend: str = "auto",
-    ) -> None:
-        self._neuron = FlexSN(
-            core, num_inputs, num_states, num_outputs, example_inputs, requires_grad, "m", backend, True
-        )
-
-    def __call__(self, *args: Tensor) -> tuple[Tensor, ...]:
-        """Scan the input sequences ``[T, ...]`` from the given states ``[...]``."""
-        neuron = self._neuron
-        expected = neuron.num_inputs + neuron.num_states
-        if len(args) != expected:
-            raise ValueError(f"expected {neuron.num_inputs} input sequence(s) and {neuron.num_states} state(s), "
-                             f"got {len(args)} tensors")
-        neuron.states = args[neuron.num_inputs :]
-        outputs = neuron(*args[: neuron.num_inputs])
-        state_seqs = neuron.state_seqs or ()
-        neuron.reset()
-        return (*(outputs if isinstance(outputs, tuple) else (outputs,)), *state_seqs)
-
-
+def _checked_checkpoint(checkpoint: int | str) -> int | str:
+    if checkpoint != "auto" and not (isinstance(checkpoint, int) and checkpoint >= 1):
+        raise ValueError(f'checkpoint must be "auto" or a number of steps >= 1, got {checkpoint!r}')
+    return checkpoint

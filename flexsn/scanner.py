@@ -28,6 +28,7 @@ from flexsn.errors import (
     failing_line,
     stack_level,
 )
+from flexsn.frozen import Frozen
 from flexsn.loop import run_loop
 from flexsn.slots import Slot
 from flexsn.trace import Tracer
@@ -174,7 +175,7 @@ class Scanner:
         before = self._environment.snapshot()
         changed: list[str] = []
         try:
-            tracer = Tracer(core, *dtypes, device)
+            tracer = Tracer(Frozen(core, self._environment), *dtypes, device)
         except FlexSNError:
             raise
         except Exception as error:
@@ -187,7 +188,7 @@ class Scanner:
                 hint="write it for any step shape, one lane independent of the others",
             ) from error
         finally:
-            changed = self._environment.restore_changed(before)
+            changed = [name for name, _ in self._environment.install(before)]
         if changed:
             impure = UnsupportedOpError(
                 f"the core changes {', '.join(changed)} while it runs",

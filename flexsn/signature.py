@@ -1,4 +1,4 @@
-"""How many inputs and states a core takes, and what its states are called."""
+"""How many inputs, states and outputs a core has, and what its states are called."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import nn
 
+from flexsn.environment import Environment
 from flexsn.errors import CoreError, defined_at
 
-__all__ = ["CoreSignature", "read_signature"]
+__all__ = ["CoreSignature", "argument_label", "count_outputs", "read_signature"]
 
 
 @dataclass(frozen=True)
@@ -37,19 +39,21 @@ def read_signature(
     Raises:
         CoreError: counts that contradict the core, or that nothing determines.
     """
-    target = core.forward if isinstance(core, nn.Module) else core
-    names, open_ended = _positional_names(target)
+    for what, count in (("num_inputs", num_inputs), ("num_states", num_states)):
+        if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
+            raise CoreError(f"{what} must be a number, got {count!r}")
+    names, open_ended = _positional_names(core)
     total = len(names)
     if open_ended:
         if example_inputs is not None:
             total = max(total, len(example_inputs))
-        elif num_inputs is not None and num_states is not None:
-            total = max(total, num_inputs + num_states)
+        elif num_states is not None:
+            total = max(total, (1 if num_inputs is None else num_inputs) + num_states)
         else:
             raise CoreError(
                 "the number of states cannot be read off a core that takes *args",
                 where=defined_at(core),
-                hint="pass num_inputs= and num_states=",
+                hint="pass num_states= (and num_inputs=, if it is not 1)",
             )
         names += [f"state{i}" for i in range(len(names), total)]
     if num_inputs is None:
@@ -69,15 +73,54 @@ def read_signature(
     return CoreSignature(num_inputs, num_states, tuple(state_names))
 
 
-def _positional_names(target: Callable[..., Any]) -> tuple[list[str], bool]:
+def _positional_names(core: Callable[..., Any]) -> tuple[list[str], bool]:
+    """Names of the arguments without a default value, and whether there may be more of them."""
     names: list[str] = []
     open_ended = False
-    for parameter in inspect.signature(target).parameters.values():
+    try:
+        signature = inspect.signature(core.forward if isinstance(core, nn.Module) else core)
+    except (TypeError, ValueError):  # written in C
+        return names, True
+    for parameter in signature.parameters.values():
         if parameter.kind is parameter.VAR_POSITIONAL:
             open_ended = True
-        elif (
-            parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
-            and parameter.default is parameter.empty
-        ):
+        elif parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD:
+            if parameter.kind is parameter.KEYWORD_ONLY:
+                raise CoreError(
+                    f"the core needs a keyword argument '{parameter.name}'",
+                    where=defined_at(core),
+                    why="a core is called as core(*inputs, *states)",
+                    hint=f"give it a value: functools.partial(core, {parameter.name}=...)",
+                )
             names.append(parameter.name)
     return names, open_ended
+
+
+def argument_label(core: Callable[..., Any], position: int) -> str:
+    """`` 'v'``: how the core calls an argument, for error texts; empty where that cannot be told."""
+    names, _ = _positional_names(core)
+    return f" '{names[position]}'" if position < len(names) else ""
+
+
+def count_outputs(
+    environment: Environment, core: Callable[..., Any], dtypes: Sequence[torch.dtype], num_states: int
+) -> int | None:
+    """How many outputs a core has, by running it on small tensors; ``None`` where it does not run on those.
+
+    The run leaves no trace: what it changed of what it reads is put back, random numbers drawn as well.
+    """
+    before, seed = environment.snapshot(), torch.get_rng_state()
+    on = {slot.read().device for slot in environment.tensors}
+    device = on.pop() if len(on) == 1 else torch.device("cpu")
+    try:
+        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+            for shape in ((), (2, 3)):
+                try:
+                    returned = core(*(torch.zeros(shape, dtype=dtype, device=device) for dtype in dtypes))
+                except Exception:
+                    continue
+                return (len(returned) if isinstance(returned, (tuple, list)) else 1) - num_states
+        return None
+    finally:
+        environment.install(before)
+        torch.set_rng_state(seed)

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import functools
+import threading
 from types import CellType
 from typing import Any
 
-__all__ = ["MISSING", "Slot"]
+__all__ = ["MISSING", "WRITING", "Slot"]
+
+# A place written for the length of one call shows a foreign value to every other core that reads it.
+WRITING = threading.RLock()
 
 
 class _Missing:
@@ -72,7 +76,10 @@ class Slot:
             holder.__setstate__(state)  # type: ignore[attr-defined]  # its args cannot be assigned
         elif isinstance(holder, type):
             type.__setattr__(holder, self.key, value)
-        elif value is MISSING:
-            object.__delattr__(holder, self.key)
         else:
-            object.__setattr__(holder, self.key, value)  # frozen dataclasses forbid the plain way
+            if self.key in getattr(holder, "__dict__", {}):
+                del holder.__dict__[self.key]  # the class may have the value already
+            if value is MISSING and self.read() is not MISSING:
+                object.__delattr__(holder, self.key)
+            elif self.read() is not value:
+                object.__setattr__(holder, self.key, value)  # frozen dataclasses forbid the plain way

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+import ctypes
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -46,32 +47,42 @@ class Node:
         return f"<{what} {str(self.dtype).removeprefix('torch.')}>"
 
 
-class Builder:
-    """Makes nodes; the same op on the same arguments gives the same node (common subexpressions are one)."""
+Simplify = Callable[["Builder", str, "tuple[Node, ...]", torch.dtype], "Node | None"]
 
-    def __init__(self) -> None:
+
+class Builder:
+    """Makes nodes; the same op on the same arguments gives the same node (common subexpressions are one).
+
+    Args:
+        simplify: asked for a simpler node before one is made.
+    """
+
+    def __init__(self, simplify: Simplify | None = None) -> None:
+        self._simplify = simplify
         self._nodes: dict[tuple[Any, ...], Node] = {}
+        self._line: SourceLine | None = None
 
     def leaf(self, kind: str, index: int, dtype: torch.dtype) -> Node:
         return self._intern(kind, (), dtype, None, index, None)
 
     def const(self, value: bool | int | float, dtype: torch.dtype) -> Node:
-        """A literal, already converted to the Python type that stands for ``dtype``."""
-        if dtype == torch.bool:
-            value = bool(value)
-        elif dtype.is_floating_point:
-            value = float(value)
-        else:
-            value = int(value)
-        return self._intern("const", (), dtype, value, 0, None)
+        """A literal, rounded to what ``dtype`` can hold."""
+        return self._intern("const", (), dtype, _rounded(value, dtype), 0, None)
 
     def op(self, op: str, *args: Node, dtype: torch.dtype, line: SourceLine | None = None) -> Node:
+        line = line or self._line
+        if self._simplify is not None:
+            outer, self._line = self._line, line  # what a rule makes comes from the same line
+            simpler = self._simplify(self, op, args, dtype)
+            self._line = outer
+            if simpler is not None:
+                return simpler
         return self._intern(op, args, dtype, None, 0, line)
 
     def cast(self, node: Node, dtype: torch.dtype, line: SourceLine | None = None) -> Node:
         if node.dtype == dtype:
             return node
-        if node.op == "const" and node.value is not None and not _loses(node.value, dtype):
+        if node.op == "const" and node.value is not None and _fits(node.value, dtype):
             return self.const(node.value, dtype)
         return self.op("cast", node, dtype=dtype, line=line)
 
@@ -92,9 +103,24 @@ class Builder:
         return node
 
 
-def _loses(value: bool | int | float, dtype: torch.dtype) -> bool:
-    """Whether turning the literal into ``dtype`` needs a run-time conversion rule (non-finite to integer)."""
-    return not dtype.is_floating_point and isinstance(value, float) and not value.is_integer()
+def _rounded(value: bool | int | float, dtype: torch.dtype) -> bool | int | float:
+    if dtype == torch.bool:
+        return bool(value)
+    if not dtype.is_floating_point:
+        return int(value)
+    if dtype == torch.float64:
+        return float(value)
+    if dtype == torch.float32:
+        return ctypes.c_float(value).value  # infinite where too large, as in torch
+    return float(torch.tensor(value, dtype=torch.float64).to(dtype).item())
+
+
+def _fits(value: bool | int | float, dtype: torch.dtype) -> bool:
+    """Whether the literal is a value of ``dtype``, or rounds to one; if not, the machine decides what becomes of it."""
+    if dtype == torch.bool or dtype.is_floating_point:
+        return value == value or dtype.is_floating_point
+    info = torch.iinfo(dtype)
+    return float(value).is_integer() and info.min <= value <= info.max
 
 
 def topological(roots: Iterable[Node]) -> list[Node]:

@@ -6,6 +6,7 @@ torch does silently become nodes here, so printers never promote.
 
 from __future__ import annotations
 
+import ctypes
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,57 +16,9 @@ import torch
 from flexsn.errors import SourceLine
 from flexsn.graph import Builder, Node
 from flexsn.kernels.ops import OPS, Rule
+from flexsn.lowering import HALF, Arg, Lowering, Unlowerable
 
-__all__ = ["Lowering", "RULES", "is_known"]
-
-Arg = Node | bool | int | float | None
-_HALF = (torch.float16, torch.bfloat16)
-
-
-class Unlowerable(Exception):
-    """This use of an operator has no rule; the message says why."""
-
-
-class Lowering:
-    """The context of one operator.
-
-    Args:
-        builder: where nodes are made.
-        dtype: of the operator's result in torch.
-        common: the dtype torch compares the arguments in.
-        line: the user's line.
-    """
-
-    def __init__(self, builder: Builder, dtype: torch.dtype, common: torch.dtype, line: SourceLine | None) -> None:
-        self.builder, self.dtype, self.common, self.line = builder, dtype, common, line
-
-    def value(self, arg: Arg, dtype: torch.dtype) -> Node:
-        """``arg`` as a node of ``dtype``."""
-        if isinstance(arg, Node):
-            return self.builder.cast(arg, dtype, self.line)
-        if isinstance(arg, (bool, int, float)):
-            return self.builder.const(arg, dtype)
-        raise Unlowerable(f"argument {arg!r} is neither a tensor nor a number")
-
-    def op(self, name: str, *args: Arg, dtype: torch.dtype | None = None) -> Node:
-        """A table row computed in ``dtype`` (by default the result's); 16-bit floats compute in fp32."""
-        dtype = dtype or self.dtype
-        compute = torch.float32 if dtype in _HALF else dtype
-        node = self.builder.op(name, *(self.value(a, compute) for a in args), dtype=compute, line=self.line)
-        return self.builder.cast(node, dtype, self.line)
-
-    def compare(self, name: str, *args: Arg) -> Node:
-        """A row whose arguments are brought to their common dtype and whose result is bool."""
-        nodes = [self.value(a, self.common) for a in args]
-        return self.builder.op(name, *nodes, dtype=torch.bool, line=self.line)
-
-    def logical(self, name: str, *args: Arg) -> Node:
-        nodes = [self.value(a, torch.bool) for a in args]
-        return self.builder.op(name, *nodes, dtype=torch.bool, line=self.line)
-
-    def where(self, condition: Arg, a: Arg, b: Arg) -> Node:
-        nodes = (self.value(condition, torch.bool), self.value(a, self.dtype), self.value(b, self.dtype))
-        return self.builder.op("where", *nodes, dtype=self.dtype, line=self.line)
+__all__ = ["RULES", "Unlowerable", "is_known", "lower"]
 
 
 def is_known(name: str) -> bool:
@@ -132,13 +85,24 @@ for _alias, _name in {
 
 @_rule("add")
 def _add(low: Lowering, a: Arg, b: Arg, alpha: Arg = 1) -> Node:
-    # eager fuses alpha*b + a into one rounding on some devices; ours rounds twice
-    return low.op("logical_or" if low.dtype == torch.bool else "add", a, b if alpha == 1 else low.op("mul", b, alpha))
+    return low.op("logical_or" if low.dtype == torch.bool else "add", *_terms(low, a, b, alpha))
 
 
 @_rule("sub")
 def _sub(low: Lowering, a: Arg, b: Arg, alpha: Arg = 1) -> Node:
-    return low.op("sub", a, b if alpha == 1 else low.op("mul", b, alpha))
+    return low.op("sub", *_terms(low, a, b, alpha))
+
+
+def _terms(low: Lowering, a: Arg, b: Arg, alpha: Arg) -> tuple[Node, Node]:
+    if alpha != 1:
+        b = low.op("mul", b, alpha)  # eager fuses alpha*b + a into one rounding; ours rounds twice
+    if low.dtype in HALF and not low.on_gpu:
+        return low.value(a, low.dtype), low.value(b, low.dtype)  # eager on the CPU rounds a number to 16 bits first
+    return low.value(a, _compute(low)), low.value(b, _compute(low))
+
+
+def _compute(low: Lowering) -> torch.dtype:
+    return torch.float32 if low.dtype in HALF else low.dtype
 
 
 @_rule("rsub")
@@ -154,12 +118,20 @@ def _mul(low: Lowering, a: Arg, b: Arg) -> Node:
 @_rule("div")
 def _div(low: Lowering, a: Arg, b: Arg, rounding_mode: str | None = None) -> Node:
     if rounding_mode is None:
+        if low.on_gpu and isinstance(b, (bool, int, float)):
+            return low.op("mul", a, _reciprocal(b, low.dtype))
         return low.op("div", a, b)
     if rounding_mode == "floor":
         return _floor_divide(low, a, b)
     if low.dtype.is_floating_point:
         return low.op("trunc", low.op("div", a, b))
     return low.op("int_trunc_divide", a, _nonzero(low, b))
+
+
+def _reciprocal(number: float, dtype: torch.dtype) -> float:
+    """What eager multiplies by on a GPU where the code divides by a number."""
+    kind = torch.float64 if dtype == torch.float64 else torch.float32
+    return (1.0 / torch.tensor(number, dtype=kind)).item()
 
 
 @_rule("floor_divide")
@@ -203,8 +175,13 @@ def _pow(low: Lowering, base: Arg, exponent: Arg) -> Node:
             }
         if float(exponent) in special:
             return special[float(exponent)]()
+    of_two = low.value(base, low.dtype) is low.value(2, low.dtype)
     if not low.dtype.is_floating_point:
-        raise Unlowerable("an integer power other than 0, 1, 2 or 3")
+        if of_two:
+            return low.op("shift_left", 1, exponent)
+        raise Unlowerable("an integer power other than 2^n, n^0, n^1, n^2 or n^3")
+    if of_two:
+        return low.op("exp2", exponent)  # what a C++ compiler would turn it into, scalar
     return low.op("pow", base, exponent)
 
 
@@ -275,6 +252,52 @@ def _relu(low: Lowering, x: Arg) -> Node:
     return low.op("clamp_min", x, 0)
 
 
+@_rule("fmax")
+def _fmax(low: Lowering, a: Arg, b: Arg) -> Node:
+    return _skip_nan(low, "gt", a, b)
+
+
+@_rule("fmin")
+def _fmin(low: Lowering, a: Arg, b: Arg) -> Node:
+    return _skip_nan(low, "lt", a, b)
+
+
+def _skip_nan(low: Lowering, better: str, a: Arg, b: Arg) -> Node:
+    a, b = low.value(a, low.dtype), low.value(b, low.dtype)
+    best = low.where(low.builder.op(better, b, a, dtype=torch.bool, line=low.line), b, a)
+    return low.where(_not_equal(low, a, a), b, best) if low.dtype.is_floating_point else best
+
+
+def _not_equal(low: Lowering, a: Node, b: Node) -> Node:
+    return low.builder.op("ne", a, b, dtype=torch.bool, line=low.line)
+
+
+@_rule("softshrink")
+def _softshrink(low: Lowering, x: Arg, width: Arg = 0.5) -> Node:
+    x, width = low.value(x, low.dtype), low.value(width, low.dtype)
+    below = low.builder.op("lt", x, low.op("neg", width), dtype=torch.bool, line=low.line)
+    above = low.builder.op("gt", x, width, dtype=torch.bool, line=low.line)
+    middle = low.where(_not_equal(low, x, x), x, 0)
+    return low.where(above, low.op("sub", x, width), low.where(below, low.op("add", x, width), middle))
+
+
+@_rule("softshrink_backward", "hardshrink_backward")
+def _shrink_backward(low: Lowering, grad: Arg, x: Arg, width: Arg) -> Node:
+    x, width = low.value(x, low.dtype), low.value(width, low.dtype)
+    above = low.builder.op("ge", x, low.op("neg", width), dtype=torch.bool, line=low.line)
+    below = low.builder.op("le", x, width, dtype=torch.bool, line=low.line)
+    return low.where(low.logical("logical_and", above, below), 0, grad)
+
+
+@_rule("hardsigmoid_backward")
+def _hardsigmoid_backward(low: Lowering, grad: Arg, x: Arg) -> Node:
+    x = low.value(x, low.dtype)
+    above = low.builder.op("gt", x, low.value(-3, low.dtype), dtype=torch.bool, line=low.line)
+    below = low.builder.op("lt", x, low.value(3, low.dtype), dtype=torch.bool, line=low.line)
+    sixth = ctypes.c_float(1 / 6).value  # of single precision in eager, whatever the dtype
+    return low.where(low.logical("logical_and", above, below), low.op("mul", grad, sixth), 0)
+
+
 @_rule("threshold_backward")
 def _threshold_backward(low: Lowering, grad: Arg, x: Arg, threshold: Arg) -> Node:
     x_dtype = x.dtype if isinstance(x, Node) else low.dtype
@@ -317,6 +340,21 @@ for _name in ("isnan", "isinf", "isfinite"):
     RULES[_name] = _test(_name)
 
 
+@_rule("signbit")
+def _signbit(low: Lowering, x: Arg) -> Node:
+    return RULES["lt"](low, x, 0) if not low.common.is_floating_point else low.compare("signbit", x)
+
+
+@_rule("logaddexp")
+def _logaddexp(low: Lowering, a: Arg, b: Arg) -> Node:
+    a, b = low.value(a, low.dtype), low.value(b, low.dtype)
+    distance = low.op("neg", low.op("abs", low.op("sub", a, b)))
+    smooth = low.op("add", low.op("maximum", a, b), low.op("log1p", low.op("exp", distance)))
+    equal = low.builder.op("eq", a, b, dtype=torch.bool, line=low.line)
+    infinite = low.builder.op("isinf", a, dtype=torch.bool, line=low.line)
+    return low.where(low.logical("logical_and", equal, infinite), a, smooth)
+
+
 @_rule("isposinf")
 def _isposinf(low: Lowering, x: Arg) -> Node:
     return low.compare("eq", x, math.inf)
@@ -336,36 +374,32 @@ def _to_copy(low: Lowering, x: Arg, *rest: Any, **options: Any) -> Node:
     return low.value(source, low.dtype)
 
 
-_FILLS: dict[str, Callable[..., Any]] = {
-    "zeros_like": lambda *a, **k: 0,
-    "ones_like": lambda *a, **k: 1,
-    "empty_like": lambda *a, **k: 0,
-    "full_like": lambda x, value, *a, **k: value,
-    "new_zeros": lambda *a, **k: 0,
-    "new_ones": lambda *a, **k: 1,
-    "new_empty": lambda *a, **k: 0,
-    "new_full": lambda x, size, value, *a, **k: value,
-    "zeros": lambda *a, **k: 0,
-    "ones": lambda *a, **k: 1,
-    "empty": lambda *a, **k: 0,
-    "full": lambda size, value, *a, **k: value,
-    "scalar_tensor": lambda value, *a, **k: value,
-    "zero": lambda *a, **k: 0,
-    "fill": lambda x, value, *a, **k: value,
-}
+@_rule("full")
+def _full(low: Lowering, size: Any, value: Arg, **options: Any) -> Node:
+    return low.value(value, low.dtype)
 
 
-def _fill(value_of: Callable[..., Any]) -> Rule_:
-    return lambda low, *args, **options: low.value(value_of(*args, **options), low.dtype)
+@_rule("fill")
+def _fill(low: Lowering, x: Arg, value: Arg) -> Node:
+    return low.value(value, low.dtype)
 
 
-for _name, _value_of in _FILLS.items():
-    RULES[_name] = _fill(_value_of)
+@_rule("zero")
+def _zero(low: Lowering, x: Arg) -> Node:
+    return low.value(0, low.dtype)
 
 
-def lower(builder: Builder, name: str, args: Sequence[Any], kwargs: dict[str, Any], dtype: torch.dtype,
-          common: torch.dtype, line: SourceLine | None) -> Node:
-    """Apply the rule of operator ``name``.
+def lower(
+    builder: Builder,
+    name: str,
+    args: Sequence[Any],
+    kwargs: dict[str, Any],
+    dtype: torch.dtype,
+    common: torch.dtype,
+    device: torch.device,
+    line: SourceLine | None,
+) -> Node:
+    """Apply the rule of operator ``name`` (the other arguments: see :class:`~flexsn.lowering.Lowering`).
 
     Raises:
         Unlowerable: there is no rule, or not for these arguments.
@@ -374,6 +408,6 @@ def lower(builder: Builder, name: str, args: Sequence[Any], kwargs: dict[str, An
     if rule is None:
         raise Unlowerable("the op table has no row for it")
     try:
-        return rule(Lowering(builder, dtype, common, line), *args, **kwargs)
+        return rule(Lowering(builder, dtype, common, device, line), *args, **kwargs)
     except TypeError as error:
         raise Unlowerable(f"its arguments are not pointwise ({error})") from error

@@ -9,7 +9,8 @@ from __future__ import annotations
 import linecache
 import os
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -27,6 +28,11 @@ _TRACE_FILE = os.path.join(_HERE, "trace.py")
 _ALIASES = {"detach", "alias", "lift_fresh", "view_as"}
 _RESHAPES = {"view", "_unsafe_view", "reshape", "expand", "squeeze", "unsqueeze", "_reshape_alias"}
 _SUMS = {"sum", "mean"}
+_CONSTANTS = {
+    *("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"),
+    *("new_empty_strided", "zeros", "ones", "full", "empty", "empty_strided", "empty_permuted", "scalar_tensor"),
+    "_efficientzerotensor",
+}
 _TO_PYTHON = {"_local_scalar_dense", "equal", "is_nonzero"}
 
 
@@ -39,9 +45,13 @@ class ValueRef:
 
 @dataclass(frozen=True)
 class Call:
-    """One operator: ``func(*args, **kwargs)`` with tensors replaced by :class:`ValueRef`."""
+    """One operator: ``func(*args, **kwargs)`` with tensors replaced by :class:`ValueRef`.
+
+    ``origin`` is the operator the user called, where ``func`` came out of its decomposition.
+    """
 
     func: Any
+    origin: Any
     name: str
     args: tuple[Any, ...]
     kwargs: dict[str, Any]
@@ -98,6 +108,7 @@ class Recorder(TorchDispatchMode):
         self._cells: dict[int, _Cell] = {}
         self._by_storage: dict[tuple[Any, ...], _Cell] = {}
         self._views: dict[int, set[int]] = {}
+        self._origin: Any = None
         for name, tensor in placeholders.items():
             cell = self._new_cell(tensor, argument=name)
             self.tape.live.add(cell.ref.index)
@@ -174,9 +185,15 @@ class Recorder(TorchDispatchMode):
         if stepwise and any(isinstance(a, Tensor) and a.shape == self._step_shape for a in args):
             decomposed = _decompose(func)
             if decomposed is not None:
-                with self:
+                with self, self._part_of(func):
                     return decomposed(*args, **kwargs)
+        if mutated and live and not self._is_plain_write(name, args):
+            with self, self._part_of(func):
+                value = getattr(getattr(torch.ops.aten, name[:-1]), func._overloadname)(*args, **kwargs)
+                return args[0].copy_(value)
         out = func(*args, **kwargs)
+        if name in _CONSTANTS:
+            return self._constant(out, "empty" in name or "zero" in name, line)
         if mutated:
             self._write(func, name, args[0], ref_args, ref_kwargs, line)
             return out
@@ -190,11 +207,40 @@ class Recorder(TorchDispatchMode):
         if live:
             self.tape.live.update(cell.ref.index for cell in cells)
         results = tuple(cell.ref for cell in cells)
-        self.tape.calls.append(Call(func, name, ref_args, ref_kwargs, results, line))
+        self.tape.calls.append(Call(func, self._origin or func, name, ref_args, ref_kwargs, results, line))
+        return out
+
+    @contextmanager
+    def _part_of(self, func: Any) -> Iterator[None]:
+        """What is recorded inside comes from ``func``, unless that came from another already."""
+        outer, self._origin = self._origin, self._origin or func
+        try:
+            yield
+        finally:
+            self._origin = outer
+
+    def _is_plain_write(self, name: str, args: tuple[Any, ...]) -> bool:
+        """Whether an in-place operator has a rule and does not round through another dtype."""
+        dtypes = {arg.dtype for arg in args if isinstance(arg, Tensor)}
+        return name == "copy_" or (self._known(name[:-1]) and len(dtypes) == 1)
+
+    def _constant(self, out: Tensor, zero: bool, line: SourceLine | None) -> Tensor:
+        """A tensor that holds one number everywhere, whatever it was shaped after."""
+        value = 0 if zero or not out.numel() else out.flatten()[0].item()
+        options = {"dtype": out.dtype, "device": out.device}
+        result = self._new_cell(out).ref
+        size = tuple(out.shape)
+        self.tape.calls.append(Call(torch.full, torch.full, "full", (size, value), options, (result,), line))
         return out
 
     def _write(
-        self, func: Any, name: str, target: Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], line: SourceLine | None
+        self,
+        func: Any,
+        name: str,
+        target: Tensor,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        line: SourceLine | None,
     ) -> None:
         """An in-place operator becomes its functional form; every alias of the target sees the new value."""
         cell = self._cell(target)
@@ -223,7 +269,7 @@ class Recorder(TorchDispatchMode):
         self.tape.tensors.append(target)
         if any(r.index in self.tape.live for r in _flat_refs((args, tuple(kwargs.values())))):
             self.tape.live.add(ref.index)
-        self.tape.calls.append(Call(func, name[:-1], args, kwargs, (ref,), line))
+        self.tape.calls.append(Call(func, self._origin or func, name[:-1], args, kwargs, (ref,), line))
         cell.ref = ref
 
 

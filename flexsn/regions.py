@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
-import operator
 
 import torch
 from torch import Tensor
 
-from flexsn.errors import SourceLine, UnsupportedOpError
+from flexsn.errors import UnsupportedOpError
 from flexsn.graph import Builder, Node
 from flexsn.lower import Unlowerable, lower
 from flexsn.outer import Outer, Ref
@@ -74,6 +74,7 @@ class Regions:
     def run(self, tape: Tape) -> None:
         """Sort all calls of the tape."""
         self._tape = tape
+        self._device = tape.tensors[0].device
         for position, call in enumerate(tape.calls):
             backward = tape.num_forward is not None and position >= tape.num_forward
             self._sort(call, backward)
@@ -130,12 +131,12 @@ class Regions:
         common = _common_dtype([*tensors, *numbers])
         nodes = [self._as_node(a, r) for a, r in zip(args, call.args, strict=True)]
         options = {k: self._as_node(a, call.kwargs[k]) for k, a in kwargs.items()}
-        dtype = self._tape.tensors[result.index].dtype
+        like = self._tape.tensors[result.index]
         try:
-            node = lower(self._builder, call.name, nodes, options, dtype, common, call.line)
+            node = lower(self._builder, call.name, nodes, options, like.dtype, common, like.device, call.line)
         except Unlowerable as error:
             raise UnsupportedOpError(
-                f"{call.func} cannot be part of a kernel", where=call.line, why=str(error)
+                f"{call.origin} cannot be part of a kernel", where=call.line, why=str(error)
             ) from None
         self._values[result.index] = node
 
@@ -170,14 +171,12 @@ class Regions:
         for r in call.results:
             shape = self._tape.tensors[r.index].shape
             aligned = zip(reversed(shape), reversed(self._sentinel), reversed(self._free), strict=False)
-            if not post and any(free and size == prime for size, prime, free in aligned) and call.name != "expand":
-                raise self._mixes_lanes(call, [shape])
-            if call.name == "expand" and any(
-                free and size == prime
-                for size, prime, free in zip(reversed(shape), reversed(self._sentinel), reversed(self._free), strict=False)
-            ):
-                self._values[r.index] = args[0]
-                return
+            if any(free and size == prime for size, prime, free in aligned):  # as large as the step somewhere
+                if call.name == "expand":
+                    self._values[r.index] = args[0]
+                    return
+                if not post:
+                    raise self._mixes_lanes(call, [shape])
         whole = self._outer.call(call.func, self._to_outer(args), self._to_outer(kwargs))
         refs = [whole]
         if len(call.results) != 1:
@@ -207,8 +206,8 @@ class Regions:
     def _to_outer(self, value: Any) -> Any:
         if isinstance(value, (Reduction, _Post)):
             return self._post(value)
-        if isinstance(value, Node):
-            return value.value
+        if isinstance(value, Node):  # a literal: numbers in a call are no nodes, so torch expects a tensor
+            return self._outer.call(torch.full, ((), value.value), {"dtype": value.dtype, "device": self._device})
         if isinstance(value, (list, tuple)):
             return tuple(self._to_outer(item) for item in value)
         if isinstance(value, dict):
@@ -224,7 +223,7 @@ class Regions:
 
     def _mixes_lanes(self, call: Call, shapes: Sequence[Sequence[int]]) -> UnsupportedOpError:
         return UnsupportedOpError(
-            f"{call.func} mixes lanes",
+            f"{call.origin} mixes lanes",
             where=call.line,
             why="each neuron of a step is computed on its own; this op changes the shape of the step or "
             "reads across it",

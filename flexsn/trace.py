@@ -15,13 +15,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from flexsn.errors import FlexSNError, SourceLine, UnsupportedOpError
+from flexsn.errors import FlexSNError, SourceLine
 from flexsn.graph import Builder, Node
 from flexsn.loop import call_core
 from flexsn.lower import is_known
 from flexsn.outer import Outer, Ref
 from flexsn.record import Recorder, Tape, ValueRef
 from flexsn.regions import Reduction, Regions
+from flexsn.simplify import simplify
 
 __all__ = ["StepGraph", "StepVjp", "Tracer"]
 
@@ -85,7 +86,7 @@ class Tracer:
         self.core = core
         self.input_dtypes, self.state_dtypes = tuple(input_dtypes), tuple(state_dtypes)
         self.device = device
-        self.builder = Builder()
+        self.builder = Builder(simplify)
         self.outer = Outer()
         self.operands: list[Ref] = []
         self.captured: list[Tensor] = []
@@ -117,8 +118,9 @@ class Tracer:
     def _trace_vjp(self, outputs: tuple[bool, ...], states: tuple[bool, ...]) -> StepVjp:
         regions, grads, blocked = self._record(outputs, states)
         num_inputs, num_states = len(self.input_dtypes), len(self.state_dtypes)
-        step = [None if ref is None else regions.step_value(ref, "a gradient") for ref in grads[: num_inputs + num_states]]
-        captured = [None if ref is None else regions.outer_value(ref) for ref in grads[num_inputs + num_states :]]
+        split = num_inputs + num_states
+        step = [None if ref is None else regions.step_value(ref, "a gradient") for ref in grads[:split]]
+        captured = [None if ref is None else regions.outer_value(ref) for ref in grads[split:]]
         return StepVjp(
             tuple(step[:num_inputs]), tuple(step[num_inputs:]), tuple(regions.reductions), tuple(captured), blocked
         )
@@ -142,8 +144,8 @@ class Tracer:
             shape = torch.Size(np.broadcast_shapes(*(v.shape for v in values if isinstance(v, Tensor))))
         except FlexSNError:
             raise
-        except Exception:  # noqa: BLE001  a core that needs more than 0-d examples; recording says what is wrong
-            pass
+        except Exception:
+            pass  # a core that needs more than 0-d examples; recording says what is wrong
         self._param_shape = shape
         base = (1,) * max(0, 2 - len(shape)) + tuple(shape)
         primes = [p for p in _PRIMES if p not in base]
@@ -211,7 +213,7 @@ class Tracer:
     def _sort(self, tape: Tape, arguments: list[str], cotangents: list[str]) -> Regions:
         regions = Regions(self.builder, self.outer, self.operands, self._sentinel, self._free)
         num_inputs, num_outputs = len(self.input_dtypes), 0
-        for index, name in enumerate(arguments):
+        for index in range(len(arguments)):
             kind, position = ("input", index) if index < num_inputs else ("state", index - num_inputs)
             regions.bind(ValueRef(index), self.builder.leaf(kind, position, tape.tensors[index].dtype))
         if cotangents:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
-
-from flexsn.graph import Node
 from flexsn.kernels.ops import OPS
 from flexsn.kernels.writer import Writer
-from flexsn.plan import BackwardPlan, ForwardPlan, Program, Role, Slot, Variant
+
+from flexsn.graph import Node
+from flexsn.plan import BackwardPlan, ForwardPlan, Program, Slot, Variant
 
 __all__ = ["ENTRY", "print_cpp"]
 
@@ -52,8 +52,7 @@ class _Printer:
             w("#pragma omp parallel num_threads(call.threads) if (call.threads > 1)")
             with w.indent("{", "}"):
                 for index, slot in enumerate(plan.slots):
-                    const = "" if slot.role.writes else ""
-                    w(f"fx::Tensor<{const}{_MEMORY[slot.dtype]}> {slot.name}(call, {index});")
+                    w(f"fx::Tensor<{_MEMORY[slot.dtype]}> {slot.name}(call, {index});")
                 if isinstance(plan, BackwardPlan):
                     self._scratch(plan)
                 w("#pragma omp for schedule(static)")
@@ -109,9 +108,9 @@ class _Printer:
             return
         w(f"char* memory = static_cast<char*>(fx::scratch({plan.checkpoint}LL * fx::LANES * ({' + '.join(sizes)})));")
         for i, state in enumerate(plan.states):
-            offset = " + ".join(sizes[:i]) or "0"
+            offset = f"{plan.checkpoint}LL * fx::LANES * ({' + '.join(sizes[:i]) or '0'})"
             kind = _VALUE[state.dtype]
-            w(f"{kind}* kept{state.index} = reinterpret_cast<{kind}*>(memory + {plan.checkpoint}LL * fx::LANES * ({offset}));")
+            w(f"{kind}* kept{state.index} = reinterpret_cast<{kind}*>(memory + {offset});")
 
     def _backward(self, plan: BackwardPlan) -> None:
         w = self.w
@@ -279,17 +278,14 @@ def _cast(text: str, source: torch.dtype, target: torch.dtype) -> str:
 
 def _literal(node: Node) -> str:
     value, dtype = node.value, node.dtype
+    assert value is not None
+    if dtype == torch.int64 and value == -(2**63):
+        return "(-9223372036854775807LL - 1)"
     if not dtype.is_floating_point:
-        if dtype == torch.int64:
-            return "(-9223372036854775807LL - 1)" if value == -(2**63) else f"({int(value)}LL)"  # type: ignore[arg-type]
-        return f"({int(value)})"  # type: ignore[arg-type]
-    single = dtype != torch.float64
-    suffix = "f" if single else ""
-    number = float(value)  # type: ignore[arg-type]
-    if math.isnan(number):
-        return f"__builtin_nan{suffix}(\"\")"
-    if single:
-        number = torch.tensor(number, dtype=torch.float32).item()
-    if math.isinf(number):
-        return f"({'-' if number < 0 else ''}__builtin_inf{suffix}())"
-    return f"({number!r}{suffix})"
+        return f"static_cast<{_VALUE[dtype]}>({int(value)}{'LL' if dtype == torch.int64 else ''})"
+    suffix = "" if dtype == torch.float64 else "f"
+    if math.isnan(value):
+        return f'__builtin_nan{suffix}("")'
+    if math.isinf(value):
+        return f"({'-' if value < 0 else ''}__builtin_inf{suffix}())"
+    return f"({value!r}{suffix})"

@@ -63,12 +63,12 @@ _ROWS = [
     Op("fmod", Rule.SAME, "fx::fmod({0}, {1})", "libdevice.fmod({0}, {1})"),
     Op("remainder", Rule.SAME, "fx::remainder({0}, {1})", "remainder({0}, {1})"),
     Op("floor_divide", Rule.SAME, "fx::floor_divide({0}, {1})", "floor_divide({0}, {1})"),
-    Op("int_trunc_divide", Rule.SAME, "{0} / {1}", "{0} // {1}", direct=False),
+    Op("int_trunc_divide", Rule.SAME, "fx::divide({0}, {1})", "{0} // {1}", direct=False),
     # extremes: NaN wins, as in torch
     Op("maximum", Rule.SAME, "fx::maximum({0}, {1})", "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})"),
     Op("minimum", Rule.SAME, "fx::minimum({0}, {1})", "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})"),
-    Op("clamp_min", Rule.SAME, "({0} < {1} ? {1} : {0})", "tl.where({0} < {1}, {1}, {0})", direct=False),
-    Op("clamp_max", Rule.SAME, "({0} > {1} ? {1} : {0})", "tl.where({0} > {1}, {1}, {0})", direct=False),
+    Op("clamp_min", Rule.SAME, "fx::select({0} < {1}, {1}, {0})", "tl.where({0} < {1}, {1}, {0})", direct=False),
+    Op("clamp_max", Rule.SAME, "fx::select({0} > {1}, {1}, {0})", "tl.where({0} > {1}, {1}, {0})", direct=False),
     # rounding
     Op("floor", Rule.SAME, "fx::floor({0})", "tl.floor({0})", direct=False),
     Op("ceil", Rule.SAME, "fx::ceil({0})", "tl.ceil({0})", direct=False),
@@ -95,7 +95,15 @@ _ROWS = [
     Op("isnan", Rule.TEST, "{0} != {0}", "{0} != {0}", direct=False),
     Op("isinf", Rule.TEST, "fx::abs({0}) == fx::infinity", "tl.abs({0}) == INF", direct=False),
     Op("isfinite", Rule.TEST, "fx::abs({0}) < fx::infinity", "tl.abs({0}) < INF", direct=False),
-    Op("where", Rule.SELECT, "{0} ? {1} : {2}", "tl.where({0}, {1}, {2})", direct=False),
+    Op(
+        "signbit",
+        Rule.TEST,
+        "fx::signbit({0})",
+        "{0}.to(tl.int32, bitcast=True) < 0",
+        "{0}.to(tl.int64, bitcast=True) < 0",
+        direct=False,
+    ),
+    Op("where", Rule.SELECT, "fx::select({0}, {1}, {2})", "tl.where({0}, {1}, {2})", direct=False),
     Op("cast", Rule.CAST, "", "", direct=False),
     # exponentials and logarithms
     Op("exp", Rule.SAME, "fx::exp({0})", "libdevice.exp({0})", exact=False),

@@ -5,6 +5,7 @@
 namespace fx {
 
 typedef long long i64;
+typedef unsigned long long u64;
 typedef unsigned char u8;
 
 constexpr int LANES = 512;  // lanes of a block at most; states of a block live in L1
@@ -19,12 +20,37 @@ struct bf16 {
   bf16() = default;
   FX_INLINE bf16(float x) {
     const unsigned u = __builtin_bit_cast(unsigned, x);
-    const unsigned rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16;
-    bits = x != x ? 0x7fc0 : static_cast<unsigned short>(rounded);
+    const unsigned rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = -unsigned(x != x);
+    bits = static_cast<unsigned short>((0x7fc0u & nan) | (rounded & ~nan));
   }
   FX_INLINE operator float() const { return __builtin_bit_cast(float, static_cast<unsigned>(bits) << 16); }
 };
-typedef _Float16 f16;
+
+// Not _Float16: GCC does not vectorise its conversions. Scaling by a power of two moves the exponent, and rounds
+// what becomes subnormal.
+struct f16 {
+  unsigned short bits;
+  f16() = default;
+  FX_INLINE f16(float x) {
+    const unsigned u = __builtin_bit_cast(unsigned, x), sign = u & 0x80000000u, magnitude = u ^ sign;
+    // normal: rebias and round half to even; subnormal: let an addition align and round the bits
+    const unsigned normal = (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1u)) >> 13;
+    const unsigned subnormal =
+        __builtin_bit_cast(unsigned, __builtin_bit_cast(float, magnitude) + 0.5f) - 0x3f000000u;
+    const unsigned small = -unsigned(magnitude < 0x38800000u), large = -unsigned(magnitude >= 0x477ff000u);
+    const unsigned nan = -unsigned(magnitude > 0x7f800000u);
+    unsigned half = (subnormal & small) | (normal & ~small);
+    half = (0x7c00u & large) | (half & ~large);
+    half |= 0x0200u & nan;
+    bits = static_cast<unsigned short>(half | sign >> 16);
+  }
+  FX_INLINE operator float() const {
+    const unsigned u = bits, magnitude = (u & 0x7fffu) << 13, sign = (u & 0x8000u) << 16;
+    const float scaled = __builtin_bit_cast(float, magnitude) * 0x1p112f;
+    const unsigned special = -unsigned((u & 0x7c00u) == 0x7c00u) & 0x7f800000u;
+    return __builtin_bit_cast(float, __builtin_bit_cast(unsigned, scaled) | special | sign);
+  }
+};
 
 // ---- the call: one array of integers ------------------------------------------------------------------------
 //
@@ -146,9 +172,45 @@ inline void* scratch(i64 bytes) {
   return memory;
 }
 
+// ---- vector functions: FX_MVEC 0 none, 1 the first six of libmvec, 2 all of them --------------------------------
+
+#define FX_VECTOR __attribute__((simd("notinbranch")))
+#if FX_MVEC >= 1
+#define FX_VECTOR1 FX_VECTOR
+#else
+#define FX_VECTOR1
+#endif
+#if FX_MVEC >= 2
+#define FX_VECTOR2 FX_VECTOR
+#else
+#define FX_VECTOR2
+#endif
+
+// What the compiler cannot vectorise, as a vector function that goes lane by lane: otherwise it would keep its
+// whole loop scalar, and an exp beside it would round differently than in the next kernel.
+#define FX_LANEWISE __attribute__((noinline)) FX_VECTOR1 static
+
+FX_LANEWISE float scalar_fmodf(float a, float b) { return __builtin_fmodf(a, b); }
+FX_LANEWISE double scalar_fmod(double a, double b) { return __builtin_fmod(a, b); }
+FX_LANEWISE i64 scalar_divide(i64 a, i64 b) { return a / b; }
+
 // ---- arithmetic as torch does it ------------------------------------------------------------------------------
 
 constexpr float infinity = __builtin_inff();
+
+// c ? a : b with both computed: a branch around a call, or one choice inside another, is not vectorised.
+FX_INLINE float select(int c, float a, float b) {
+  const unsigned mask = -unsigned(c);
+  return __builtin_bit_cast(float, (__builtin_bit_cast(unsigned, a) & mask) | (__builtin_bit_cast(unsigned, b) & ~mask));
+}
+FX_INLINE double select(int c, double a, double b) {
+  const u64 mask = -u64(c);
+  return __builtin_bit_cast(double, (__builtin_bit_cast(u64, a) & mask) | (__builtin_bit_cast(u64, b) & ~mask));
+}
+template <class T> FX_INLINE T select(int c, T a, T b) {
+  const T mask = T(-T(c));
+  return T((a & mask) | (b & ~mask));
+}
 
 #define FX_FLOATS(NAME, F32, F64)                              \
   FX_INLINE float NAME(float x) { return F32(x); }              \
@@ -162,63 +224,55 @@ FX_FLOATS(fabs, __builtin_fabsf, __builtin_fabs)
 
 FX_INLINE float abs(float x) { return fabs(x); }
 FX_INLINE double abs(double x) { return fabs(x); }
-template <class T> FX_INLINE T abs(T x) { return x < 0 ? -x : x; }
+template <class T> FX_INLINE T abs(T x) { return select(x < 0, T(-x), x); }
 template <class T> FX_INLINE T sign(T x) { return T(x > 0) - T(x < 0); }
-template <class T> FX_INLINE T maximum(T a, T b) { return (a > b) | (a != a) ? a : b; }
-template <class T> FX_INLINE T minimum(T a, T b) { return (a < b) | (a != a) ? a : b; }
+template <class T> FX_INLINE T maximum(T a, T b) { return select((a > b) | (a != a), a, b); }
+template <class T> FX_INLINE T minimum(T a, T b) { return select((a < b) | (a != a), a, b); }
+FX_INLINE int signbit(float x) { return __builtin_bit_cast(int, x) < 0; }
+FX_INLINE int signbit(double x) { return __builtin_bit_cast(i64, x) < 0; }
 FX_INLINE float copysign(float a, float b) { return __builtin_copysignf(a, b); }
 FX_INLINE double copysign(double a, double b) { return __builtin_copysign(a, b); }
-FX_INLINE float fmod(float a, float b) { return __builtin_fmodf(a, b); }
-FX_INLINE double fmod(double a, double b) { return __builtin_fmod(a, b); }
-template <class T> FX_INLINE T fmod(T a, T b) { return a % b; }
+FX_INLINE float fmod(float a, float b) { return scalar_fmodf(a, b); }
+FX_INLINE double fmod(double a, double b) { return scalar_fmod(a, b); }
+template <class T> FX_INLINE T divide(T a, T b) { return a / b; }
+FX_INLINE i64 divide(i64 a, i64 b) { return scalar_divide(a, b); }
+template <class T> FX_INLINE T fmod(T a, T b) { return a - divide(a, b) * b; }
 
 template <class T> FX_INLINE T float_remainder(T a, T b) {
   const T m = fmod(a, b);
-  return (m != 0) & ((b < 0) != (m < 0)) ? m + b : m;
+  return select((m != 0) & ((b < 0) ^ (m < 0)), T(m + b), m);
 }
 FX_INLINE float remainder(float a, float b) { return float_remainder(a, b); }
 FX_INLINE double remainder(double a, double b) { return float_remainder(a, b); }
 template <class T> FX_INLINE T remainder(T a, T b) {
-  const T m = a % b;
-  return (m != 0) & ((b < 0) != (m < 0)) ? m + b : m;
+  const T m = fmod(a, b);
+  return select((m != 0) & ((b < 0) ^ (m < 0)), T(m + b), m);
 }
 template <class T> FX_INLINE T float_floor_divide(T a, T b) {
   const T m = fmod(a, b);
   T d = (a - m) / b;
-  d = (m != 0) & ((b < 0) != (m < 0)) ? d - 1 : d;
+  d = select((m != 0) & ((b < 0) ^ (m < 0)), d - 1, d);
   T f = floor(d);
-  f = d - f > T(0.5) ? f + 1 : f;
-  f = d != 0 ? f : copysign(T(0), a / b);
-  return b == 0 ? a / b : f;
+  f = select(d - f > T(0.5), f + 1, f);
+  f = select(d != 0, f, copysign(T(0), a / b));
+  return select(b == 0, a / b, f);
 }
 FX_INLINE float floor_divide(float a, float b) { return float_floor_divide(a, b); }
 FX_INLINE double floor_divide(double a, double b) { return float_floor_divide(a, b); }
 template <class T> FX_INLINE T floor_divide(T a, T b) {
-  const T q = a / b;
-  return (a % b != 0) & ((a < 0) != (b < 0)) ? q - 1 : q;
+  const T q = divide(a, b);
+  return select((a - q * b != 0) & ((a < 0) ^ (b < 0)), T(q - 1), q);
 }
 template <class T> FX_INLINE T shift_left(T a, T b) {
-  return (b < 0) | (b >= T(sizeof(T) * 8)) ? T(0) : T(a << (b & T(sizeof(T) * 8 - 1)));
+  return select((b < 0) | (b >= T(sizeof(T) * 8)), T(0), T(a << (b & T(sizeof(T) * 8 - 1))));
 }
 template <class T> FX_INLINE T shift_right(T a, T b) {
-  const T bits = sizeof(T) * 8;
-  const T by = (b < 0) | (b >= bits) ? bits - 1 : b;
-  return (b < 0) | (b >= bits) ? (a < 0 ? T(-1) : T(0)) : T(a >> by);
+  constexpr int most = sizeof(T) * 8 - (T(-1) < T(0));
+  return T(a >> select((b < 0) | (b >= T(sizeof(T) * 8)), T(most), b));
 }
 
-// ---- library functions, vectorised by libmvec where it is there: FX_MVEC 0 none, 1 the old six, 2 all --------
+// ---- library functions --------------------------------------------------------------------------------------------
 
-#define FX_VECTOR __attribute__((simd("notinbranch")))
-#if FX_MVEC >= 1
-#define FX_VECTOR1 FX_VECTOR
-#else
-#define FX_VECTOR1
-#endif
-#if FX_MVEC >= 2
-#define FX_VECTOR2 FX_VECTOR
-#else
-#define FX_VECTOR2
-#endif
 #define FX_MATH1(ATTRIBUTE, NAME)                                                              \
   extern "C" ATTRIBUTE float NAME##f(float) noexcept;                                          \
   extern "C" ATTRIBUTE double NAME(double) noexcept;                                           \

@@ -1,0 +1,70 @@
+"""Lowering: the tools a rule has to turn one torch operator into nodes."""
+
+from __future__ import annotations
+
+import torch
+
+from flexsn.errors import SourceLine
+from flexsn.graph import Builder, Node
+
+__all__ = ["HALF", "Arg", "Lowering", "Unlowerable"]
+
+Arg = Node | bool | int | float | None
+HALF = (torch.float16, torch.bfloat16)
+
+
+class Unlowerable(Exception):
+    """This use of an operator has no rule; the message says why."""
+
+
+class Lowering:
+    """The context of one operator.
+
+    Args:
+        builder: where nodes are made.
+        dtype: of the operator's result in torch.
+        common: the dtype torch compares the arguments in.
+        device: where torch would run it, since a few eager kernels differ in their last bit.
+        line: the user's line.
+    """
+
+    def __init__(
+        self,
+        builder: Builder,
+        dtype: torch.dtype,
+        common: torch.dtype,
+        device: torch.device,
+        line: SourceLine | None,
+    ) -> None:
+        self.builder, self.dtype, self.common, self.line = builder, dtype, common, line
+        self.on_gpu = device.type == "cuda"
+
+    def value(self, arg: Arg, dtype: torch.dtype) -> Node:
+        """``arg`` as a node of ``dtype``."""
+        if isinstance(arg, Node):
+            return self.builder.cast(arg, dtype, self.line)
+        if isinstance(arg, (bool, int, float)):
+            return self.builder.const(arg, dtype)
+        raise Unlowerable(f"argument {arg!r} is neither a tensor nor a number")
+
+    def op(self, name: str, *args: Arg, dtype: torch.dtype | None = None) -> Node:
+        """A row of the table computed in ``dtype`` (by default the result's); 16-bit floats compute in fp32."""
+        dtype = dtype or self.dtype
+        compute = torch.float32 if dtype in HALF else dtype
+        node = self.builder.op(name, *(self.value(a, compute) for a in args), dtype=compute, line=self.line)
+        return self.builder.cast(node, dtype, self.line)
+
+    def compare(self, name: str, *args: Arg) -> Node:
+        """A row whose arguments are brought to their common dtype and whose result is bool."""
+        nodes = [self.value(a, self.common) for a in args]
+        return self.builder.op(name, *nodes, dtype=torch.bool, line=self.line)
+
+    def logical(self, name: str, *args: Arg) -> Node:
+        """A row on the truth of its arguments."""
+        nodes = [self.value(a, torch.bool) for a in args]
+        return self.builder.op(name, *nodes, dtype=torch.bool, line=self.line)
+
+    def where(self, condition: Arg, a: Arg, b: Arg) -> Node:
+        """``a`` where the condition holds, else ``b``."""
+        nodes = (self.value(condition, torch.bool), self.value(a, self.dtype), self.value(b, self.dtype))
+        return self.builder.op("where", *nodes, dtype=self.dtype, line=self.line)

@@ -1,0 +1,195 @@
+"""Every operation alone, on special and random values, against eager torch."""
+
+from __future__ import annotations
+
+import os
+from functools import cache
+
+import pytest
+import torch
+from op_cases import FLOATS, INTS, Case, arguments, cases
+from torch import Tensor
+
+import flexsn
+from flexsn.errors import UnsupportedOpError
+
+BACKEND = "triton" if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0") else "cpp"
+DTYPES = (*FLOATS, *INTS, torch.bool)
+CHUNK = 16  # operations that share a kernel, to save compilations; each has outputs and inputs of its own
+# their gradients need a square root, which in eager torch is MKL's, or a general power
+INEXACT_GRADIENT = {"sqrt", "rsqrt", "pow_half", "pow_minus_half", "pow_minus_2"}
+NO_GRADIENT = {"floor_divide", "floor_divide_number", "floor_divide_zero", "heaviside", "heaviside_number"}
+_BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
+
+
+def _id(value: object) -> str:
+    return value.name if isinstance(value, Case) else str(value).removeprefix("torch.")
+
+
+def _chunks(dtype: torch.dtype) -> list[list[Case]]:
+    rows = []
+    for arity in (1, 2, 3):
+        of_arity = [c for c in cases(dtype) if c.arity == arity]
+        rows += [of_arity[i : i + CHUNK] for i in range(0, len(of_arity), CHUNK)]
+    return rows
+
+
+ALL = [
+    pytest.param(dtype, number, position, id=f"{_id(dtype)}-{case.name}-{case.arity}")
+    for dtype in DTYPES
+    for number, chunk in enumerate(_chunks(dtype))
+    for position, case in enumerate(chunk)
+]
+
+
+@cache
+def _computed(dtype: torch.dtype, number: int) -> tuple[Tensor, ...]:
+    chunk = _chunks(dtype)[number]
+    values = arguments(dtype, chunk[0].arity)
+    out, _ = flexsn.scan(lambda *x: tuple(c.function(*x) for c in chunk), values, (), backend=BACKEND)
+    return (out,) if isinstance(out, Tensor) else tuple(out)
+
+
+def _wrong(case: Case, got: Tensor, want: Tensor, scale: Tensor | None) -> Tensor:
+    """Where the two differ by more than the case allows."""
+    if not want.is_floating_point():
+        return got != want
+    nan = got.isnan() & want.isnan()
+    if case.ulps == 0:
+        wrong = got.view(_BITS[got.dtype]) != want.view(_BITS[want.dtype])
+        return wrong & ~nan & ~((got == 0) & (want == 0) & (not case.same_zero))
+    info = torch.finfo(want.dtype)
+    size = want.abs().clamp(min=info.tiny)
+    if scale is not None:
+        size = size.maximum(scale)
+    close = (got - want).abs() <= case.ulps * info.eps * size
+    return ~(close | nan | (got == want))
+
+
+@pytest.mark.parametrize(("dtype", "number", "position"), ALL)
+def test_equals_eager_torch(dtype: torch.dtype, number: int, position: int) -> None:
+    case = _chunks(dtype)[number][position]
+    values = arguments(dtype, case.arity)
+    got = _computed(dtype, number)[position]
+    want = torch.stack([case.expected(*(v[t] for v in values)) for t in range(2)])
+    assert got.dtype == want.dtype
+    wrong = _wrong(case, got, want, case.scale(*values) if case.scale else None)
+    if case.name.startswith("gelu"):
+        wrong &= values[0].abs() < 1e30  # where eager's own paths give inf or NaN
+    examples = [
+        f"{tuple(v[at].item() for v in values)} gives {got[at].item()!r}, torch {want[at].item()!r}"
+        for at in map(tuple, wrong.nonzero()[:5])
+    ]
+    assert not examples, f"{int(wrong.sum())} of {wrong.numel()} differ:\n" + "\n".join(examples)
+
+
+@cache
+def _differentiable(dtype: torch.dtype) -> list[list[Case]]:
+    """Chunks of the operations eager torch can differentiate, whose results depend on their arguments smoothly."""
+    x = torch.rand(8, dtype=dtype, requires_grad=True)
+    rows = []
+    for chunk in _chunks(dtype):
+        kept = [c for c in chunk if c.name not in NO_GRADIENT and c.function(*[x] * c.arity).requires_grad]
+        rows.append(kept)
+    return rows
+
+
+GRADIENTS = [
+    pytest.param(dtype, number, position, id=f"{_id(dtype)}-{case.name}-{case.arity}")
+    for dtype in FLOATS
+    for number, chunk in enumerate(_differentiable(dtype))
+    for position, case in enumerate(chunk)
+]
+
+
+def _leaves(dtype: torch.dtype, chunk: list[Case]) -> list[Tensor]:
+    """Fresh arguments for each operation of a chunk, so that their gradients stay apart."""
+    generator = torch.Generator().manual_seed(5)
+    special = torch.tensor([0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 3.0, -3.0, 1e-30, 30.0, -30.0, float("inf")], dtype=dtype)
+    leaves = []
+    for case in chunk:
+        for _ in range(case.arity):
+            x = torch.randn(2, 128, generator=generator, dtype=dtype)
+            x[:, :12] = special[torch.randperm(12, generator=generator)]
+            leaves.append(x.requires_grad_())
+    return leaves
+
+
+@cache
+def _gradients(dtype: torch.dtype, number: int, backend: str) -> list[tuple[Tensor | None, ...]]:
+    """Per operation of a chunk the gradients of its arguments."""
+    chunk = _differentiable(dtype)[number]
+    arity = chunk[0].arity
+    leaves = _leaves(dtype, chunk)
+
+    def core(*x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(c.function(*x[i * arity : (i + 1) * arity]) for i, c in enumerate(chunk))
+
+    out, _ = flexsn.scan(core, leaves, (), backend=backend)
+    outputs = (out,) if isinstance(out, Tensor) else out
+    seeds = [torch.linspace(-2, 2, y.numel(), dtype=y.dtype).reshape(y.shape) for y in outputs]
+    found = torch.autograd.grad(outputs, leaves, seeds, allow_unused=True)
+    return [found[i * arity : (i + 1) * arity] for i in range(len(chunk))]
+
+
+@pytest.mark.parametrize(("dtype", "number", "position"), GRADIENTS)
+def test_gradient_is_that_of_autograd(dtype: torch.dtype, number: int, position: int) -> None:
+    case = _differentiable(dtype)[number][position]
+    wants = _gradients(dtype, number, "torch")[position]
+    gots = _gradients(dtype, number, BACKEND)[position]
+    for got, want in zip(gots, wants, strict=True):
+        if got is None or want is None:
+            assert got is want
+            continue
+        if case.ulps == 0 and case.name not in INEXACT_GRADIENT:
+            wrong = (got != want) & ~(got.isnan() & want.isnan())
+        else:
+            eps = 64 * torch.finfo(dtype).eps
+            wrong = ~torch.isclose(got, want, rtol=eps, atol=eps, equal_nan=True)
+        assert not wrong.any(), f"{case.name}: {got[wrong][:4].tolist()}, autograd gives {want[wrong][:4].tolist()}"
+
+
+@pytest.mark.parametrize(
+    "name", ["lgamma", "digamma", "erfinv", "i0", "nextafter", "igamma", "special_bessel_j0", "polygamma"]
+)
+def test_operation_without_row_is_refused_by_name_and_line(name: str) -> None:
+    functions = {
+        "nextafter": lambda x: torch.nextafter(x, x),
+        "igamma": lambda x: torch.igamma(x, x),
+        "special_bessel_j0": torch.special.bessel_j0,
+        "polygamma": lambda x: torch.polygamma(2, x),
+    }
+    function = functions.get(name) or getattr(torch, name)
+
+    def core(x: Tensor) -> Tensor:
+        return function(x) + 1  # here
+
+    x = torch.rand(2, 64)
+    with pytest.raises(UnsupportedOpError, match=name) as error:
+        flexsn.scan(core, x, (), backend=BACKEND)
+    assert "# here" in str(error.value) or "lambda x" in str(error.value)
+    with pytest.warns(flexsn.FallbackWarning, match=name):
+        y, _ = flexsn.scan(core, x, ())
+    assert torch.equal(y, core(x))
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda x: x.int() // x.int(), lambda x: x.int() % (x > 0).int(), lambda x: x.int() ** 5],
+    ids=["floor_divide", "remainder", "pow"],
+)
+def test_integer_operation_that_could_trap_is_refused(function: object) -> None:
+    with pytest.raises(UnsupportedOpError, match="integer"):
+        flexsn.scan(lambda x: function(x), torch.rand(2, 64) + 1, (), backend=BACKEND)
+
+
+def test_half_conversions_round_as_torch_does() -> None:
+    bits = torch.arange(0, 2**32, 9973, dtype=torch.int64).to(torch.int32).view(torch.float32)
+    halves = torch.arange(-(2**15), 2**15, dtype=torch.int32).to(torch.int16).view(torch.float16).float()
+    ties = (halves[1:] + halves[:-1]) / 2
+    near = [torch.nextafter(ties, torch.tensor(x)) for x in (-1e9, 1e9)]
+    x = torch.cat([bits, halves, ties, *near]).reshape(1, -1)
+    (half, bfloat16), _ = flexsn.scan(lambda x: (x.half().float(), x.bfloat16().float()), x, (), backend=BACKEND)
+    for got, want in ((half, x.half().float()), (bfloat16, x.bfloat16().float())):
+        same = (got.view(torch.int32) == want.view(torch.int32)) | (got.isnan() & want.isnan())
+        assert same.all(), x[~same][:5].tolist()

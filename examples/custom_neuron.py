@@ -1,6 +1,6 @@
 """A neuron of one's own: an adaptive threshold, two time constants per channel, between two linear layers.
 
-    python examples/custom_neuron.py
+python examples/custom_neuron.py
 """
 
 from __future__ import annotations

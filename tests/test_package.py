@@ -11,7 +11,15 @@ import pytest
 import flexsn
 
 ROOT = Path(__file__).parent.parent
-FROM_KERNELS = {"flexsn.graph", "flexsn.plan", "flexsn.scan_plan", "flexsn.keep", "flexsn.merge", "flexsn.layout", "flexsn.errors"}
+FROM_KERNELS = {
+    "flexsn.graph",
+    "flexsn.plan",
+    "flexsn.scan_plan",
+    "flexsn.keep",
+    "flexsn.merge",
+    "flexsn.layout",
+    "flexsn.errors",
+}
 
 
 def imports(path: Path) -> set[str]:

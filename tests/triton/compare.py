@@ -13,8 +13,10 @@ import flexsn
 
 def bits_equal(a: Tensor, b: Tensor) -> bool:
     """Equal in shape, dtype and value; NaN equals NaN."""
-    return a.shape == b.shape and a.dtype == b.dtype and torch.equal(
-        torch.nan_to_num(a.double(), nan=12345.0), torch.nan_to_num(b.double(), nan=12345.0)
+    return (
+        a.shape == b.shape
+        and a.dtype == b.dtype
+        and torch.equal(torch.nan_to_num(a.double(), nan=12345.0), torch.nan_to_num(b.double(), nan=12345.0))
     )
 
 
@@ -55,8 +57,13 @@ def check(
         xs = [_copy(x, want(x)) for x in inputs]
         vs = [_copy(v, want(v)) for v in states]
         y, v, *rest = flexsn.scan(
-            core, tuple(xs), tuple(vs), backend=backend, time_dim=time_dim,
-            return_state_seqs=state_seqs, checkpoint=checkpoint,
+            core,
+            tuple(xs),
+            tuple(vs),
+            backend=backend,
+            time_dim=time_dim,
+            return_state_seqs=state_seqs,
+            checkpoint=checkpoint,
         )
         outputs = [y] if isinstance(y, Tensor) else list(y)
         groups = [("y", outputs), ("v", list(v)), ("s", list(rest[0]) if rest else [])]

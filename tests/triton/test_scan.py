@@ -86,8 +86,16 @@ def forgetful(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
 CORES: dict[str, tuple[Core, int, int]] = {
     f.__name__: (f, inputs, states)
     for f, inputs, states in [
-        (integrate, 1, 1), (leaky, 1, 1), (leaky_third, 1, 1), (adaptive, 1, 2), (izhikevich, 1, 2),
-        (delayed, 1, 3), (two_of_each, 2, 2), (detached, 1, 1), (memoryless, 1, 1), (forgetful, 1, 1),
+        (integrate, 1, 1),
+        (leaky, 1, 1),
+        (leaky_third, 1, 1),
+        (adaptive, 1, 2),
+        (izhikevich, 1, 2),
+        (delayed, 1, 3),
+        (two_of_each, 2, 2),
+        (detached, 1, 1),
+        (memoryless, 1, 1),
+        (forgetful, 1, 1),
     ]
 }
 

@@ -30,9 +30,9 @@ def main(arguments: Sequence[str]) -> int:
 
         return demo.main(rest)
     if command == "explain":
-        from flexsn import explain
+        from flexsn.explain import main as explain  # the package's own `explain` is the function
 
-        return explain.main(rest)
+        return explain(rest)
     if command == "bench":
         return _bench(rest)
     print(f"unknown command {command!r}\n\n{_USAGE}", file=sys.stderr)

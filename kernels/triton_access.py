@@ -56,9 +56,7 @@ class Memory:
         num_sizes: how many of them are lane sizes.
     """
 
-    def __init__(
-        self, writer: Writer, slots: Sequence[Slot], access: Sequence[Access], num_dims: int
-    ) -> None:
+    def __init__(self, writer: Writer, slots: Sequence[Slot], access: Sequence[Access], num_dims: int) -> None:
         self.w = writer
         self.slots = slots
         self.access = dict(zip(slots, access, strict=True))

@@ -32,9 +32,7 @@ class _Interpreted:
             arrays = [torch.from_numpy(a.handle.data.copy()) if isinstance(a, tl.tensor) else a for a in args]
             first = next(a for a in args if isinstance(a, tl.tensor))
             like = next(a for a in arrays if isinstance(a, torch.Tensor))
-            arrays = [
-                a if isinstance(a, torch.Tensor) else torch.tensor(float(a), dtype=like.dtype) for a in arrays
-            ]
+            arrays = [a if isinstance(a, torch.Tensor) else torch.tensor(float(a), dtype=like.dtype) for a in arrays]
             result = function(*arrays).numpy()
             kind = next((a for a in args if isinstance(a, tl.tensor) and a.type.is_block()), first).type
             return tl.tensor(TensorHandle(result, first.dtype), kind)

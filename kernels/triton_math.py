@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from typing import Any
 
+import numpy as np
 import triton
 import triton.language as tl
 
@@ -26,7 +27,8 @@ class _Interpreted:
         import torch
         from triton.runtime.interpreter import TensorHandle
 
-        function = getattr(torch, self._TORCH_NAMES.get(name, name))
+        # torch's vectorised fmod is not exact for large quotients, libdevice's is
+        function = _exact_fmod if name == "fmod" else getattr(torch, self._TORCH_NAMES.get(name, name))
 
         def call(*args: Any) -> Any:
             arrays = [torch.from_numpy(a.handle.data.copy()) if isinstance(a, tl.tensor) else a for a in args]
@@ -38,6 +40,12 @@ class _Interpreted:
             return tl.tensor(TensorHandle(result, first.dtype), kind)
 
         return call
+
+
+def _exact_fmod(a: Any, b: Any) -> Any:
+    import torch
+
+    return torch.from_numpy(np.fmod(a.numpy(), b.numpy()))
 
 
 if os.environ.get("TRITON_INTERPRET", "0") in ("", "0"):
@@ -57,9 +65,18 @@ def remainder(a, b):
 def floor_divide(a, b):
     """torch's floating floor division."""
     m = libdevice.fmod(a, b)
-    d = tl.div_rn(a - m, b)
+    d = _divide(a - m, b)
     d = tl.where((m != 0) & ((b < 0) != (m < 0)), d - 1.0, d)
     f = tl.floor(d)
     f = tl.where(d - f > 0.5, f + 1.0, f)
-    f = tl.where(d != 0, f, libdevice.copysign(d * 0.0, tl.div_rn(a, b)))
-    return tl.where(b == 0, tl.div_rn(a, b), f)
+    f = tl.where(d != 0, f, libdevice.copysign(d * 0.0, _divide(a, b)))
+    return tl.where(b == 0, _divide(a, b), f)
+
+
+@triton.jit
+def _divide(a, b):
+    """Rounded to nearest; plain ``/`` is, for fp64 only."""
+    if a.dtype == tl.float64:
+        return a / b
+    else:
+        return tl.div_rn(a, b)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from flexsn.blocked import no_path
 from flexsn.compiled import Compiled
+from flexsn.errors import BackendError, FallbackWarning, stack_level
 from flexsn.frozen import Frozen
 from flexsn.loop import run_loop
 
@@ -46,24 +49,33 @@ class _Scan(torch.autograd.Function):
             return (None,) * (len(needs) + 1)
         if torch.is_grad_enabled():
             return (None, *_loop_gradients(compiled, ctx.saved_tensors, grads, needs))
-        return (None, *compiled.backward(ctx.saved_tensors, grads, needs))
+        try:
+            return (None, *compiled.backward(ctx.saved_tensors, grads, needs))
+        except BackendError as error:  # the forward kernel could still be built: a full disk, say
+            text = f"running the torch loop backward instead of a fused kernel:\n{error}"
+            warnings.warn(text, FallbackWarning, stacklevel=stack_level())
+            return (None, *_loop_gradients(compiled, ctx.saved_tensors, grads, needs))
 
 
 def _loop_gradients(
     compiled: Compiled, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> list[Tensor | None]:
-    """Gradients that can be differentiated again (``create_graph=True``): through the torch loop."""
+    """Gradients through the torch loop, which can be differentiated again if gradients are enabled."""
+    again = torch.is_grad_enabled()
     inputs, states, captured, _ = compiled.split(saved)
     k = compiled.geometry.time_dim
     seqs = [x.movedim(k, 0).to(d) for x, d in zip(inputs, compiled.tracer.input_dtypes, strict=True)]
     core = compiled.tracer.core
     if isinstance(core, Frozen):
         core = core.reading(compiled.tracer.captured, captured)
-    outputs, finals, _ = run_loop(core, seqs, states)
+    with torch.enable_grad():
+        outputs, finals, _ = run_loop(core, seqs, states)
     outputs = tuple(y.to(d).movedim(0, k) for y, d in zip(outputs, compiled.output_dtypes, strict=True))
     pairs = [(r, g) for r, g in zip((*outputs, *finals), grads, strict=True) if g is not None and r.requires_grad]
+    if not pairs:
+        raise no_path(core, [*(x[0] for x in seqs), *states])
     wanted = [t for t, need in zip((*inputs, *states, *captured), needs, strict=True) if need]
     found = iter(
-        torch.autograd.grad([r for r, _ in pairs], wanted, [g for _, g in pairs], create_graph=True, allow_unused=True)
+        torch.autograd.grad([r for r, _ in pairs], wanted, [g for _, g in pairs], create_graph=again, allow_unused=True)
     )
     return [next(found) if need else None for need in needs]

@@ -71,19 +71,23 @@ def _wrong_device(backend: str, device: torch.device) -> BackendError | None:
     )
 
 
-@lru_cache(maxsize=8)
 def _why_not(backend: str) -> BackendError | None:
-    if backend == "cpp":
-        from flexsn.kernels.cpp_runtime import compiler
+    if backend == "triton":
+        return _why_not_triton()
+    from flexsn.kernels.cpp_runtime import compiler
 
-        try:
-            compiler()
-        except BackendError as error:
-            return error
-        return None
+    try:
+        compiler()
+    except BackendError as error:
+        return error
+    return None
+
+
+@lru_cache(maxsize=1)
+def _why_not_triton() -> BackendError | None:
     try:
         import triton  # noqa: F401
-    except ImportError as error:
+    except Exception as error:
         return BackendError(f"Triton cannot be imported ({error})", hint='pip install "flexsn[triton]"')
     if not (torch.cuda.is_available() or interpreting()):
         return BackendError('backend="triton" needs a GPU', hint="or set TRITON_INTERPRET=1 before Python starts")

@@ -6,9 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
-from flexsn.errors import GradientError
+from flexsn.blocked import no_path
 from flexsn.plan import Role, keep_wanted, plan_backward
 from flexsn.trace import StepVjp, Tracer
 
@@ -40,7 +41,7 @@ class Backward:
         outputs = tuple(g is not None for g in grads[:split])
         finals = tuple(g is not None for g in grads[split:])
         vjps = vjps_by_age(tracer, outputs, finals)
-        _check_path(vjps)
+        _check_path(vjps, compiled)
         needs_inputs, needs_states, self.needs_captured, _ = compiled.split(needs)
         vjps = keep_wanted(vjps, needs_inputs, needs_states, any(self.needs_captured))
         first_step = vjps[min(geometry.num_steps, len(vjps)) - 1]
@@ -135,17 +136,13 @@ class _ParameterSide:
     program: Callable[..., tuple[Tensor, ...]]
 
 
-def _check_path(vjps: Sequence[StepVjp]) -> None:
+def _check_path(vjps: Sequence[StepVjp], compiled: Compiled) -> None:
     """A gradient that leads nowhere is the user's missing surrogate."""
     flows = any(g is not None for v in vjps for g in (*v.grad_inputs, *v.grad_states, *v.grad_captured))
     if not flows and vjps[0].blocked:
-        index, line = vjps[0].blocked[0]
-        raise GradientError(
-            f"no gradient can flow back through output {index} of the core",
-            where=line,
-            why="it comes from an operation without a derivative, such as a comparison",
-            hint="fire with a surrogate, e.g. spike = flexsn.surrogate.ATan(); s = spike(h - v_threshold)",
-        )
+        tracer, step = compiled.tracer, compiled.geometry.step_shape
+        dtypes = (*tracer.input_dtypes, *tracer.state_dtypes)
+        raise no_path(tracer.core, [torch.ones(step, dtype=d, device=compiled.device) for d in dtypes])
 
 
 def vjps_by_age(tracer: Tracer, outputs: tuple[bool, ...], finals: tuple[bool, ...]) -> list[StepVjp]:

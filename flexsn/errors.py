@@ -16,6 +16,7 @@ __all__ = [
     "GradientError",
     "SourceLine",
     "UnsupportedOpError",
+    "calling_line",
     "defined_at",
     "failing_line",
     "stack_level",
@@ -79,11 +80,17 @@ def failing_line(error: BaseException) -> SourceLine | None:
     found, traceback = None, error.__traceback__
     while traceback is not None:
         if not _is_library(traceback.tb_frame):
-            code, lineno = traceback.tb_frame.f_code, traceback.tb_lineno
-            text = linecache.getline(code.co_filename, lineno).strip()
-            found = SourceLine(code.co_filename, lineno, code.co_name, text)
+            found = _line(traceback.tb_frame, traceback.tb_lineno)
         traceback = traceback.tb_next
     return found
+
+
+def calling_line() -> SourceLine | None:
+    """The innermost line of the user's own code that is running."""
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and _is_library(frame):
+        frame = frame.f_back
+    return None if frame is None else _line(frame, frame.f_lineno)
 
 
 def defined_at(core: object) -> str:
@@ -100,6 +107,11 @@ def stack_level() -> int:
     while frame.f_back is not None and _is_library(frame):
         level, frame = level + 1, frame.f_back
     return level + 1
+
+
+def _line(frame: FrameType, lineno: int) -> SourceLine:
+    code = frame.f_code
+    return SourceLine(code.co_filename, lineno, code.co_name, linecache.getline(code.co_filename, lineno).strip())
 
 
 def _is_library(frame: FrameType) -> bool:

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from types import FunctionType, MethodType
 from typing import Any, Literal, TypeVar, overload
 
 from torch import Tensor
 
 from flexsn.backends import check_backend
+from flexsn.dynamo import left_alone
+from flexsn.errors import CoreError, defined_at
 from flexsn.scanner import Scanner
 
 __all__ = ["scan"]
 
 Tensors = TypeVar("Tensors", Tensor, "tuple[Tensor, ...]")
-_REMEMBERED = 256
+_REMEMBERED = 64
 _scanners: OrderedDict[Any, Scanner] = OrderedDict()
 
 
@@ -44,6 +47,7 @@ def scan(
 ) -> tuple[Any, Tensors, Tensors]: ...
 
 
+@left_alone
 def scan(
     core: Callable[..., Any],
     inputs: Any,
@@ -93,6 +97,12 @@ def scan(
         want_state_seqs=return_state_seqs,
         checkpoint=checkpoint,
     )
+    if not outputs and not return_state_seqs:
+        raise CoreError(
+            f"the core returns {len(state_tuple)} value(s), expected outputs and {len(state_tuple)} new state(s)",
+            where=defined_at(core),
+            why="a core returns (*outputs, *new_states)",
+        )
     result = (
         outputs[0] if len(outputs) == 1 else outputs,
         finals[0] if isinstance(states, Tensor) else finals,
@@ -103,12 +113,35 @@ def scan(
 
 
 def _scanner_of(core: Callable[..., Any], num_states: int) -> Scanner:
-    """One scanner per core; a bound method is recognised by its object and function."""
-    method = getattr(core, "__self__", None)
-    key = (id(core) if method is None else (id(method), core.__func__), num_states)  # type: ignore[attr-defined]
+    """One scanner per core; the same lambda written down again, as in a training loop, is the same core."""
+    key = (_identity(core), num_states)
     scanner = _scanners.get(key)
-    if scanner is None:
-        scanner = _scanners[key] = Scanner(core, num_states)  # which keeps the core, so its id stays taken
+    if scanner is None or (
+        scanner.core is not core and _identity(scanner.core) != key[0]
+    ):  # its cells were bound anew meanwhile
+        scanner = _scanners[key] = Scanner(core, num_states)  # keeps the core, so ids stay taken
         if len(_scanners) > _REMEMBERED:
             _scanners.popitem(last=False)
     return scanner
+
+
+def _identity(core: Any) -> tuple[Any, ...]:
+    """What makes two cores the same: the object; of a function its code, globals, defaults and closure."""
+    if isinstance(core, MethodType):
+        return ("method", id(core.__self__), id(core.__func__))
+    if not isinstance(core, FunctionType):
+        return ("object", id(core))
+    held = [*_cells(core), *(core.__defaults__ or ()), *(core.__kwdefaults__ or {}).values()]
+    return ("function", core.__code__, id(core.__globals__), *map(_identity_of_value, held))
+
+
+def _cells(function: FunctionType) -> Iterator[Any]:
+    for cell in function.__closure__ or ():
+        try:
+            yield cell.cell_contents
+        except ValueError:  # not bound yet
+            yield cell
+
+
+def _identity_of_value(value: Any) -> Any:
+    return (type(value), repr(value)) if isinstance(value, (int, float, str, type(None))) else id(value)

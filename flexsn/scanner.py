@@ -16,6 +16,7 @@ from torch.autograd import forward_ad
 from flexsn.arguments import compute_dtype, fit, step_shape
 from flexsn.autograd import run_compiled
 from flexsn.backends import check_backend, choose, runtime
+from flexsn.blocked import explain_blocked
 from flexsn.compiled import Compiled, output_dtype
 from flexsn.environment import Environment
 from flexsn.errors import (
@@ -207,6 +208,11 @@ class Scanner:
         seqs = [x.movedim(time_dim, 0).to(compute_dtype(x.dtype)) for x in inputs]
         with torch.autocast(inputs[0].device.type, enabled=False):
             outputs, finals, state_seqs = run_loop(self.core, seqs, states, want_state_seqs)
+            if torch.is_grad_enabled() and len(seqs[0]) and not _transformed():
+                first_step = [*(x[0] for x in seqs), *states]
+                parameters = [slot.read() for slot in self._environment.tensors]
+                passed = explain_blocked(self.core, first_step, parameters, (*outputs, *finals))
+                outputs, finals = passed[: len(outputs)], passed[len(outputs) :]
         outputs = tuple(y.to(output_dtype(y.dtype, dtypes)).movedim(0, time_dim) for y in outputs)
         return outputs, finals, tuple(s.movedim(0, time_dim) for s in state_seqs)
 

@@ -1,17 +1,23 @@
-"""Content-addressed files on disk, written whole or not at all."""
+"""Content-addressed files on disk, written whole or not at all; and showing what goes into them."""
 
 from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
+import sys
 import tempfile
 import warnings
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
 
-__all__ = ["cache_dir", "content_key", "publish"]
+from flexsn.errors import BackendError, stack_level
+
+__all__ = ["cache_dir", "content_key", "publish", "show_source"]
+
+_ENOUGH = 64 << 20  # bytes of free disk with which a compiler does not fail for want of space
 
 
 def content_key(*parts: str) -> str:
@@ -53,25 +59,56 @@ def _checked(chosen: str) -> Path:
     warnings.warn(
         f"the kernel cache {path} {problem}; kernels are compiled anew in this process. "
         "Set FLEXSN_CACHE_DIR to a private directory (mode 700).",
-        stacklevel=2,
+        stacklevel=stack_level(),
     )
-    return Path(_process_dir().name)
+    return _process_dir()
+
+
+def _process_dir() -> Path:
+    try:
+        return Path(_temporary_directory().name)
+    except OSError as error:
+        raise BackendError(
+            f"there is no directory to compile kernels in ({error.strerror or error})",
+            hint='set FLEXSN_CACHE_DIR to one that can be written, or use backend="torch"',
+        ) from error
 
 
 @lru_cache(maxsize=1)
-def _process_dir() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="flexsn-")
+def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="flexsn-")  # removed when the process ends
+
+
+def show_source(source: str) -> None:
+    """Print generated code to stderr if ``FLEXSN_PRINT_CODE`` asks for it."""
+    if os.environ.get("FLEXSN_PRINT_CODE", "0") not in ("", "0"):
+        print(source, file=sys.stderr, flush=True)
 
 
 def publish(path: Path, build: Callable[[Path], None]) -> Path:
     """Make ``path`` by ``build(temporary)`` and an atomic rename; two processes at once do no harm.
 
     If the disk turns out to be full or read-only after all, the file is made in the process's own directory.
+
+    Raises:
+        BackendError: what ``build`` raises, or there is no place to write to.
     """
     try:
         return _publish(path, build)
+    except (OSError, BackendError) as error:
+        if isinstance(error, BackendError) and _has_room(path.parent):
+            raise
+    try:
+        return _publish(_process_dir() / path.name, build)
+    except OSError as error:
+        raise BackendError(f"a compiled kernel cannot be written ({error.strerror or error})") from error
+
+
+def _has_room(directory: Path) -> bool:
+    try:
+        return shutil.disk_usage(directory).free >= _ENOUGH
     except OSError:
-        return _publish(Path(_process_dir().name) / path.name, build)
+        return False
 
 
 def _publish(path: Path, build: Callable[[Path], None]) -> Path:

@@ -15,11 +15,11 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 import torch
-from flexsn.kernels.cache import cache_dir, content_key, publish
-from flexsn.kernels.cpp_printer import ENTRY, print_cpp
 from torch import Tensor
 
 from flexsn.errors import BackendError
+from flexsn.kernels.cache import cache_dir, content_key, publish, show_source
+from flexsn.kernels.cpp_printer import ENTRY, print_cpp
 from flexsn.layout import Layout
 from flexsn.plan import BackwardPlan, ForwardPlan
 
@@ -94,17 +94,20 @@ class CppKernel:
         self._entry(record.buffer_info()[0])
 
 
-@lru_cache(maxsize=1)
 def compiler() -> tuple[str, ...]:
     """The C++ compiler to use: ``CXX``, or the first of ``g++``, ``c++``, ``clang++`` that is there.
 
     Raises:
         BackendError: there is none.
     """
-    chosen = os.environ.get("CXX")
+    return _find_compiler(os.environ.get("CXX"), os.environ.get("PATH"))
+
+
+@lru_cache(maxsize=8)
+def _find_compiler(chosen: str | None, path: str | None) -> tuple[str, ...]:
     candidates = [shlex.split(chosen)] if chosen else [["g++"], ["c++"], ["clang++"]]
     for command in candidates:
-        if command and shutil.which(command[0]):
+        if command and shutil.which(command[0], path=path):
             return tuple(command)
     raise BackendError(
         f"no C++ compiler: {', '.join(c[0] for c in candidates if c)} not found",
@@ -112,21 +115,24 @@ def compiler() -> tuple[str, ...]:
     )
 
 
-@lru_cache(maxsize=1)
-def _identity() -> str:
+@lru_cache(maxsize=8)
+def _identity(command: tuple[str, ...]) -> str:
     """What a compiled file depends on besides its source: compiler, instruction set, vector math library."""
-    version = subprocess.run([*compiler(), "--version"], capture_output=True, text=True, check=False).stdout
+    try:
+        version = subprocess.run([*command, "--version"], capture_output=True, text=True, check=False).stdout
+    except OSError:  # found, but not a program; compiling will say so
+        version = ""
     flags = ""
     if os.path.exists("/proc/cpuinfo"):
         with open("/proc/cpuinfo") as file:
             flags = next((line for line in file if line.startswith(("flags", "Features"))), "")
-    return "\n".join([version, platform.machine(), flags, str(_vector_math()), *_FLAGS, *_WELCOME_FLAGS])
+    return "\n".join([version, platform.machine(), flags, str(_vector_math(command)), *_FLAGS, *_WELCOME_FLAGS])
 
 
-@lru_cache(maxsize=1)
-def _vector_math() -> int:
+@lru_cache(maxsize=8)
+def _vector_math(command: tuple[str, ...]) -> int:
     """How much of libmvec there is: 0 nothing, 1 the first functions, 2 all that ``scan.h`` names."""
-    if platform.machine() != "x86_64" or "clang" in compiler()[0]:
+    if platform.machine() != "x86_64" or "clang" in command[0]:
         return 0
     try:
         library = ctypes.CDLL("libmvec.so.1")
@@ -148,13 +154,27 @@ def build(source: str) -> CppKernel:
     Raises:
         BackendError: there is no compiler, or it fails.
     """
-    return _build(source, os.environ.get("CXX"), os.environ.get("FLEXSN_CACHE_DIR"))
+    built = _build(source, os.environ.get("CXX"), os.environ.get("FLEXSN_CACHE_DIR"))
+    if isinstance(built, BackendError):
+        raise built.with_traceback(None)
+    return built
 
 
 @cache
-def _build(source: str, cxx: str | None, directory: str | None) -> CppKernel:
+def _build(source: str, cxx: str | None, directory: str | None) -> CppKernel | BackendError:
+    """The kernel, or why there is none: what failed once is not tried again at every call."""
+    try:
+        return _load(source)
+    except BackendError as error:
+        return error
+    except OSError as error:  # such as a file system from which nothing may be executed
+        return BackendError(f"a compiled kernel cannot be loaded ({error})", hint="set FLEXSN_CACHE_DIR elsewhere")
+
+
+def _load(source: str) -> CppKernel:
+    show_source(source)
     header = _HEADER.read_text()
-    path = cache_dir() / f"{content_key(source, header, _identity())}.so"
+    path = cache_dir() / f"{content_key(source, header, _identity(compiler()))}.so"
     if not _is_whole(path):
         path = publish(path, lambda target: _compile_sealed(source, target))
     return CppKernel(path)
@@ -177,8 +197,9 @@ def _is_whole(path: Path) -> bool:
 
 def _compile(source: str, target: Path, extra: Sequence[str] = ()) -> str:
     """Compile ``source`` into the shared object ``target``; returns what the compiler said."""
-    libraries = ["-lmvec", "-lm"] if _vector_math() else ["-lm"]
-    always = [*_FLAGS, *extra, f"-DFX_MVEC={_vector_math()}", f"-I{_HEADER.parent}"]
+    vector_math = _vector_math(compiler())
+    libraries = ["-lmvec", "-lm"] if vector_math else ["-lm"]
+    always = [*_FLAGS, *extra, f"-DFX_MVEC={vector_math}", f"-I{_HEADER.parent}"]
     always += ["-x", "c++", "-", "-o", str(target), *libraries]
     for welcome in (_WELCOME_FLAGS, ()):
         try:

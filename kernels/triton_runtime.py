@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.kernels.cache import cache_dir, content_key, publish
+from flexsn.kernels.cache import cache_dir, content_key, publish, show_source
 from flexsn.kernels.triton_access import accesses
 from flexsn.kernels.triton_model import choose_checkpoint, choose_tiling
 from flexsn.kernels.triton_printer import ENTRY, print_triton
@@ -102,6 +102,7 @@ class _Launcher:
 @cache
 def load(text: str) -> Any:
     """The jitted function of a printed kernel; a real file keeps profilers and debuggers working."""
+    show_source(text)
     name = f"flexsn_{content_key(text)}"
     path = cache_dir() / f"{name}.py"
     if not path.exists() or path.read_text() != text:

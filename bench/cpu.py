@@ -15,12 +15,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
-from flexsn.kernels import cpp_runtime
 from harness import Timing, keep_memory, machine, take_turns, write_csv
 from torch import Tensor, nn
 
 import flexsn
 from flexsn import surrogate
+from flexsn.kernels import cpp_runtime
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = [(4, 2**20), (16, 2**18), (16, 4096), (100, 2048), (1000, 1024)]

@@ -23,7 +23,7 @@ def run_compiled(
 ) -> tuple[Tensor, ...]:
     """``(*outputs, *final_states)``, differentiable if ``training``."""
     if training:
-        results: tuple[Tensor, ...] = _Scan.apply(compiled, *inputs, *states, *captured)
+        results: tuple[Tensor, ...] = _Scan.apply(compiled, *inputs, *states, *captured)  # type: ignore[no-untyped-call]
         return results
     return compiled.forward(inputs, states, captured)[0]
 

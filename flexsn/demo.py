@@ -137,7 +137,7 @@ class Trainer:
     def accuracy(self) -> float:
         """Share of the held-out digits read correctly."""
         self.net.eval()
-        right = self.net(self.data.test_images).argmax(1) == self.data.test_labels
+        right: Tensor = self.net(self.data.test_images).argmax(1) == self.data.test_labels
         return right.float().mean().item()
 
     def fit(self) -> list[float]:
@@ -148,7 +148,7 @@ class Trainer:
         with tqdm(total=self.epochs * self.batches, unit="step", desc="training", dynamic_ncols=True) as bar:
             for epoch in range(1, self.epochs + 1):
                 order = torch.randperm(len(self.data.train_labels)).to(self.data.train_labels.device)
-                for chosen in order.split(self.batch):
+                for chosen in torch.split(order, self.batch):
                     loss = self.step(self.data.train_images[chosen], self.data.train_labels[chosen])
                     self.schedule.step()
                     bar.update()
@@ -240,8 +240,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     data = Digits.load(device)
     net = DigitsNet(options.backend).to(device)
     count = sum(p.numel() for p in net.parameters())
-    print(f"{net}\n{count:,} parameters, {len(data.train_labels)} digits to learn from, "
-          f"{len(data.test_labels)} held out, T = {T}, {device}, {torch.get_num_threads()} threads")
+    print(
+        f"{net}\n{count:,} parameters, {len(data.train_labels)} digits to learn from, "
+        f"{len(data.test_labels)} held out, T = {T}, {device}, {torch.get_num_threads()} threads"
+    )
     trainer = Trainer(net, data, options.epochs)
     start = time.perf_counter()
     history = trainer.fit() or [trainer.accuracy()]

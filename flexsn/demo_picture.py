@@ -63,7 +63,7 @@ def draw(net: DigitsNet, data: Digits, history: list[float], path: str) -> None:
         axes = [figure.add_subplot(grid[row, 1]) for row in range(3)]
         for axis, (layer, rate) in zip(axes, shown, strict=True):
             lane = lively(traces[layer], rate)
-            draw_neuron(axis, [trace[(slice(None), *lane)] for trace in traces[layer]])
+            draw_neuron(axis, [trace[:, lane[0], lane[1], lane[2]] for trace in traces[layer]])
             axis.set_title(f"layer {layer + 1}, channel {lane[0]}, at ({lane[1]}, {lane[2]})", loc="left", fontsize=9)
         axes[0].legend(loc="lower right", ncols=3, frameon=False, fontsize=9, bbox_to_anchor=(1.0, 0.98))
         axes[-1].set_xlabel("time step")

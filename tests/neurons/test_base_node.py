@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from flexsn.neurons import spikingjelly
 from torch import Tensor, nn
 
 from flexsn import CoreError, neurons
+from flexsn.neurons import spikingjelly
 
 BACKENDS = neurons.IF().supported_backends
 

@@ -6,8 +6,9 @@ import doctest
 import importlib
 import pkgutil
 
-import flexsn.neurons
 import pytest
+
+import flexsn.neurons
 
 MODULES = [
     "flexsn.neurons",

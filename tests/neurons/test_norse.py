@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 import torch
-from flexsn.neurons import norse
 from reference import (
     BACKENDS,
     DTYPES,
@@ -22,6 +21,8 @@ from reference import (
     tensors_of,
 )
 from torch import Tensor, nn
+
+from flexsn.neurons import norse
 
 spike = strict_spike(lambda u: 1 / (1 + u.abs()) ** 2)
 DT = 0.002

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flexsn.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from reference import DTYPES, noise
 from torch import Tensor, nn
 
 from flexsn import surrogate
+from flexsn.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 
 T = 6
 TOLERANCE = {torch.float32: 1e-5, torch.float64: 1e-12}

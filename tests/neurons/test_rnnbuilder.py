@@ -9,9 +9,10 @@ from typing import Any
 
 import pytest
 import torch
-from flexsn.neurons import rnnbuilder
 from reference import BACKENDS, DTYPES, Parameters, hold, noise, strict_spike
 from torch import Tensor, nn
+
+from flexsn.neurons import rnnbuilder
 
 spike = strict_spike(lambda u: torch.clamp(1 - u.abs(), min=0) * 0.3)
 TAU, TAU_THR, GAMMA = 4.0, 7.0, 0.3

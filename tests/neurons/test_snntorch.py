@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 import torch
-from flexsn.neurons import snntorch as snn
 from reference import BACKENDS, DTYPES, Parameters, first, hold, noise, strict_spike
 from torch import Tensor, nn
+
+from flexsn.neurons import snntorch as snn
 
 spike = strict_spike(lambda u: 1 / (1 + (math.pi * u) ** 2))
 RESETS = ("subtract", "zero", "none")

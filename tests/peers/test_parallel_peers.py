@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from flexsn.neurons import parallel
 from torch import Tensor
+
+from flexsn.neurons import parallel
 
 T = 7
 

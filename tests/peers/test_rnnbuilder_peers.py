@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from flexsn.neurons import rnnbuilder as ours_module
 from torch import Tensor
 
 from flexsn import FlexSN
+from flexsn.neurons import rnnbuilder as ours_module
 
 BACKENDS = FlexSN(lambda x, v: (x, v)).supported_backends
 N = 5

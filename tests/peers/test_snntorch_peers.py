@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 import torch
-from flexsn.neurons import snntorch as ours_module
 from torch import Tensor
 
 from flexsn import FlexSN
+from flexsn.neurons import snntorch as ours_module
 
 BACKENDS = FlexSN(lambda x, v: (x, v)).supported_backends
 

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from flexsn.neurons import spikingjelly as ours
 from torch import Tensor, nn
+
+from flexsn.neurons import spikingjelly as ours
 
 pytest.importorskip("spikingjelly")
 theirs = pytest.importorskip("spikingjelly.activation_based.neuron")
@@ -169,8 +170,13 @@ def test_default_arguments_come_in_the_same_order() -> None:
                 assert mine[p].default == peer[p].default, (name, p)
         if "surrogate_function" in peer:
             default = peer["surrogate_function"].default
-            own = (ours.LIAFNode(torch.relu, True) if name == "LIAFNode" else
-                   node(2.0, True) if name == "SimpleLIFNode" else node()).surrogate_function
+            own = (
+                ours.LIAFNode(torch.relu, True)
+                if name == "LIAFNode"
+                else node(2.0, True)
+                if name == "SimpleLIFNode"
+                else node()
+            ).surrogate_function
             if name == "ILIFNode":
                 assert default.max_spike_count == own.D
             else:

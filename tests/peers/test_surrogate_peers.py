@@ -67,9 +67,7 @@ def points(dtype: torch.dtype) -> Tensor:
 
 def test_no_class_of_the_peer_is_forgotten(jelly: Any) -> None:
     base = jelly.SurrogateFunctionBase
-    theirs = {
-        k for k, v in vars(jelly).items() if isinstance(v, type) and issubclass(v, base) and v is not base
-    }
+    theirs = {k for k, v in vars(jelly).items() if isinstance(v, type) and issubclass(v, base) and v is not base}
     assert theirs - set(SHARED) == {"MultiLevelSpikeCount", "PoissonPass"}  # neither is a step
 
 

@@ -60,13 +60,13 @@ _ROWS = [
     Op("reciprocal", Rule.SAME, "1 / {0}", "tl.div_rn(1.0, {0})", "1.0 / {0}"),
     Op("sqrt", Rule.SAME, "fx::sqrt({0})", "tl.sqrt_rn({0})", "tl.sqrt({0})"),
     Op("rsqrt", Rule.SAME, "1 / fx::sqrt({0})", "tl.div_rn(1.0, tl.sqrt_rn({0}))", "1.0 / tl.sqrt({0})"),
-    Op("fmod", Rule.SAME, "fx::fmod({0}, {1})", "libdevice.fmod({0}, {1})"),
+    Op("fmod", Rule.SAME, "fx::fmod({0}, {1})", "fmod({0}, {1})"),
     Op("remainder", Rule.SAME, "fx::remainder({0}, {1})", "remainder({0}, {1})"),
     Op("floor_divide", Rule.SAME, "fx::floor_divide({0}, {1})", "floor_divide({0}, {1})"),
     Op("int_trunc_divide", Rule.SAME, "fx::divide({0}, {1})", "{0} // {1}", direct=False),
     # extremes: NaN wins, as in torch
-    Op("maximum", Rule.SAME, "fx::maximum({0}, {1})", "tl.where(({0} > {1}) | ({0} != {0}), {0}, {1})"),
-    Op("minimum", Rule.SAME, "fx::minimum({0}, {1})", "tl.where(({0} < {1}) | ({0} != {0}), {0}, {1})"),
+    Op("maximum", Rule.SAME, "fx::maximum({0}, {1})", "tl.where({0} > {1}, {0}, tl.where({0} == {0}, {1}, {0}))"),
+    Op("minimum", Rule.SAME, "fx::minimum({0}, {1})", "tl.where({0} < {1}, {0}, tl.where({0} == {0}, {1}, {0}))"),
     Op("clamp_min", Rule.SAME, "fx::select({0} < {1}, {1}, {0})", "tl.where({0} < {1}, {1}, {0})", direct=False),
     Op("clamp_max", Rule.SAME, "fx::select({0} > {1}, {1}, {0})", "tl.where({0} > {1}, {1}, {0})", direct=False),
     # rounding

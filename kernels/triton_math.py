@@ -12,7 +12,7 @@ import numpy as np
 import triton
 import triton.language as tl
 
-__all__ = ["INF", "NAN", "floor_divide", "libdevice", "remainder"]
+__all__ = ["INF", "NAN", "floor_divide", "fmod", "libdevice", "remainder"]
 
 INF = tl.constexpr(float("inf"))
 NAN = tl.constexpr(float("nan"))
@@ -55,22 +55,35 @@ else:
 
 
 @triton.jit
+def fmod(a, b):
+    """The remainder with the sign of the dividend."""
+    if a.dtype.is_floating():
+        return libdevice.fmod(a, b)
+    else:
+        return a % b
+
+
+@triton.jit
 def remainder(a, b):
-    """torch's floating remainder: the sign of the divisor."""
-    m = libdevice.fmod(a, b)
+    """torch's remainder: with the sign of the divisor."""
+    m = fmod(a, b)
     return tl.where((m != 0) & ((b < 0) != (m < 0)), m + b, m)
 
 
 @triton.jit
 def floor_divide(a, b):
-    """torch's floating floor division."""
-    m = libdevice.fmod(a, b)
-    d = _divide(a - m, b)
-    d = tl.where((m != 0) & ((b < 0) != (m < 0)), d - 1.0, d)
-    f = tl.floor(d)
-    f = tl.where(d - f > 0.5, f + 1.0, f)
-    f = tl.where(d != 0, f, libdevice.copysign(d * 0.0, _divide(a, b)))
-    return tl.where(b == 0, _divide(a, b), f)
+    """torch's floor division."""
+    m = fmod(a, b)
+    if a.dtype.is_floating():
+        d = _divide(a - m, b)
+        d = tl.where((m != 0) & ((b < 0) != (m < 0)), d - 1.0, d)
+        f = tl.floor(d)
+        f = tl.where(d - f > 0.5, f + 1.0, f)
+        f = tl.where(d != 0, f, libdevice.copysign(d * 0.0, _divide(a, b)))
+        return tl.where(b == 0, _divide(a, b), f)
+    else:
+        d = a // b
+        return tl.where((m != 0) & ((b < 0) != (m < 0)), d - 1, d)
 
 
 @triton.jit

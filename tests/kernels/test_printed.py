@@ -65,7 +65,7 @@ def test_portable_subset(core: object) -> None:
             if isinstance(node, ast.BinOp):
                 assert not isinstance(node.op, ast.Div), "fp32 `/` is approximate"
             if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id not in known:
-                helpers = {"tl", "triton", "range", "libdevice", "remainder", "floor_divide", "INF", "NAN"}
+                helpers = {"tl", "triton", "range", "libdevice", "remainder", "fmod", "floor_divide", "INF", "NAN"}
                 assert node.id in helpers, f"reads the global {node.id}"
 
 

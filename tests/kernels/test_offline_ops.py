@@ -1,0 +1,71 @@
+"""Every row of the op table compiles for GPUs; the interpreter, which runs them, is lenient about types."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+import torch
+
+from flexsn.graph import Builder, Node
+from flexsn.kernels.ops import OPS, Rule
+from flexsn.plan import plan_forward
+from flexsn.trace import StepGraph
+
+pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"), reason="a process that interprets cannot compile"
+)
+
+INTEGER_ROWS = {
+    *("add", "sub", "mul", "neg", "abs", "sign", "fmod", "remainder", "floor_divide", "int_trunc_divide", "where"),
+    *("maximum", "minimum", "clamp_min", "clamp_max", "eq", "ne", "lt", "le", "gt", "ge", "bitwise_and"),
+    *("bitwise_or", "bitwise_xor", "bitwise_not", "shift_left", "shift_right"),
+}
+ONLY_INTEGER = {
+    "int_trunc_divide",
+    "bitwise_and",
+    "bitwise_or",
+    "bitwise_xor",
+    "bitwise_not",
+    "shift_left",
+    "shift_right",
+}
+LOGICAL = {"logical_and", "logical_or", "logical_xor", "logical_not"}
+
+
+def applied(builder: Builder, name: str, values: list[Node], condition: Node) -> Node:
+    """A node for a row of the table."""
+    op = OPS[name]
+    arity = 1 + max(int(c) for c in "012" if f"{{{c}}}" in op.cpp) if name != "cast" else 1
+    dtype = torch.bool if op.rule in (Rule.COMPARE, Rule.LOGICAL, Rule.TEST) else values[0].dtype
+    if op.rule is Rule.SELECT:
+        return builder.op(name, condition, *values[:2], dtype=dtype)
+    if name in LOGICAL:
+        return builder.op(name, *[condition, builder.op("eq", *values[:2], dtype=torch.bool)][:arity], dtype=dtype)
+    return builder.op(name, *values[:arity], dtype=dtype)
+
+
+@pytest.mark.parametrize("literal", [False, True])
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8])
+def test_every_row_compiles(dtype: torch.dtype, target: str, literal: bool) -> None:
+    from flexsn.kernels.offline import compile_offline
+
+    builder = Builder()
+    x, z = (builder.leaf("input", i, dtype) for i in range(2))
+    values = [x, builder.const(3, dtype) if literal else z]
+    condition = builder.op("gt", x, z, dtype=torch.bool)
+    rows = [
+        n
+        for n in OPS
+        if n != "cast" and ((n in INTEGER_ROWS) if not dtype.is_floating_point else n not in ONLY_INTEGER)
+    ]
+    outputs = [applied(builder, name, values, condition) for name in rows]
+    outputs += [
+        builder.cast(x, other) for other in (torch.float32, torch.float64, torch.int32, torch.uint8, torch.bool)
+    ]
+    graph = StepGraph((x, z), (), tuple(outputs), ())
+    plan = plan_forward(graph, [dtype, dtype], [n.dtype for n in outputs], checkpoint=1)
+    kernel = compile_offline(plan, target)
+    assert sum(kernel.stores.values()) >= len(outputs)

@@ -33,7 +33,7 @@ class _Watch(TorchFunctionMode):
     """Notes every operation that takes a tensor with a gradient and returns one without."""
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.found: list[tuple[str, SourceLine | None]] = []
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

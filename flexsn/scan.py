@@ -116,9 +116,8 @@ def _scanner_of(core: Callable[..., Any], num_states: int) -> Scanner:
     """One scanner per core; the same lambda written down again, as in a training loop, is the same core."""
     key = (_identity(core), num_states)
     scanner = _scanners.get(key)
-    if scanner is None or (
-        scanner.core is not core and _identity(scanner.core) != key[0]
-    ):  # its cells were bound anew meanwhile
+    bound_anew = scanner is not None and scanner.core is not core and _identity(scanner.core) != key[0]
+    if scanner is None or bound_anew:
         scanner = _scanners[key] = Scanner(core, num_states)  # keeps the core, so ids stay taken
         if len(_scanners) > _REMEMBERED:
             _scanners.popitem(last=False)

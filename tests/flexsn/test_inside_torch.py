@@ -1,0 +1,130 @@
+"""FlexSN among what PyTorch offers: precisions, transforms, compilation, hooks, threads."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+from contract_cores import lif, loop, sequence, smooth
+from torch import Tensor, nn
+
+from flexsn import FlexSN, FlexSNKernel
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_sixteen_bits_compute_in_fp32(dtype: torch.dtype, backend: str) -> None:
+    if backend == "triton" and dtype is torch.bfloat16:
+        pytest.skip("Triton's interpreter has no bfloat16")
+    x = sequence(5, 4).to(dtype).requires_grad_()
+    neuron = FlexSN(lif, backend=backend)
+    y = neuron(x)
+    assert (y.dtype, neuron.v.dtype) == (dtype, torch.float32)
+    expected = loop(lif, x.float())
+    assert torch.equal(y.float(), expected)
+    (grad,) = torch.autograd.grad(y.sum(), x)
+    assert torch.equal(grad, torch.autograd.grad(expected.sum(), x)[0])
+
+
+def test_autocast_changes_nothing(backend: str) -> None:
+    x = sequence(5, 4)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        y = FlexSN(lif, backend=backend)(x)
+    assert torch.equal(y, loop(lif, x))
+
+
+def test_no_grad_and_inference_mode(backend: str) -> None:
+    x = sequence(5, 4).requires_grad_()
+    neuron = FlexSN(lif, backend=backend)
+    for context in (torch.no_grad(), torch.inference_mode()):
+        with context:
+            y = neuron(x)
+            assert not y.requires_grad
+        neuron.reset()
+    y = neuron(x)
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], torch.autograd.grad(loop(lif, x).sum(), x)[0])
+
+
+def test_second_derivative(backend: str) -> None:
+    def hessian_row(chosen: str) -> Tensor:
+        x = sequence(4, 3).double().requires_grad_()
+        (grad,) = torch.autograd.grad(FlexSN(smooth, backend=chosen)(x).sum(), x, create_graph=True)
+        return torch.autograd.grad(grad[0].sum(), x)[0]
+
+    assert torch.equal(hessian_row(backend), hessian_row("torch"))
+
+
+def test_vmap_grad_and_jvp(backend: str) -> None:
+    x = sequence(2, 4, 3)
+
+    def run(x: Tensor) -> Tensor:
+        y: Tensor = FlexSN(smooth, backend=backend)(x)
+        return y
+
+    assert torch.equal(torch.vmap(run)(x), torch.stack([run(x_i) for x_i in x]))
+    grad = torch.func.grad(lambda x: run(x).sum())(x[0])
+    leaf = x[0].clone().requires_grad_()
+    assert torch.equal(grad, torch.autograd.grad(run(leaf).sum(), leaf)[0])
+    _, tangent = torch.func.jvp(run, (x[0],), (torch.ones_like(x[0]),))
+    assert torch.isfinite(tangent).all()
+
+
+def test_states_of_an_ended_transform_are_an_error(backend: str) -> None:
+    neuron = FlexSN(smooth, backend=backend)
+    torch.vmap(neuron)(sequence(2, 4, 3))
+    with pytest.raises(ValueError, match=r"states of a vmap, grad or jvp that has ended; call reset"):
+        neuron(sequence(4, 3))
+
+
+def test_hooks(backend: str) -> None:
+    neuron = FlexSN(lif, backend=backend)
+    seen: list[str] = []
+    neuron.register_forward_pre_hook(lambda module, args: seen.append("before"))
+    neuron.register_forward_hook(lambda module, args, y: seen.append("after"))
+    neuron.register_full_backward_hook(lambda module, grad_in, grad_out: seen.append("backward"))
+    neuron(sequence(3, 2).requires_grad_()).sum().backward()
+    assert seen == ["before", "after", "backward"]
+
+
+def test_a_compiled_model(backend: str) -> None:
+    torch.manual_seed(0)
+    neuron = FlexSN(lif, backend=backend)
+    net = nn.Sequential(nn.Linear(3, 4), neuron, nn.Linear(4, 2))
+    x = sequence(5, 2, 3)
+    expected = net(x)
+    neuron.reset()
+    compiled = torch.compile(net, backend="eager")
+    y = compiled(x)
+    assert torch.equal(y, expected)
+    y.sum().backward()
+    assert net[0].weight.grad is not None
+
+
+def test_two_threads(backend: str) -> None:
+    kernel = FlexSNKernel(lif, 1, 1, 1, backend=backend)
+    xs = [sequence(20, 50) * k for k in range(1, 5)]
+    expected = [kernel(x, torch.zeros(50))[0] for x in xs]
+    wrong: list[int] = []
+
+    def work(i: int) -> None:
+        for _ in range(20):
+            if not torch.equal(kernel(xs[i], torch.zeros(50))[0], expected[i]):
+                wrong.append(i)
+
+    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(xs))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert wrong == []
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_nan_and_infinity_are_the_loops(value: float, backend: str) -> None:
+    x = sequence(6, 3)
+    x[2, 1] = value
+    x = x.requires_grad_()
+    y, expected = FlexSN(lif, backend=backend)(x), loop(lif, x)
+    torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
+    grads = [torch.autograd.grad(out.sum(), x)[0] for out in (y, expected)]
+    torch.testing.assert_close(*grads, rtol=0, atol=0, equal_nan=True)

@@ -64,7 +64,7 @@ def call_core(core: Core, arguments: Sequence[Tensor], num_states: int) -> tuple
 
 
 def run_loop(
-    core: Core, input_seqs: Sequence[Tensor], states: Sequence[Tensor], want_state_seqs: bool = False
+    core: Core, input_seqs: Sequence[Tensor], states: Sequence[Tensor], wanted_states: Sequence[int] = ()
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Scan ``core`` over time by calling it once per step.
 
@@ -72,11 +72,11 @@ def run_loop(
         core: the one-step function.
         input_seqs: ``[T, *step_shape]`` each.
         states: ``[*step_shape]`` each.
-        want_state_seqs: also stack the states of every step.
+        wanted_states: the states whose values at every step are stacked too.
 
     Returns:
         ``(output_seqs, final_states, state_seqs)``, the sequences ``[T, *step_shape]``; ``state_seqs``
-        is empty unless asked for. For ``T = 0`` sequences are empty along time and states unchanged.
+        those of the wanted states. For ``T = 0`` sequences are empty along time and states unchanged.
     """
     num_states = len(states)
     if input_seqs[0].shape[0] == 0:
@@ -85,7 +85,7 @@ def run_loop(
             values = call_core(core, [*step, *states], num_states)
         empty = tuple(value.new_empty((0, *value.shape)) for value in values)
         split = len(empty) - num_states
-        return empty[:split], tuple(states), empty[split:] if want_state_seqs else ()
+        return empty[:split], tuple(states), tuple(empty[split + j] for j in wanted_states)
     steps: list[tuple[Tensor, ...]] = []
     carried = tuple(states)
     # unbind, not seq[t]: the backward of T selects would add T full-size gradients
@@ -100,5 +100,6 @@ def run_loop(
         carried = values[len(values) - num_states :]
     num_outputs = len(steps[0]) - num_states
     columns = list(zip(*steps, strict=True))
-    stacked = tuple(torch.stack(c) for c in (columns if want_state_seqs else columns[:num_outputs]))
+    kept = [*columns[:num_outputs], *(columns[num_outputs + j] for j in wanted_states)]
+    stacked = tuple(torch.stack(column) for column in kept)
     return stacked[:num_outputs], carried, stacked[num_outputs:]

@@ -16,6 +16,7 @@ from flexsn.copying import copy_core
 from flexsn.dynamo import left_alone
 from flexsn.errors import CoreError, defined_at
 from flexsn.loans import Loans, register_parameters
+from flexsn.recording import Recording
 from flexsn.scanner import Scanner
 from flexsn.signature import count_outputs, read_signature
 
@@ -80,7 +81,7 @@ class FlexSN(nn.Module):
     _not_read_by_core: ClassVar[frozenset[str]] = frozenset(
         {"num_inputs", "num_states", "state_names", "time_dim", "checkpoint", "store_state_seqs", "state_seqs"}
         | {"_states", "_input_shapes", "_in_transform", "_num_outputs", "_example_dtypes", "_requires_grad"}
-        | {"_step_mode", "_backend", "_scanner_cache", "_loans_cache", "_loan_names"}
+        | {"_step_mode", "_backend", "_recording", "_scanner_cache", "_loans_cache", "_loan_names"}
     )
 
     def __init__(
@@ -125,6 +126,7 @@ class FlexSN(nn.Module):
         self.store_state_seqs = store_state_seqs
         self.checkpoint = _checked_checkpoint(checkpoint)
         self.time_dim = time_dim
+        self.__dict__["_recording"] = None
         self.state_seqs: tuple[Tensor, ...] | None = None
         self._num_outputs = num_outputs
         if example_outputs is not None:
@@ -189,6 +191,34 @@ class FlexSN(nn.Module):
         if states is not None:
             self._keep(tuple(state.detach() for state in states), input_shapes)
 
+    def record(self, *names: str, every: int = 1) -> None:
+        """Record states by name in multi-step calls from now on; without names, no longer.
+
+        After a call ``neuron.recorded[name]`` has the state after steps ``0, every, 2 every, ...`` of that call,
+        ``[ceil(T / every), *step]``. The kernel writes a state's sequence only while it is recorded.
+
+        Args:
+            names: of states, as in ``neuron.state_names``.
+            every: keep one step in so many.
+
+        Raises:
+            ValueError: there is no state of that name, or ``every < 1``.
+
+        Example:
+            >>> neuron = FlexSN(lambda x, v: (v + x, v + x))
+            >>> neuron.record("v", every=2)
+            >>> _ = neuron(torch.ones(4, 1))
+            >>> neuron.recorded["v"].tolist()
+            [[1.0], [3.0]]
+        """
+        self.__dict__["_recording"] = Recording.of(self.state_names, names, every) if names else None
+
+    @property
+    def recorded(self) -> dict[str, Tensor]:
+        """What :meth:`record` asked for, of the last call."""
+        recording: Recording | None = self.__dict__["_recording"]
+        return {} if recording is None else recording.taken
+
     def explain(self, target: str | None = None, dtype: torch.dtype = torch.float32) -> Report:
         """What the core is compiled to; see :func:`flexsn.explain`."""
         from flexsn.explain import explain
@@ -225,15 +255,20 @@ class FlexSN(nn.Module):
             raise ValueError(
                 f"{type(self).__name__} holds states of a vmap, grad or jvp that has ended; call reset() before it ends"
             )
-        outputs, finals, state_seqs = self._scan(seqs, states, time_dim, mine["store_state_seqs"])
+        recording: Recording | None = mine["_recording"]
+        everything = tuple(range(self.num_states)) if mine["store_state_seqs"] else ()
+        wanted = everything or (recording.states if recording and multi_step else ())
+        outputs, finals, state_seqs = self._scan(seqs, states, time_dim, wanted)
         self._keep(finals, input_shapes)
         mine["state_seqs"] = None if not mine["store_state_seqs"] else state_seqs if multi_step else finals
+        if recording:
+            recording.take(dict(zip(wanted, state_seqs, strict=True)), time_dim)
         if not multi_step:
             outputs = tuple([y.squeeze(0) for y in outputs])
         return outputs[0] if len(outputs) == 1 else outputs
 
     def _scan(
-        self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], time_dim: int, want_state_seqs: bool
+        self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], time_dim: int, wanted: tuple[int, ...]
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
         mine = self.__dict__
         if self._requires_grad is not None:
@@ -246,7 +281,7 @@ class FlexSN(nn.Module):
                 states,
                 backend=mine["_backend"],
                 time_dim=time_dim,
-                want_state_seqs=want_state_seqs,
+                wanted_states=wanted,
                 checkpoint=mine["checkpoint"],
             )
         finally:
@@ -262,6 +297,7 @@ class FlexSN(nn.Module):
         return cut[: self.num_inputs], cut[self.num_inputs :]
 
     def _initial_states(self, inputs: tuple[Tensor, ...], time_dim: int) -> tuple[Tensor, ...]:
+        fit(inputs, (), time_dim if self.step_mode == "m" else None)
         time_first = tuple(x.movedim(time_dim, 0) for x in inputs) if time_dim else inputs
         states = tuple(self.init_states(self.num_states, self.step_mode, *time_first))
         if len(states) != self.num_states or not all(isinstance(s, Tensor) for s in states):

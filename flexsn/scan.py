@@ -94,7 +94,7 @@ def scan(
         state_tuple,
         backend=check_backend(backend),
         time_dim=time_dim,
-        want_state_seqs=return_state_seqs,
+        wanted_states=tuple(range(len(state_tuple))) if return_state_seqs else (),
         checkpoint=checkpoint,
     )
     if not outputs and not return_state_seqs:

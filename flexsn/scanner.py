@@ -71,14 +71,14 @@ class Scanner:
         *,
         backend: str = "auto",
         time_dim: int = 0,
-        want_state_seqs: bool = False,
+        wanted_states: tuple[int, ...] = (),
         checkpoint: int | str = "auto",
     ) -> Result:
-        """Scan; returns ``(outputs, final_states, state_seqs)``."""
+        """Scan; returns ``(outputs, final_states, state_seqs)``, the sequences of the ``wanted_states`` alone."""
         environment = self.environment()
         if backend == "auto":
             backend = check_backend(os.environ.get("FLEXSN_BACKEND", backend))
-        options = (backend, time_dim, want_state_seqs, checkpoint)
+        options = (backend, time_dim, wanted_states, checkpoint)
         read = [slot.read() for slot in environment.tensors]
         try:
             kinds = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device) for t in (*inputs, *states, *read)]
@@ -90,24 +90,22 @@ class Scanner:
         if key not in self._ready or _transformed():
             given = (*inputs, *states)
             inputs, states, axis = fit(inputs, states, time_dim)
-            ready = self._make_ready(inputs, states, (backend, axis, want_state_seqs, checkpoint))
+            ready = self._make_ready(inputs, states, (backend, axis, wanted_states, checkpoint))
             if not _transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
                 self._ready[key] = ready
                 _forget(self._ready, 16 * _REMEMBERED)
         if ready is None:
-            return self._loop(inputs, states, time_dim % inputs[0].dim(), want_state_seqs)
+            return self._loop(inputs, states, time_dim % inputs[0].dim(), wanted_states)
         results = run_compiled(ready.compiled, inputs, states, ready.traced.captured(), ready.training)
         split = len(results) - self.num_states
         outputs, finals = results[:split], results[split:]
-        if not want_state_seqs:
-            return outputs, finals, ()
-        split = len(outputs) - self.num_states
+        split = len(outputs) - len(wanted_states)
         return outputs[:split], finals, outputs[split:]
 
     # ---- compiled -------------------------------------------------------------------------------------------
 
     def _make_ready(
-        self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: tuple[str, int, bool, int | str]
+        self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: tuple[str, int, tuple[int, ...], int | str]
     ) -> _Ready | None:
         """Trace and compile for such a call; ``None`` where only the loop will do.
 
@@ -115,7 +113,7 @@ class Scanner:
             UnsupportedOpError, BackendError: the backend was asked for by name and cannot.
             CoreError: the core breaks its contract.
         """
-        backend, time_dim, want_state_seqs, _ = options
+        backend, time_dim, wanted_states, _ = options
         chosen, problem = choose(backend, inputs[0].device)
         if problem is not None:
             self._warn(problem)
@@ -129,14 +127,18 @@ class Scanner:
             self._warn(error)
             return None
         except CoreError:
-            self._loop(inputs, states, time_dim, want_state_seqs)  # complains about the call's own shapes
+            self._loop(inputs, states, time_dim, wanted_states)  # complains about the call's own shapes
             raise
 
     def _build(
-        self, chosen: str, inputs: Sequence[Tensor], states: Sequence[Tensor], options: tuple[str, int, bool, int | str]
+        self,
+        chosen: str,
+        inputs: Sequence[Tensor],
+        states: Sequence[Tensor],
+        options: tuple[str, int, tuple[int, ...], int | str],
     ) -> _Ready:
-        _, time_dim, want_state_seqs, checkpoint = options
-        traced = self._trace(inputs, states, want_state_seqs)
+        _, time_dim, wanted_states, checkpoint = options
+        traced = self._trace(inputs, states, wanted_states)
         captured = traced.captured()
         _check_devices(traced.names, captured, inputs[0].device)
         step = step_shape(inputs[0], time_dim)
@@ -156,7 +158,7 @@ class Scanner:
 
         return _Ready(traced, _once(traced.compiled, key, build), training)
 
-    def _trace(self, inputs: Sequence[Tensor], states: Sequence[Tensor], want_state_seqs: bool) -> _Traced:
+    def _trace(self, inputs: Sequence[Tensor], states: Sequence[Tensor], wanted_states: tuple[int, ...]) -> _Traced:
         device = inputs[0].device
         dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
         environment = self._environment
@@ -166,8 +168,8 @@ class Scanner:
         # which names share a tensor decides what the graph reads, so it is part of the key
         first = {id(t): i for i, t in reversed(list(enumerate(read)))}
         tensors = tuple((t.dtype, t.shape, t.requires_grad, first[id(t)]) for t in read)
-        key = (environment.key, dtypes, tensors, device, want_state_seqs)
-        core = _returning_states(self.core, self.num_states) if want_state_seqs else self.core
+        key = (environment.key, dtypes, tensors, device, wanted_states)
+        core = _returning_states(self.core, self.num_states, wanted_states) if wanted_states else self.core
         traced: _Traced = _once(self._traced, key, lambda: _Traced(self._record(core, dtypes, device), environment))
         return traced
 
@@ -203,11 +205,13 @@ class Scanner:
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
-    def _loop(self, inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int, want_state_seqs: bool) -> Result:
+    def _loop(
+        self, inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int, wanted_states: tuple[int, ...]
+    ) -> Result:
         dtypes = [x.dtype for x in inputs]
         seqs = [x.movedim(time_dim, 0).to(compute_dtype(x.dtype)) for x in inputs]
         with torch.autocast(inputs[0].device.type, enabled=False):
-            outputs, finals, state_seqs = run_loop(self.core, seqs, states, want_state_seqs)
+            outputs, finals, state_seqs = run_loop(self.core, seqs, states, wanted_states)
             if torch.is_grad_enabled() and len(seqs[0]) and not _transformed():
                 first_step = [*(x[0] for x in seqs), *states]
                 parameters = [slot.read() for slot in self._environment.tensors]
@@ -281,13 +285,13 @@ def _transformed() -> bool:
     return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
 
 
-def _returning_states(core: Callable[..., Any], num_states: int) -> Callable[..., Any]:
-    """A core whose new states are outputs too."""
+def _returning_states(core: Callable[..., Any], num_states: int, wanted: tuple[int, ...]) -> Callable[..., Any]:
+    """A core some of whose new states are outputs too."""
 
     def with_states(*args: Tensor) -> tuple[Any, ...]:
         returned = core(*args)
         values = tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
         split = len(values) - num_states
-        return (*values[:split], *values[split:], *values[split:])
+        return (*values[:split], *(values[split + j] for j in wanted), *values[split:])
 
     return with_states

@@ -56,7 +56,7 @@ class FlexSNKernel:
             raise ValueError(
                 f"expected {split} input sequence(s) and {neuron.num_states} state(s), got {len(args)} tensor(s)"
             )
-        outputs, _, state_seqs = neuron._scan(args[:split], args[split:], 0, want_state_seqs=True)
+        outputs, _, state_seqs = neuron._scan(args[:split], args[split:], 0, tuple(range(neuron.num_states)))
         return (*outputs, *state_seqs)
 
     def __repr__(self) -> str:

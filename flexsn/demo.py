@@ -10,7 +10,7 @@ import argparse
 import statistics
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -72,6 +72,11 @@ class DigitsNet(nn.Module):
     def neurons(self) -> tuple[AdaptiveLIF, AdaptiveLIF]:
         return self.neuron1, self.neuron2
 
+    def use(self, backend: str) -> None:
+        """Let ``backend`` run the neurons."""
+        for neuron in self.neurons:
+            neuron.backend = backend
+
     def layers(self, images: Tensor, steps: int = T) -> list[tuple[Tensor, Tensor]]:
         """``(input, spikes)`` of both spiking layers, ``[T, B, C, 8, 8]`` each, for images ``[B, 1, 8, 8]``."""
         for neuron in self.neurons:
@@ -131,87 +136,95 @@ class Trainer:
         self.optimizer.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        return loss.item()
+        return float(loss.item())
 
     @torch.no_grad()
     def accuracy(self) -> float:
         """Share of the held-out digits read correctly."""
         self.net.eval()
         right: Tensor = self.net(self.data.test_images).argmax(1) == self.data.test_labels
-        return right.float().mean().item()
+        return float(right.float().mean().item())
 
     def fit(self) -> list[float]:
         """Train; the held-out accuracy after every epoch (watched, never used to choose)."""
         from tqdm import tqdm
 
         history: list[float] = []
-        with tqdm(total=self.epochs * self.batches, unit="step", desc="training", dynamic_ncols=True) as bar:
+        labels = self.data.train_labels
+        every = 0.1 if sys.stderr.isatty() else 5.0  # a log file wants a line now and then
+        with tqdm(total=self.epochs * self.batches, unit="step", desc="training", mininterval=every) as bar:
             for epoch in range(1, self.epochs + 1):
-                order = torch.randperm(len(self.data.train_labels)).to(self.data.train_labels.device)
-                for chosen in torch.split(order, self.batch):
-                    loss = self.step(self.data.train_images[chosen], self.data.train_labels[chosen])
+                order = torch.randperm(len(labels)).to(labels.device)
+                for first in range(0, len(labels), self.batch):
+                    chosen = order[first : first + self.batch]
+                    loss = self.step(self.data.train_images[chosen], labels[chosen])
                     self.schedule.step()
                     bar.update()
                 history.append(self.accuracy())
-                bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", held_out=f"{history[-1]:.2%}")
+                bar.set_postfix(epoch=epoch, loss=f"{loss:.3f}", held_out=f"{history[-1]:.2%}", refresh=False)
         return history
 
 
 # ---- what was gained ------------------------------------------------------------------------------------------
 
 
-def median_times(trainer: Trainer, backends: Sequence[str], repeats: int = 15) -> dict[str, float]:
-    """Median time of the same training step on each backend, in milliseconds, taken in turns.
-
-    Runs after training and puts the network back as it was.
-    """
-    images, labels = trainer.data.train_images[: trainer.batch], trainer.data.train_labels[: trainer.batch]
-    before = {name: value.clone() for name, value in trainer.net.state_dict().items()}
+def median_times(net: DigitsNet, backends: Sequence[str], job: Callable[[], object], rounds: int = 15) -> list[float]:
+    """Median time of the same job on each backend, in milliseconds, taken in turns."""
     times: dict[str, list[float]] = {backend: [] for backend in backends}
-    for repeat in range(repeats + 2):
+    for number in range(rounds + 2):
         for backend in backends:
-            for neuron in trainer.net.neurons:
-                neuron.backend = backend
+            net.use(backend)
             start = time.perf_counter()
-            trainer.step(images, labels)  # ends in .item(), which waits for the device
-            if repeat >= 2:  # the first rounds compile and warm up
+            job()
+            if number >= 2:  # the first rounds compile and warm up
                 times[backend].append(1e3 * (time.perf_counter() - start))
-    trainer.net.load_state_dict(before)
-    return {backend: statistics.median(taken) for backend, taken in times.items()}
+    return [statistics.median(taken) for taken in times.values()]
 
 
-@torch.no_grad()
-def spikes_of(net: DigitsNet, images: Tensor, backend: str) -> list[Tensor]:
-    """The spikes of both layers, computed by ``backend``."""
-    net.eval()
-    for neuron in net.neurons:
-        neuron.backend = backend
-    return [spikes for _, spikes in net.layers(images)]
+def neurons_alone(net: DigitsNet, images: Tensor) -> Callable[[], None]:
+    """Forward and backward through both spiking layers, on the inputs they get, without the rest of the network."""
+    with torch.no_grad():
+        inputs = [x for x, _ in net.layers(images)]
+
+    def job() -> None:
+        for neuron, x in zip(net.neurons, inputs, strict=True):
+            neuron.reset()
+            loss = neuron(x.detach().requires_grad_()).sum()
+            loss.backward()
+        loss.item()  # waits for the device
+
+    return job
 
 
 def compare(trainer: Trainer, fused: str) -> bool:
     """Print the step on ``fused`` and on the loop, and whether all spikes agree; ``False`` if they do not."""
-    net, images = trainer.net, trainer.data.test_images
-    if fused not in net.neuron1.supported_backends:
-        print(f"\nno fused kernel here: backend {fused!r} is not supported on this machine, the loop ran instead")
-        return True
+    net, data, batch = trainer.net, trainer.data, trainer.batch
+    images, labels = data.train_images[:batch], data.train_labels[:batch]
+    learned = {name: value.clone() for name, value in net.state_dict().items()}
     chosen = net.neuron1.backend
     try:
-        took = median_times(trainer, (fused, "torch"))
-        pairs = list(zip(spikes_of(net, images, fused), spikes_of(net, images, "torch"), strict=True))
+        net.use(fused)
+        with torch.no_grad():
+            ours = [spikes for _, spikes in net.eval().layers(data.test_images)]
+            net.use("torch")
+            loop = [spikes for _, spikes in net.layers(data.test_images)]
+        step = median_times(net, (fused, "torch"), lambda: trainer.step(images, labels))
+        alone = median_times(net, (fused, "torch"), neurons_alone(net, images))
     except BackendError as error:
-        print(f"\nno fused kernel here, the loop ran instead: {error}")
+        print(f"\nno fused kernel here, all of this ran as the loop: {error}")
         return True
     finally:
-        for neuron in net.neurons:
-            neuron.backend = chosen
-    differing = sum(int((ours != loop).sum()) for ours, loop in pairs)
-    total = sum(int(loop.sum()) for _, loop in pairs)
-    lanes = sum(loop.numel() for _, loop in pairs)
-    print(f"\none training step, batch {trainer.batch}, median (convolutions and optimizer included)")
-    print(f"  fused, backend={fused!r:9} {took[fused]:8.2f} ms")
-    print(f"  loop,  backend='torch'   {took['torch']:8.2f} ms   {took['torch'] / took[fused]:.1f} x")
-    print(f"spikes of {len(images)} held-out digits: {total:,} in {lanes:,} neuron steps, {differing} differ")
+        net.use(chosen)
+        net.load_state_dict(learned)  # timing trained it on
+        trainer.optimizer.zero_grad()
+    print(f"\nmedian times, batch {batch}, T = {T}       {fused:>8}     loop")
+    for what, (fast, slow) in (("a whole training step", step), ("its neurons alone, both ways", alone)):
+        print(f"  {what:34} {fast:8.2f} {slow:8.2f} ms   {slow / fast:.1f} x")
+    differing = sum(int((a != b).sum()) for a, b in zip(ours, loop, strict=True))
+    fired, of = sum(int(s.sum()) for s in loop), sum(s.numel() for s in loop)
+    print(
+        f"spikes of the {len(data.test_labels)} held-out digits: {fired:,} in {of:,} neuron steps, {differing} differ"
+    )
     return differing == 0
 
 
@@ -251,7 +264,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     same = compare(trainer, "triton" if device.type == "cuda" else "cpp")
     draw(net, data, history, options.picture)
     print(f"picture: {options.picture}")
-    print("the generated kernel: FLEXSN_PRINT_CODE=1 python -m flexsn demo --epochs 0")
+    print("see the kernel: FLEXSN_PRINT_CODE=1 python -m flexsn demo --epochs 0, or python -m flexsn explain LIF")
     if not same:
         print("the fused kernel and the loop disagree: please report this", file=sys.stderr)
     return 0 if same else 1

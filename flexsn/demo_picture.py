@@ -38,11 +38,12 @@ def membrane(neuron: AdaptiveLIF, x: Tensor, spikes: Tensor) -> tuple[Tensor, Te
     return h[:, 0].cpu(), threshold[:, 0].cpu(), spikes[:, 0].cpu()
 
 
-def lively(traces: tuple[Tensor, Tensor, Tensor], wanted: float) -> tuple[int, ...]:
-    """The lane ``(c, y, x)`` whose firing rate is nearest to ``wanted``, one with a moving input if there is."""
+def lane_of(traces: tuple[Tensor, Tensor, Tensor], rate: float) -> tuple[int, int, int]:
+    """The lane ``(c, y, x)`` whose firing rate is nearest to ``rate``, its input moving as little as can be."""
     h, _, spikes = traces
-    score = -(spikes.mean(0) - wanted).abs() + 0.2 * h.clamp(-2, 4).std(0)
-    return tuple(int(i) for i in torch.unravel_index(score.argmax(), score.shape))
+    score = (spikes.mean(0) - rate).abs() + 0.02 * h.std(0)
+    c, y, x = (int(i) for i in torch.unravel_index(score.argmin(), score.shape))
+    return c, y, x
 
 
 def draw(net: DigitsNet, data: Digits, history: list[float], path: str) -> None:
@@ -56,15 +57,15 @@ def draw(net: DigitsNet, data: Digits, history: list[float], path: str) -> None:
         answer = int(net(image).argmax())
     with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}):
         figure = plt.figure(figsize=(11, 6), layout="constrained")
-        grid = figure.add_gridspec(3, 2, width_ratios=(1, 2.2))
-        draw_digit(figure.add_subplot(grid[0:2, 0]), image[0, 0].cpu(), answer, int(data.test_labels[0]))
-        draw_accuracy(figure.add_subplot(grid[2, 0]), history)
-        shown = [(0, 0.15), (1, 0.15), (1, 0.35)]
-        axes = [figure.add_subplot(grid[row, 1]) for row in range(3)]
-        for axis, (layer, rate) in zip(axes, shown, strict=True):
-            lane = lively(traces[layer], rate)
-            draw_neuron(axis, [trace[:, lane[0], lane[1], lane[2]] for trace in traces[layer]])
-            axis.set_title(f"layer {layer + 1}, channel {lane[0]}, at ({lane[1]}, {lane[2]})", loc="left", fontsize=9)
+        grid = figure.add_gridspec(6, 2, width_ratios=(1, 2.2))
+        draw_digit(figure.add_subplot(grid[0:3, 0]), image[0, 0].cpu(), answer, int(data.test_labels[0]))
+        draw_accuracy(figure.add_subplot(grid[3:6, 0]), history)
+        axes = [figure.add_subplot(grid[2 * row : 2 * row + 2, 1]) for row in range(3)]
+        for axis, (layer, rate) in zip(axes, [(0, 0.1), (0, 0.3), (1, 0.25)], strict=True):
+            c, y, x = lane_of(traces[layer], rate)
+            h, threshold, spikes = (trace[:, c, y, x] for trace in traces[layer])
+            draw_neuron(axis, h, threshold, spikes)
+            axis.set_title(f"layer {layer + 1}, channel {c}, row {y}, column {x}", loc="left", fontsize=10)
         axes[0].legend(loc="lower right", ncols=3, frameon=False, fontsize=9, bbox_to_anchor=(1.0, 0.98))
         axes[-1].set_xlabel("time step")
         figure.savefig(path, dpi=130)
@@ -74,23 +75,27 @@ def draw(net: DigitsNet, data: Digits, history: list[float], path: str) -> None:
 def draw_digit(axis: Any, image: Tensor, answer: int, truth: int) -> None:
     axis.imshow(image, cmap="gray_r", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
-    axis.set_title(f"a held-out {truth}, read as {answer}", loc="left", fontsize=11)
+    axis.spines[:].set(visible=True, color=GREY)
+    axis.set_title(f"a held-out {truth}, read as {answer}", fontsize=10)
 
 
 def draw_accuracy(axis: Any, history: list[float]) -> None:
-    axis.plot(range(1, len(history) + 1), [100 * a for a in history], "o-", color=BLUE, markersize=4)
+    percent = [100 * a for a in history]
+    axis.plot(range(1, len(percent) + 1), percent, "o-", color=BLUE, markersize=4)
+    if len(percent) > 2:
+        axis.set_ylim(min(percent[1:]) - 3, 100.5)  # the first epoch is at chance and would flatten the rest
     axis.set(xlabel="epoch", ylabel="held-out accuracy, %")
-    axis.set_title(f"{history[-1]:.1%} of the held-out digits", loc="left", fontsize=10)
+    axis.set_title(f"{percent[-1]:.1f} % of the held-out digits read correctly", fontsize=10)
     axis.grid(alpha=0.25)
 
 
-def draw_neuron(axis: Any, lane: list[Tensor]) -> None:
-    h, threshold, spikes = lane
-    steps = range(1, len(h) + 1)
-    fired = [t for t, s in zip(steps, spikes, strict=True) if s > 0]
-    axis.plot(steps, h, color=BLUE, label="membrane")
+def draw_neuron(axis: Any, h: Tensor, threshold: Tensor, spikes: Tensor) -> None:
+    steps = torch.arange(1, len(h) + 1)
+    fired = steps[spikes > 0]
+    after = h * (1 - spikes)  # two points a step: charged, then reset
+    axis.plot(steps.repeat_interleave(2), torch.stack([h, after], 1).flatten(), color=BLUE, label="membrane")
     axis.step(steps, threshold, "--", where="mid", color=GREY, label="threshold")
-    top = 1.15 * max(float(h.max()), float(threshold.max()))
-    axis.vlines(fired, top, 1.12 * top, color=RED, linewidth=2, label="spike")
-    axis.set_xlim(0.5, len(h) + 0.5)
+    top = 1.12 * max(float(h.max()), float(threshold.max()))
+    axis.vlines(fired, top, 1.15 * top, color=RED, linewidth=2, label="spike")
     axis.axhline(0.0, color=GREY, linewidth=0.5)
+    axis.set_xlim(0.5, len(h) + 0.5)

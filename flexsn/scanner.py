@@ -37,6 +37,7 @@ from flexsn.trace import Tracer
 __all__ = ["Scanner"]
 
 _REMEMBERED = 64  # traces, and 16 times as many kinds of call
+Options = tuple[str, int, tuple[int, ...], int | str]  # backend, time_dim, wanted_states, checkpoint
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
@@ -104,9 +105,7 @@ class Scanner:
 
     # ---- compiled -------------------------------------------------------------------------------------------
 
-    def _make_ready(
-        self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: tuple[str, int, tuple[int, ...], int | str]
-    ) -> _Ready | None:
+    def _make_ready(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: Options) -> _Ready | None:
         """Trace and compile for such a call; ``None`` where only the loop will do.
 
         Raises:
@@ -135,7 +134,7 @@ class Scanner:
         chosen: str,
         inputs: Sequence[Tensor],
         states: Sequence[Tensor],
-        options: tuple[str, int, tuple[int, ...], int | str],
+        options: Options,
     ) -> _Ready:
         _, time_dim, wanted_states, checkpoint = options
         traced = self._trace(inputs, states, wanted_states)

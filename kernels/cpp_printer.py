@@ -6,10 +6,10 @@ import math
 from collections.abc import Iterable, Sequence
 
 import torch
-from flexsn.kernels.ops import OPS
-from flexsn.kernels.writer import Writer
 
 from flexsn.graph import Node
+from flexsn.kernels.ops import OPS
+from flexsn.kernels.writer import Writer
 from flexsn.plan import BackwardPlan, ForwardPlan, Program, Slot, Variant
 
 __all__ = ["ENTRY", "print_cpp"]
@@ -152,12 +152,20 @@ class _Printer:
                 kind = _MEMORY[initial.dtype]
                 w(f"const {kind}* from = chunk ? {checkpoint.name}.load(chunk - 1) : {initial.name}.load(0);")
                 w(f"for (int l = 0; l < n; ++l) kept{state.index}[l] = from[l];")
+        # what only the walk back reads comes in from memory meanwhile
+        later = sorted(
+            {s for v in plan.variants for s, _ in v.loads} - {s for s, _ in plan.recompute_loads}, key=plan.slots.index
+        )
+        for slot in later:
+            w(f"{slot.name}.prefetch(end - 1, n);")
         with w.indent("for (fx::i64 t = start; t + 1 < end; ++t) {", "}"):
             for state in plan.states:
                 kind = _VALUE[state.dtype]
                 w(f"const {kind}* state{state.index} = kept{state.index} + (t - start) * fx::LANES;")
                 w(f"{kind}* next{state.index} = kept{state.index} + (t - start + 1) * fx::LANES;")
                 self.arrays[id(state)] = f"state{state.index}"
+            for slot in later:
+                w(f"{slot.name}.prefetch(t, n);")
             self._pointers((s for s, _ in plan.recompute_loads), "load", "t")
             with self._lane_loop():
                 self._read(plan.recompute_loads)

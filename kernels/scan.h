@@ -122,9 +122,17 @@ struct Tensor {
       const T* source = from + run[r].offset;
       T* target = buffer + run[r].lane;
       if (step == 1) for (int i = 0; i < run[r].size; ++i) target[i] = source[i];
+      else if (step == 0) { const T value = *source; for (int i = 0; i < run[r].size; ++i) target[i] = value; }
       else for (int i = 0; i < run[r].size; ++i) target[i] = source[i * step];
     }
     return buffer;
+  }
+
+  // Ask for step t early: a block's row is too short for the hardware to see it coming.
+  void prefetch(i64 t, int n) const {
+    if (!direct) return;
+    const T* row = base + t * time;
+    for (int l = 0; l < n; l += 64 / int(sizeof(T))) __builtin_prefetch(row + l, 0, 2);
   }
 
   T* store(i64 t) { return direct ? base + t * time : buffer; }

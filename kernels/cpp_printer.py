@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager
 
 import torch
 
@@ -192,7 +193,7 @@ class _Printer:
 
     # ---- pieces ---------------------------------------------------------------------------------------------
 
-    def _lane_loop(self):  # type: ignore[no-untyped-def]
+    def _lane_loop(self) -> AbstractContextManager[None]:
         self.names = {}
         self.w("#pragma omp simd")
         return self.w.indent("for (int l = 0; l < n; ++l) {", "}")

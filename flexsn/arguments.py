@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["compute_dtype", "fit", "step_shape"]
+__all__ = ["check", "compute_dtype", "fit", "step_shape"]
 
 _HALF = (torch.float16, torch.bfloat16)
 Tensors = tuple[Tensor, ...]
@@ -34,6 +34,13 @@ def fit(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tu
     Raises:
         ValueError: T, devices or shapes do not fit, or something is no tensor.
     """
+    check(inputs, states, time_dim)
+    inputs, states, axis = _broadcast(inputs, states, time_dim)
+    return inputs, tuple(s if s.dtype not in _HALF else s.float() for s in states), axis
+
+
+def check(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> None:
+    """Check everything but the step shapes; raises as :func:`fit`."""
     if not inputs:
         raise ValueError("a scan needs at least one input, which says how many steps there are")
     for what, tensors in (("input", inputs), ("state", states)):
@@ -49,8 +56,6 @@ def fit(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tu
     devices = {t.device for t in (*inputs, *states)}
     if len(devices) > 1:
         raise ValueError(f"inputs and states are on different devices: {', '.join(sorted(map(str, devices)))}")
-    inputs, states, axis = _broadcast(inputs, states, time_dim)
-    return inputs, tuple(s if s.dtype not in _HALF else s.float() for s in states), axis
 
 
 def _broadcast(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tuple[Tensors, Tensors, int]:

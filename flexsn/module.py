@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexsn.arguments import compute_dtype
+from flexsn.arguments import check, compute_dtype
 from flexsn.backends import check_backend, supported_backends
 from flexsn.copying import copy_core
 from flexsn.dynamo import left_alone
@@ -240,11 +240,16 @@ class FlexSN(nn.Module):
         if len(inputs) != self.num_inputs:
             raise ValueError(f"expected {self.num_inputs} input(s), got {len(inputs)}")
         multi_step = mine["_step_mode"] == "m"
-        seqs = inputs if multi_step else tuple([x.unsqueeze(0) for x in inputs])
         time_dim = mine["time_dim"] if multi_step else 0
         states = mine["_states"]
-        input_shapes = tuple([_without(x.shape, time_dim) for x in seqs])
+        try:
+            seqs = inputs if multi_step else tuple([x.unsqueeze(0) for x in inputs])
+            input_shapes = tuple([_without(x.shape, time_dim) for x in seqs])
+        except AttributeError:
+            check(inputs, (), time_dim)  # says which input is no tensor
+            raise
         if states is None:
+            check(seqs, (), time_dim)
             states = self._initial_states(inputs, time_dim)
         elif mine["_input_shapes"] not in (None, input_shapes):
             raise ValueError(
@@ -297,7 +302,6 @@ class FlexSN(nn.Module):
         return cut[: self.num_inputs], cut[self.num_inputs :]
 
     def _initial_states(self, inputs: tuple[Tensor, ...], time_dim: int) -> tuple[Tensor, ...]:
-        fit(inputs, (), time_dim if self.step_mode == "m" else None)
         time_first = tuple(x.movedim(time_dim, 0) for x in inputs) if time_dim else inputs
         states = tuple(self.init_states(self.num_states, self.step_mode, *time_first))
         if len(states) != self.num_states or not all(isinstance(s, Tensor) for s in states):

@@ -1,0 +1,145 @@
+"""Errors say what, where, why and what to do; a mistake raises the same class on every backend."""
+
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+from contract_cores import lif, sequence, two
+from torch import Tensor
+
+from flexsn import (
+    BackendError,
+    CoreError,
+    FallbackWarning,
+    FlexSN,
+    FlexSNError,
+    GradientError,
+    UnsupportedOpError,
+    scan,
+    surrogate,
+)
+from flexsn.errors import SourceLine, defined_at, failing_line, stack_level
+
+
+def test_layout() -> None:
+    line = SourceLine("a.py", 3, "core", "s = h > 1")
+    error = FlexSNError("it broke", where=line, why="because", hint="mend it")
+    assert str(error).splitlines() == [
+        "it broke",
+        "  where: a.py:3, in core: s = h > 1",
+        "  why:   because",
+        "  hint:  mend it",
+    ]
+    assert str(FlexSNError("it broke")) == "it broke"
+
+
+def test_classes() -> None:
+    assert issubclass(CoreError, ValueError)
+    assert issubclass(UnsupportedOpError, NotImplementedError)
+    assert issubclass(BackendError, RuntimeError)
+    assert issubclass(GradientError, RuntimeError)
+    assert all(issubclass(e, FlexSNError) for e in (CoreError, UnsupportedOpError, BackendError, GradientError))
+    assert issubclass(FallbackWarning, UserWarning)
+
+
+def test_mismatched_steps(backend: str) -> None:
+    with pytest.raises(ValueError, match=r"number of steps T: shapes \(4, 3\), \(5, 3\)"):
+        FlexSN(two, 2, backend=backend)(sequence(4, 3), sequence(5, 3))
+
+
+def test_mismatched_shapes(backend: str) -> None:
+    with pytest.raises(ValueError, match=r"do not broadcast: inputs \(3,\), \(2,\); states \(2,\), \(2,\)"):
+        scan(two, (sequence(4, 3), sequence(4, 2)), (torch.zeros(2), torch.zeros(2)), backend=backend)
+    neuron = FlexSN(lif, backend=backend)
+    neuron.v = torch.zeros(5)
+    with pytest.raises(ValueError, match=r"do not broadcast: inputs \(3,\); states \(5,\)"):
+        neuron(sequence(4, 3))
+
+
+def test_mismatched_devices(backend: str) -> None:
+    with pytest.raises(ValueError, match="different devices: cpu, meta"):
+        scan(lif, sequence(4, 3), torch.zeros(3, device="meta"), backend=backend)
+
+
+def test_a_parameter_elsewhere() -> None:
+    weight = torch.nn.Parameter(torch.ones(3, device="meta"))
+    with pytest.raises(ValueError, match="inputs are on cpu, but weight, which the core reads, is on meta"):
+        FlexSN(lambda x, v: (x * weight, v), backend="cpp")(sequence(4, 3))
+
+
+def test_no_tensor(backend: str) -> None:
+    with pytest.raises(ValueError, match="input 0 must be a tensor, got list"):
+        FlexSN(lif, backend=backend)([[1.0]])  # type: ignore[arg-type]
+
+
+def test_no_time_axis(backend: str) -> None:
+    with pytest.raises(ValueError, match=r"input 0 of shape \(4,\) has no time axis 1"):
+        FlexSN(lif, time_dim=1, backend=backend)(sequence(4))
+
+
+def no_surrogate(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    h = v + x
+    s = (h > 1.0).to(h)
+    return s, h * (1.0 - s)
+
+
+def detached(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return (v + x).detach(), v + x
+
+
+@pytest.mark.parametrize("core, op, line", [
+    (no_surrogate, "gt", "s = (h > 1.0).to(h)"),
+    (detached, "detach", "return (v + x).detach(), v + x"),
+])  # fmt: skip
+def test_a_blocked_gradient_names_op_and_line(core: object, op: str, line: str, backend: str) -> None:
+    x = sequence(4, 3).requires_grad_()
+    neuron = FlexSN(core, backend=backend)  # type: ignore[arg-type]
+    y = neuron(x)
+    with pytest.raises(GradientError) as caught:
+        y.sum().backward()
+    assert f"{op} has no derivative" in str(caught.value)
+    assert line in str(caught.value)
+    assert "test_errors.py" in str(caught.value)
+    assert "surrogate" in str(caught.value)
+
+
+def test_a_gradient_with_another_way_is_not_blocked(backend: str) -> None:
+    x = torch.full((3, 3), 0.3).requires_grad_()
+    grads = []
+    for chosen in (backend, "torch"):
+        neuron = FlexSN(no_surrogate, backend=chosen)
+        y = neuron(x)
+        grads.append(torch.autograd.grad(y.sum() + neuron.v.sum(), x)[0])
+    assert torch.equal(*grads)
+    assert grads[0].any()
+
+
+def test_no_gradient_wanted_no_complaint(backend: str) -> None:
+    y = FlexSN(no_surrogate, backend=backend)(sequence(4, 3))
+    assert not y.requires_grad
+
+
+def test_a_surrogate_heals_it(backend: str) -> None:
+    spike = surrogate.Sigmoid()
+    x = sequence(4, 3).requires_grad_()
+    FlexSN(lambda x, v: (spike(v + x - 1.0), v), backend=backend)(x).sum().backward()
+    assert x.grad is not None
+    assert x.grad.any()
+
+
+def test_where_things_are() -> None:
+    assert defined_at(lif).endswith(", lif")
+    assert "contract_cores.py:" in defined_at(lif)
+    assert defined_at(torch.nn.ReLU()) == "ReLU"
+    try:
+        FlexSN(lambda x, v: (x.no_such_thing, v), backend="torch")(sequence(2, 2))
+    except AttributeError as error:
+        line = failing_line(error)
+        assert line is not None
+        assert "no_such_thing" in line.text
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        warnings.warn("here", stacklevel=stack_level())
+    assert caught[0].filename == __file__

@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.ready-$(shell cksum pyproject.toml constraints.txt | cksum | 
 PEERS  := spikingjelly==2.0.0 snntorch==1.0.0
 PEERS_NEED := loguru h5py matplotlib scipy tqdm packaging requests SciencePlots
 
-.PHONY: demo test lint types unit interpreter test-peers bench clean
+.PHONY: demo test lint types unit interpreter test-peers peers bench clean
 
 demo: $(STAMP)
 	$(VENV)/bin/python -m flexsn demo
@@ -18,9 +18,10 @@ lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# an editable install hides the package map from mypy, so it reads an installed wheel
+# an editable install hides the package map from mypy, so it reads an installed wheel;
+# without build/, from which setuptools would ship modules that are long gone
 types: $(STAMP)
-	rm -rf $(VENV)/wheel && $(PIP) --no-deps --target $(VENV)/wheel .
+	rm -rf build $(VENV)/wheel && $(PIP) --no-deps --target $(VENV)/wheel .
 	cd $(VENV)/wheel && MYPYPATH=. ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p flexsn
 
 unit: $(STAMP)
@@ -30,7 +31,11 @@ unit: $(STAMP)
 interpreter: $(STAMP)
 	TRITON_INTERPRET=1 $(VENV)/bin/pytest tests/triton
 
-test-peers: $(STAMP)
+# an environment of its own: `make test` shall not depend on whether the peers were ever installed
+test-peers:
+	$(MAKE) VENV=.venv-peers peers
+
+peers: $(STAMP)
 	$(PIP) --no-deps $(PEERS)
 	$(PIP) $(PEERS_NEED)
 	$(VENV)/bin/pytest tests/peers
@@ -47,4 +52,4 @@ $(STAMP): pyproject.toml constraints.txt
 	rm -f $(VENV)/.ready-* && touch $@
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
+	rm -rf .venv .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png

@@ -124,6 +124,8 @@ def test_every_length_of_sequence(name: str, num_steps: int) -> None:
 @pytest.mark.parametrize("name", CORES)
 @pytest.mark.parametrize("use", ["y", "v", "yv"])
 def test_every_core_and_pattern_of_gradients(name: str, use: str) -> None:
+    if name == "forgetful" and use == "v":
+        pytest.skip("its state has no gradient at all")
     check(CORES[name][0], *numbers(name, 10, 7), use=use)
 
 

@@ -39,6 +39,7 @@ class Compiled:
         time_dim: the time axis of the inputs.
         checkpoint: steps between checkpoints, or ``"auto"``.
         training: whether gradients will be wanted.
+        num_sequences: how many of the outputs, the last ones, are states, which keep the dtype they are computed in.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class Compiled:
         time_dim: int,
         checkpoint: int | str,
         training: bool,
+        num_sequences: int = 0,
     ) -> None:
         graph = tracer.graph
         self.tracer, self.runtime = tracer, runtime
@@ -57,7 +59,9 @@ class Compiled:
         self.device = inputs[0].device
         self.num_inputs, self.num_states = len(inputs), len(states)
         self.input_dtypes = tuple(x.dtype for x in inputs)
-        self.output_dtypes = tuple(output_dtype(n.dtype, self.input_dtypes) for n in graph.outputs)
+        computed = [n.dtype for n in graph.outputs]
+        split = len(computed) - num_sequences
+        self.output_dtypes = (*(output_dtype(d, self.input_dtypes) for d in computed[:split]), *computed[split:])
         self.kept: tuple[int, ...] = ()
         self.checkpoint: int | None = None
         if training:

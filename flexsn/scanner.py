@@ -152,7 +152,9 @@ class Scanner:
         key = (chosen, time_dim, checkpoint, training, kinds)
 
         def build() -> Compiled:
-            compiled = Compiled(traced.tracer, runtime(chosen), inputs, states, time_dim, checkpoint, training)
+            compiled = Compiled(
+                traced.tracer, runtime(chosen), inputs, states, time_dim, checkpoint, training, len(wanted_states)
+            )
             return compiled.prepare(inputs, states, captured)
 
         return _Ready(traced, _once(traced.compiled, key, build), training)
@@ -177,14 +179,16 @@ class Scanner:
         before = self._environment.snapshot()
         changed: list[str] = []
         try:
-            tracer = Tracer(Frozen(core, self._environment), *dtypes, device)
+            with self._environment.tensors_kept():
+                tracer = Tracer(Frozen(core, self._environment), *dtypes, device)
         except FlexSNError:
             raise
         except Exception as error:
             slots = self._environment.tensors
             _check_devices([slot.name for slot in slots], [slot.read() for slot in slots], device)
+            what = failing_op(error) or "the core"
             raise UnsupportedOpError(
-                f"the core cannot be traced: {type(error).__name__}: {error}",
+                f"{what} cannot be traced: {type(error).__name__}: {error}",
                 where=failing_line(error) or defined_at(self.core),
                 why="it is traced on example tensors of another shape than the call's",
                 hint="write it for any step shape, one lane independent of the others",

@@ -91,9 +91,7 @@ class _Printer:
                 self._compute(plan.program.body)
                 for slot, node in plan.stores:
                     self._assign(slot, node)
-                for carry in plan.carries:
-                    if carry.next is not None and carry.next is not carry.leaf:
-                        w(f"state{carry.leaf.index}[l] = {self._use(carry.next)};")
+                self._carry_on([(c.leaf, c.next) for c in plan.carries])
             for slot, _ in plan.stores:
                 w(f"{slot.name}.flush(t);")
         for carry in plan.carries:
@@ -186,10 +184,22 @@ class _Printer:
             for slot, node in zip(plan.accumulators, variant.accumulate, strict=True):
                 if node is not None:
                     w(f"sum_{slot.name}[l] += {self._use(node)};")
-            for carry, node in zip(plan.carries, variant.grad_states, strict=True):
-                w(f"grad{carry.leaf.index}[l] = {'0' if node is None else self._use(node)};")
+            self._carry_on([(c.leaf, n) for c, n in zip(plan.carries, variant.grad_states, strict=True)])
         for slot, _ in variant.stores:
             w(f"{slot.name}.flush(t);")
+
+    def _carry_on(self, carried: Sequence[tuple[Node, Node | None]]) -> None:
+        """Give carried values their next ones, all at once: states may change places."""
+        leaves = {id(leaf) for leaf, _ in carried}
+        following = {id(leaf): "0" if node is None else self._use(node) for leaf, node in carried if node is not leaf}
+        for leaf, node in carried:
+            if node is not leaf and id(node) in leaves:
+                name = f"next_{self.arrays[id(leaf)]}"
+                self.w(f"const {_VALUE[leaf.dtype]} {name} = {following[id(leaf)]};")
+                following[id(leaf)] = name
+        for leaf, _ in carried:
+            if id(leaf) in following:
+                self.w(f"{self.arrays[id(leaf)]}[l] = {following[id(leaf)]};")
 
     # ---- pieces ---------------------------------------------------------------------------------------------
 

@@ -26,7 +26,7 @@ from flexsn.simplify import simplify
 
 __all__ = ["StepGraph", "StepVjp", "Tracer"]
 
-_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31)
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79)
 
 
 @dataclass(frozen=True)
@@ -134,21 +134,16 @@ class Tracer:
 
     def _probe(self) -> tuple[bool, ...]:
         """Find the smallest step shape; returns which of its dimensions are free (not a parameter's)."""
-        examples = [torch.ones((), dtype=d, device=self.device) for d in (*self.input_dtypes, *self.state_dtypes)]
         shape = torch.Size(())
-        try:
-            with _clean_context(), torch.no_grad():
-                returned = self.core(*examples)
-            values = returned if isinstance(returned, (tuple, list)) else (returned,)
-            # torch.broadcast_shapes imports sympy: half a second per process
-            shape = torch.Size(np.broadcast_shapes(*(v.shape for v in values if isinstance(v, Tensor))))
-        except FlexSNError:
-            raise
-        except Exception:
-            pass  # a core that needs more than 0-d examples; recording says what is wrong
+        self._sizes: set[int] = set()
+        for _ in range(8):
+            grown = self._probe_at(shape)
+            if grown == shape:
+                break
+            shape = grown
         self._param_shape = shape
         base = (1,) * max(0, 2 - len(shape)) + tuple(shape)
-        primes = [p for p in _PRIMES if p not in base]
+        primes = [p for p in _PRIMES if p not in self._sizes]  # so that a prime in a shape means the step
         sentinel = [primes.pop(0)]
         free = [True]
         for size in base:
@@ -156,6 +151,27 @@ class Tracer:
             sentinel.append(primes.pop(0) if size == 1 else size)
         self._sentinel = torch.Size(sentinel)
         return tuple(free)
+
+    def _probe_at(self, shape: torch.Size) -> torch.Size:
+        """The shape the core returns for arguments of ``shape``; if it fails, what its captured tensors ask for."""
+        dtypes = (*self.input_dtypes, *self.state_dtypes)
+        examples = {str(i): torch.ones(shape, dtype=d, device=self.device) for i, d in enumerate(dtypes)}
+        recorder = Recorder(examples, shape, is_known)
+        try:
+            with _clean_context(), torch.no_grad(), recorder:
+                returned = self.core(*examples.values())
+            values = returned if isinstance(returned, (tuple, list)) else (returned,)
+            shapes = [v.shape for v in values if isinstance(v, Tensor)]
+            shapes += [recorder.tape.tensors[i].shape for i in recorder.tape.live]
+        except FlexSNError:
+            raise
+        except Exception:  # it needs larger arguments, or is wrong: recording at the sentinel shape says how
+            shapes = [shape, *(t.shape for t in recorder.tape.captured.values())]
+        self._sizes.update(size for tensor in recorder.tape.tensors for size in tensor.shape)
+        try:
+            return torch.Size(np.broadcast_shapes(*shapes))  # torch.broadcast_shapes imports sympy: half a second
+        except ValueError:
+            return shape
 
     def _record(
         self, output_cotangents: tuple[bool, ...] | None, state_cotangents: tuple[bool, ...] | None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
+from functools import lru_cache
 
 import torch
 
@@ -26,12 +27,13 @@ __all__ = [
 ]
 
 
+@lru_cache(maxsize=1024)
 def plan_forward(
     graph: StepGraph,
-    input_dtypes: Sequence[torch.dtype],
-    output_dtypes: Sequence[torch.dtype],
+    input_dtypes: tuple[torch.dtype, ...],
+    output_dtypes: tuple[torch.dtype, ...],
     checkpoint: int | None = None,
-    kept_states: Sequence[int] = (),
+    kept_states: tuple[int, ...] = (),
 ) -> ForwardPlan:
     """Plan inference (``checkpoint=None``) or the forward pass of training.
 
@@ -74,13 +76,14 @@ def plan_forward(
     )
 
 
+@lru_cache(maxsize=1024)
 def plan_backward(
     graph: StepGraph,
-    vjps: Sequence[StepVjp],
-    input_dtypes: Sequence[torch.dtype],
-    cotangent_dtypes: Sequence[torch.dtype],
-    state_grads: Sequence[bool],
-    wanted_states: Sequence[bool],
+    vjps: tuple[StepVjp, ...],
+    input_dtypes: tuple[torch.dtype, ...],
+    cotangent_dtypes: tuple[torch.dtype, ...],
+    state_grads: tuple[bool, ...],
+    wanted_states: tuple[bool, ...],
     checkpoint: int,
 ) -> BackwardPlan:
     """Plan the backward pass.
@@ -159,7 +162,7 @@ def live_states(graph: StepGraph, vjps: Sequence[StepVjp]) -> list[int]:
 
 def keep_wanted(
     vjps: Sequence[StepVjp], inputs: Sequence[bool], states: Sequence[bool], captured: bool
-) -> list[StepVjp]:
+) -> tuple[StepVjp, ...]:
     """Drop what no wanted gradient needs: absent gradients cost nothing, nor do state gradients nobody reads.
 
     Args:
@@ -183,9 +186,9 @@ def keep_wanted(
     read = [j for j, wanted in enumerate(states) if wanted]
     read += [j for v in trimmed for j in cotangents([*v.grad_inputs, *(r.node for r in v.reductions)])]
     needed = _closure(read, lambda j: cotangents(v.grad_states[j] for v in trimmed))
-    return [
+    return tuple(
         replace(v, grad_states=tuple(g if j in needed else None for j, g in enumerate(v.grad_states))) for v in trimmed
-    ]
+    )
 
 
 # ---- pieces --------------------------------------------------------------------------------------------------

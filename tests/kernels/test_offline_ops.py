@@ -66,6 +66,6 @@ def test_every_row_compiles(dtype: torch.dtype, target: str, literal: bool) -> N
         builder.cast(x, other) for other in (torch.float32, torch.float64, torch.int32, torch.uint8, torch.bool)
     ]
     graph = StepGraph((x, z), (), tuple(outputs), ())
-    plan = plan_forward(graph, [dtype, dtype], [n.dtype for n in outputs], checkpoint=1)
+    plan = plan_forward(graph, (dtype, dtype), tuple(n.dtype for n in outputs), checkpoint=1)
     kernel = compile_offline(plan, target)
     assert sum(kernel.stores.values()) >= len(outputs)

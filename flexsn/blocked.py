@@ -1,4 +1,4 @@
-"""Blocked gradients: which operation of a core has no derivative, said where autograd would only say "no grad_fn"."""
+"""Which operation of a core is to blame: for a gradient that is blocked, or for a run that fails."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from flexsn.errors import GradientError, SourceLine, calling_line
 
-__all__ = ["explain_blocked", "no_path"]
+__all__ = ["explain_blocked", "failing_op", "no_path"]
 
 
 def no_path(core: Callable[..., Any], arguments: Sequence[Tensor]) -> GradientError:
@@ -27,6 +27,28 @@ def no_path(core: Callable[..., Any], arguments: Sequence[Tensor]) -> GradientEr
         why="what it returns does not depend on the inputs in a way autograd can follow",
         hint="fire with a surrogate, e.g. spike = flexsn.surrogate.ATan(); s = spike(h - v_threshold)",
     )
+
+
+def failing_op(run: Callable[[], object]) -> str:
+    """The torch function, as the user wrote it, in which a run fails; empty if it fails elsewhere."""
+    watch = _LastFailure()
+    try:
+        with watch:
+            run()
+    except Exception:
+        return watch.name
+    return ""
+
+
+class _LastFailure(TorchFunctionMode):
+    name = ""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        try:
+            return func(*args, **(kwargs or {}))
+        except Exception:
+            self.name = getattr(func, "__name__", str(func)).strip("_")
+            raise
 
 
 class _Watch(TorchFunctionMode):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import numbers
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from itertools import repeat
 from operator import getitem, is_
@@ -25,6 +26,7 @@ from flexsn.walk import Walk
 __all__ = ["Environment"]
 
 Snapshot = tuple[list[Any], list[list[Any]]]
+_MOST_KEPT = 1 << 24  # elements of a tensor that is copied before the core runs on examples
 _VALUES = (numbers.Number, str, bytes, type(None), torch.dtype, torch.device)
 
 
@@ -106,6 +108,19 @@ class Environment:
     def snapshot(self) -> Snapshot:
         """What every slot and container holds now."""
         return [slot.read() for slot in self.slots], [_content(held) for _, held, _ in self._containers]
+
+    @contextmanager
+    def tensors_kept(self) -> Iterator[None]:
+        """Undo, at the end, what was written into tensors in place."""
+        held = {id(t): t for t in (slot.read() for slot in self.tensors) if t.numel() <= _MOST_KEPT}
+        before = [(t, t.detach().clone()) for t in held.values() if not t.is_meta]
+        try:
+            yield
+        finally:
+            with torch.no_grad():
+                for tensor, value in before:
+                    if not torch.equal(tensor, value):  # versions do not tell: a trace raises before they count
+                        tensor.copy_(value)
 
     def install(self, snapshot: Snapshot) -> list[tuple[str, Callable[[], None]]]:
         """Put back what differs from ``snapshot``.

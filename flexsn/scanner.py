@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from flexsn.arguments import compute_dtype, fit, step_shape
 from flexsn.autograd import run_compiled
 from flexsn.backends import check_backend, choose, runtime
-from flexsn.blocked import explain_blocked
+from flexsn.blocked import explain_blocked, failing_op
 from flexsn.compiled import Compiled, output_dtype
 from flexsn.environment import Environment
 from flexsn.errors import (
@@ -178,15 +178,19 @@ class Scanner:
         """Trace; whatever the core does to what it reads is undone, and is an error."""
         before = self._environment.snapshot()
         changed: list[str] = []
-        try:
+
+        def trace() -> Tracer:
             with self._environment.tensors_kept():
-                tracer = Tracer(Frozen(core, self._environment), *dtypes, device)
+                return Tracer(Frozen(core, self._environment), *dtypes, device)
+
+        try:
+            tracer = trace()
         except FlexSNError:
             raise
         except Exception as error:
             slots = self._environment.tensors
             _check_devices([slot.name for slot in slots], [slot.read() for slot in slots], device)
-            what = failing_op(error) or "the core"
+            what = failing_op(trace) or "the core"
             raise UnsupportedOpError(
                 f"{what} cannot be traced: {type(error).__name__}: {error}",
                 where=failing_line(error) or defined_at(self.core),

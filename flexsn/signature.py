@@ -113,7 +113,8 @@ def count_outputs(
     on = {slot.read().device for slot in environment.tensors}
     device = on.pop() if len(on) == 1 else torch.device("cpu")
     try:
-        with torch.inference_mode(False), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        quiet = torch.autocast(device.type, enabled=False)
+        with environment.tensors_kept(), torch.inference_mode(False), torch.no_grad(), quiet:
             for shape in ((), (2, 3)):
                 try:
                     returned = core(*(torch.zeros(shape, dtype=dtype, device=device) for dtype in dtypes))

@@ -203,14 +203,18 @@ class Tracer:
                     sources = list(arguments.values()) + list(recorder.tape.captured.values())
                     wanted = [s if s.requires_grad else None for s in sources]
                     roots, grads = [], []
-                    for k, value in enumerate(values):
+                    # autograd adds up what a value receives from the youngest use on: in the loop, first from the
+                    # outputs' stacks, the last one first, then from the next step
+                    num_outputs = len(output_cotangents)
+                    for k in (*reversed(range(num_outputs)), *range(num_outputs, len(values))):
+                        value = values[k]
                         if f"cotangent{k}" not in cotangents:
                             continue
                         if value.requires_grad:
                             roots.append(value)
                             grads.append(cotangents[f"cotangent{k}"])
-                        elif k < len(output_cotangents):
-                            blocked.append((k, self.graph.outputs[k].line))
+                        elif k < num_outputs:
+                            blocked.insert(0, (k, self.graph.outputs[k].line))
                     differentiable = [s for s in wanted if s is not None]
                     found = iter(_vjp(roots, grads, differentiable))
                     results = [None if s is None else next(found) for s in wanted]

@@ -1,0 +1,171 @@
+"""The kernel cache: private, atomic, and never in the way."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import threading
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from flexsn.errors import BackendError
+from flexsn.kernels import cache
+
+
+@pytest.fixture(autouse=True)
+def fresh() -> Iterator[None]:
+    cache._checked.cache_clear()
+    yield
+    cache._checked.cache_clear()
+
+
+@pytest.fixture
+def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    chosen = tmp_path / "kernels"
+    monkeypatch.setenv("FLEXSN_CACHE_DIR", str(chosen))
+    return chosen
+
+
+def stand_in(match: str) -> Path:
+    with pytest.warns(UserWarning, match=match) as caught:
+        found = cache.cache_dir()
+        assert cache.cache_dir() == found
+    assert len(caught) == 1
+    assert "FLEXSN_CACHE_DIR" in str(caught[0].message)
+    assert stat.S_IMODE(found.stat().st_mode) == 0o700
+    assert found.stat().st_uid == os.getuid()
+    return found
+
+
+def test_made_private(directory: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert cache.cache_dir() == directory
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+def test_default_is_per_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("FLEXSN_CACHE_DIR", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.cache_dir() == tmp_path / "flexsn"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert cache.cache_dir() == tmp_path / "home" / ".cache" / "flexsn"
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
+def test_writable_by_others_is_not_used(mode: int, directory: Path) -> None:
+    directory.mkdir()
+    directory.chmod(mode)
+    assert stand_in("can be written by other users") != directory
+
+
+def test_owned_by_another_is_not_used(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    directory.mkdir(mode=0o700)
+    mine = os.getuid()
+    monkeypatch.setattr(cache.os, "getuid", lambda: mine + 1)
+    with pytest.warns(UserWarning, match="belongs to another user"):
+        assert cache.cache_dir() != directory
+
+
+def test_a_file_in_the_way(directory: Path) -> None:
+    directory.write_text("a file")
+    assert stand_in("cannot be written") != directory
+
+
+def test_read_only(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*args: object, **options: object) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    directory.mkdir(mode=0o700)
+    monkeypatch.setattr(cache.tempfile, "TemporaryFile", refuse)
+    assert stand_in(r"cannot be written \(Permission denied\)") != directory
+
+
+def test_published_whole_or_not_at_all(directory: Path) -> None:
+    path = cache.cache_dir() / "kernel.so"
+    assert cache.publish(path, lambda target: target.write_text("whole") and None) == path
+    assert path.read_text() == "whole"
+
+    def fail(target: Path) -> None:
+        target.write_text("half")
+        raise BackendError("the compiler failed")
+
+    with pytest.raises(BackendError, match="the compiler failed"):
+        cache.publish(path, fail)
+    assert path.read_text() == "whole"
+    assert os.listdir(directory) == ["kernel.so"]
+
+
+def test_many_publish_at_once(directory: Path) -> None:
+    path = cache.cache_dir() / "kernel.so"
+    content = "x" * 100_000
+    torn: list[int] = []
+
+    def work() -> None:
+        for _ in range(20):
+            cache.publish(path, lambda target: target.write_text(content) and None)
+            if path.read_text() != content:
+                torn.append(1)
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert torn == []
+    assert os.listdir(directory) == ["kernel.so"]
+
+
+def test_full_disk_on_rename(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = cache.cache_dir() / "kernel.so"
+    replace = os.replace
+
+    def full(source: Path, target: Path) -> None:
+        if Path(target).parent == directory:
+            raise OSError(28, "No space left on device")
+        replace(source, target)
+
+    monkeypatch.setattr(cache.os, "replace", full)
+    made = cache.publish(path, lambda target: target.write_text("whole") and None)
+    assert made.parent != directory
+    assert made.read_text() == "whole"
+    assert os.listdir(directory) == []
+
+
+def test_full_disk_in_the_compiler(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = cache.cache_dir() / "kernel.so"
+    usage = shutil.disk_usage(directory)
+    monkeypatch.setattr(cache.shutil, "disk_usage", lambda where: usage._replace(free=1 << 20))
+
+    def compile_it(target: Path) -> None:
+        if target.parent == directory:
+            raise BackendError("ld: final link failed: No space left on device")
+        target.write_text("whole")
+
+    assert cache.publish(path, compile_it).read_text() == "whole"
+
+
+def test_no_place_at_all(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(source: Path, target: Path) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(cache.os, "replace", full)
+    with pytest.raises(BackendError, match="cannot be written"):
+        cache.publish(cache.cache_dir() / "kernel.so", lambda target: target.write_text("whole") and None)
+
+
+def test_keys_depend_on_every_part() -> None:
+    keys = {cache.content_key(*parts) for parts in (("a", "b"), ("ab",), ("ab", ""), ("b", "a"), ("", "ab"))}
+    assert len(keys) == 5
+
+
+def test_show_source(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    for value, expected in (("0", ""), ("", ""), ("1", "int main;\n")):
+        monkeypatch.setenv("FLEXSN_PRINT_CODE", value)
+        cache.show_source("int main;")
+        assert capsys.readouterr().err == expected

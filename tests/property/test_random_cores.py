@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 
-import pytest
 import torch
 from calls import Call, Outcome, calls, run
 from cores import Core, cores

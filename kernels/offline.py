@@ -110,7 +110,7 @@ def compile_offline(
     """
     _check(target)
     layout = layout or dense_layout(plan)
-    source = print_triton(plan, accesses(plan, layout), len(layout.sizes), reciprocal=True)
+    source = print_triton(plan, accesses(plan, layout), len(layout.sizes), as_traced=False)
     tiling = tiling or choose_tiling(plan)
     pointers = tuple(_POINTERS[s.dtype] for s in plan.slots)
     compiled, seconds = _compile(source, pointers, source.numbers(layout), target, aligned, tiling)

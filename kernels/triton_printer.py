@@ -60,7 +60,7 @@ class TritonSource:
 
 
 def print_triton(
-    plan: ForwardPlan | BackwardPlan, access: Sequence[Access], num_dims: int, reciprocal: bool
+    plan: ForwardPlan | BackwardPlan, access: Sequence[Access], num_dims: int, as_traced: bool
 ) -> TritonSource:
     """Print the kernel of ``plan``.
 
@@ -68,7 +68,7 @@ def print_triton(
         plan: what to do.
         access: how each tensor is addressed.
         num_dims: how many dimensions the lanes have.
-        reciprocal: divide by a number as eager torch does on a GPU, by multiplying.
+        as_traced: the step was traced on the device it runs on; if not, see :func:`~.triton_text.division`.
     """
     writer = Writer()
     memory = Memory(writer, plan.slots, access, num_dims)
@@ -78,7 +78,7 @@ def print_triton(
     writer(f"@triton.jit(do_not_specialize={plain!r})")
     with writer.indent(f"def {ENTRY}({', '.join(arguments)}, BLOCK: tl.constexpr):"):
         memory.prologue()
-        values = Values(writer, reciprocal)
+        values = Values(writer, as_traced)
         for slot, leaf in plan.lane_loads:
             name = memory.load(slot, leaf.dtype, f"operand{leaf.index}")
             values.fix(leaf, name, memory.is_scalar(slot))

@@ -41,7 +41,7 @@ def checkpoint(step_bytes: int) -> int:
 
 def bind(plan: ForwardPlan | BackwardPlan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
     """A function that runs the plan's kernel on tensors of that layout, given in the order of the plan's slots."""
-    source = print_triton(plan, accesses(plan, layout), len(layout.sizes), reciprocal=not interpreting())
+    source = print_triton(plan, accesses(plan, layout), len(layout.sizes), as_traced=True)
     numbers = source.numbers(layout)
     tiling = choose_tiling(plan)
     if interpreting():

@@ -11,7 +11,7 @@ from flexsn.graph import Node
 from flexsn.kernels.ops import OPS
 from flexsn.kernels.writer import Writer
 
-__all__ = ["TYPES", "Values", "cast"]
+__all__ = ["TYPES", "Values", "cast", "division"]
 
 TYPES = {
     torch.float32: "tl.float32",
@@ -32,12 +32,12 @@ class Values:
 
     Args:
         writer: takes the lines.
-        reciprocal: divide by a number as eager CUDA does, see :func:`_division`.
+        as_traced: see :func:`division`.
     """
 
-    def __init__(self, writer: Writer, reciprocal: bool) -> None:
+    def __init__(self, writer: Writer, as_traced: bool) -> None:
         self.w = writer
-        self.reciprocal = reciprocal
+        self.as_traced = as_traced
         self.fixed: dict[int, str] = {}  # leaves and hoisted values, named once
         self.names: dict[int, str] = {}  # of the step at hand
         self._scalars: set[str] = set()  # names of values that are one for the whole block
@@ -92,7 +92,7 @@ class Values:
         if node.op == "cast":
             return cast(self.tensor(node.args[0]), node.args[0].dtype, node.dtype)
         if node.op == "div" and node.args[1].op == "const":
-            factor = _division(node.args[1], self.reciprocal)
+            factor = division(node.args[1], self.as_traced)
             if factor is not None:
                 return f"{self.tensor(node.args[0])} * {_literal(factor)}"
         op = OPS[node.op]
@@ -102,19 +102,19 @@ class Values:
         return template.format(*(self.tensor(a) if literal else self.use(a) for a in node.args))
 
 
-def _division(divisor: Node, reciprocal: bool) -> Node | None:
+def division(divisor: Node, as_traced: bool) -> Node | None:
     """The factor to multiply by instead of dividing by a literal, where that gives the same bits.
 
-    Multiplying by the inverse of a power of two is exact. And eager torch on a GPU multiplies by the inverse
-    of *any* number, rounded to the dtype of the division (``div_true_kernel_cuda``), so there the kernel does
-    too.
+    Multiplying by the inverse of a power of two is exact. By the inverse of any number is what eager torch does on
+    a GPU; the rule for that is in ``flexsn.lower``, which knows numbers from tensors, and acts where the step is
+    traced on the GPU. A step traced on the CPU to be compiled for one gets the same kernel here.
     """
     value = float(divisor.value)  # type: ignore[arg-type]
     if value == 0 or not math.isfinite(value) or not divisor.dtype.is_floating_point:
         return None
     inverse = (torch.ones((), dtype=divisor.dtype) / torch.tensor(value, dtype=divisor.dtype)).item()
     exact = abs(math.frexp(value)[0]) == 0.5 and 2.0**-126 <= abs(inverse) < math.inf
-    return Node("const", (), divisor.dtype, inverse) if exact or reciprocal else None
+    return Node("const", (), divisor.dtype, inverse) if exact or not as_traced else None
 
 
 def cast(text: str, source: torch.dtype, target: torch.dtype) -> str:

@@ -44,7 +44,7 @@ def everything(x: Tensor, z: Tensor, v: Tensor, count: Tensor, b: Tensor) -> tup
 def sources(core: FlexSN) -> dict[str, str]:
     plans = plan_kernels(core, "triton", torch.float32)[1]
     return {
-        name: print_triton(plan, accesses(plan, layout), len(layout.sizes), reciprocal=True).text
+        name: print_triton(plan, accesses(plan, layout), len(layout.sizes), as_traced=False).text
         for name, (plan, layout) in plans.items()
     }
 

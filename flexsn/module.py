@@ -6,11 +6,10 @@ import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from flexsn.arguments import check, compute_dtype
+from flexsn.arguments import check, compute_dtype, fit
 from flexsn.backends import check_backend, supported_backends
 from flexsn.copying import copy_core
 from flexsn.dynamo import left_alone
@@ -19,16 +18,15 @@ from flexsn.loans import Loans, register_parameters
 from flexsn.recording import Recording
 from flexsn.scanner import Scanner
 from flexsn.signature import count_outputs, read_signature
+from flexsn.stateful import Shapes, Stateful
 
 if TYPE_CHECKING:
     from flexsn.explain import Report
 
 __all__ = ["FlexSN"]
 
-Shapes = tuple[tuple[int, ...], ...]
 
-
-class FlexSN(nn.Module):
+class FlexSN(Stateful):
     """A spiking neuron from one time step written in plain PyTorch.
 
     The core is scanned over time by one fused kernel,
@@ -109,10 +107,8 @@ class FlexSN(nn.Module):
         else:
             self.core = core
         signature = read_signature(self.core, num_inputs, num_states, example_inputs)
-        self.num_inputs, self.num_states = signature.num_inputs, signature.num_states
-        self.__dict__["state_names"] = signature.state_names
+        self._name_states(signature.num_inputs, signature.state_names)
         self.__dict__["_loan_names"] = {}
-        self._keep(None, None)
         self._example_dtypes = None if example_inputs is None else tuple(e.dtype for e in example_inputs)
         self._requires_grad = None if requires_grad is None else tuple(requires_grad)
         for what, given in (("example_inputs", example_inputs), ("requires_grad", requires_grad)):
@@ -126,8 +122,6 @@ class FlexSN(nn.Module):
         self.store_state_seqs = store_state_seqs
         self.checkpoint = _checked_checkpoint(checkpoint)
         self.time_dim = time_dim
-        self.__dict__["_recording"] = None
-        self.state_seqs: tuple[Tensor, ...] | None = None
         self._num_outputs = num_outputs
         if example_outputs is not None:
             self._num_outputs = len(example_outputs)
@@ -137,87 +131,6 @@ class FlexSN(nn.Module):
             register_parameters(self, self._scanner.environment(), self._loan_names)
             if self._num_outputs is not None:
                 self._check_num_outputs(self._count_outputs())
-
-    # ---- states -------------------------------------------------------------------------------------------
-
-    @staticmethod
-    def init_states(num_states: int, step_mode: str, *args: Tensor) -> Sequence[Tensor]:
-        """The states before the first step; override for anything but zeros.
-
-        Args:
-            num_states: how many.
-            step_mode: ``"m"`` if ``args`` are sequences ``[T, ...]``, ``"s"`` if single steps.
-            args: the inputs of the call, time first.
-
-        Returns:
-            ``num_states`` tensors that broadcast against the step shape.
-        """
-        x = args[0]
-        zero = torch.zeros((), dtype=compute_dtype(x.dtype), device=x.device)
-        shapes = [a.shape[1:] if step_mode == "m" else a.shape for a in args]
-        shape = shapes[0] if len(shapes) == 1 else torch.Size(np.broadcast_shapes(*shapes))
-        return [zero.expand(shape)] * num_states
-
-    @property
-    def states(self) -> tuple[Tensor, ...] | None:
-        """The states after the last step, or ``None`` before the first call. Settable."""
-        states: tuple[Tensor, ...] | None = self.__dict__["_states"]
-        return states
-
-    @states.setter
-    def states(self, states: Sequence[Tensor] | Tensor | None) -> None:
-        if isinstance(states, Tensor):
-            states = (states,)
-        if states is not None and len(states) != self.num_states:
-            raise ValueError(f"expected {self.num_states} states {self.state_names}, got {len(states)}")
-        for state in states or ():
-            if not isinstance(state, Tensor):
-                raise ValueError(f"a state is a tensor, got {type(state).__name__}")
-        self._keep(None if states is None else tuple(states), None)
-
-    def _keep(self, states: tuple[Tensor, ...] | None, input_shapes: Shapes | None) -> None:
-        mine = self.__dict__
-        mine["_states"], mine["_input_shapes"] = states, input_shapes
-        mine["_in_transform"] = torch._C._are_functorch_transforms_active()
-
-    def reset(self) -> None:
-        """Forget the states; the next call starts from ``init_states``."""
-        self._keep(None, None)
-        self.state_seqs = None
-
-    def detach(self) -> None:
-        """Cut the graph at the current states (truncated BPTT)."""
-        states, input_shapes = self.__dict__["_states"], self.__dict__["_input_shapes"]
-        if states is not None:
-            self._keep(tuple(state.detach() for state in states), input_shapes)
-
-    def record(self, *names: str, every: int = 1) -> None:
-        """Record states by name in multi-step calls from now on; without names, no longer.
-
-        After a call ``neuron.recorded[name]`` has the state after steps ``0, every, 2 every, ...`` of that call,
-        ``[ceil(T / every), *step]``. The kernel writes a state's sequence only while it is recorded.
-
-        Args:
-            names: of states, as in ``neuron.state_names``.
-            every: keep one step in so many.
-
-        Raises:
-            ValueError: there is no state of that name, or ``every < 1``.
-
-        Example:
-            >>> neuron = FlexSN(lambda x, v: (v + x, v + x))
-            >>> neuron.record("v", every=2)
-            >>> _ = neuron(torch.ones(4, 1))
-            >>> neuron.recorded["v"].tolist()
-            [[1.0], [3.0]]
-        """
-        self.__dict__["_recording"] = Recording.of(self.state_names, names, every) if names else None
-
-    @property
-    def recorded(self) -> dict[str, Tensor]:
-        """What :meth:`record` asked for, of the last call."""
-        recording: Recording | None = self.__dict__["_recording"]
-        return {} if recording is None else recording.taken
 
     def explain(self, target: str | None = None, dtype: torch.dtype = torch.float32) -> Report:
         """What the core is compiled to; see :func:`flexsn.explain`."""
@@ -249,8 +162,11 @@ class FlexSN(nn.Module):
             check(inputs, (), time_dim)  # says which input is no tensor
             raise
         if states is None:
-            check(seqs, (), time_dim)
-            states = self._initial_states(inputs, time_dim)
+            try:
+                states = self._initial_states(inputs, time_dim)
+            except (IndexError, RuntimeError, ValueError):
+                fit(seqs, (), time_dim)  # says what is wrong with the inputs, if they are to blame
+                raise
         elif mine["_input_shapes"] not in (None, input_shapes):
             raise ValueError(
                 f"the step shape changed from {_shapes(mine['_input_shapes'])} to {_shapes(input_shapes)} "
@@ -393,39 +309,6 @@ class FlexSN(nn.Module):
             register_parameters(self, environment, names)
             loans = self.__dict__["_loans_cache"] = Loans(environment, names, loans)
         return loans
-
-    def __getattr__(self, name: str) -> Any:
-        names = self.__dict__.get("state_names", ())
-        if name in names:
-            states = self.__dict__["_states"]
-            return None if states is None else states[names.index(name)]
-        return super().__getattr__(name)
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        names = self.__dict__.get("state_names", ())
-        if name in names and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            states = self.__dict__["_states"]
-            if states is None:
-                states = self._starts_like(value)
-            position = names.index(name)
-            self._keep((*states[:position], value, *states[position + 1 :]), None)
-        else:
-            super().__setattr__(name, value)
-
-    def _starts_like(self, step: Tensor) -> tuple[Tensor, ...]:
-        """The initial states for a step of that shape."""
-        inputs = (step if step.is_floating_point() else step.to(torch.get_default_dtype()),) * self.num_inputs
-        return tuple(self.init_states(self.num_states, "s", *inputs))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FlexSN:
-        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        states = self.__dict__["_states"]
-        if states is not None:
-            moved = [(state, fn(state)) for state in states]
-            # .half() and .bfloat16() leave states in fp32, as calls with such inputs do
-            kept = tuple(n if compute_dtype(n.dtype) is n.dtype else o.to(n.device) for o, n in moved)
-            self._keep(kept, self.__dict__["_input_shapes"])
-        return self
 
     def _replicate_for_data_parallel(self) -> FlexSN:
         replica: FlexSN = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]

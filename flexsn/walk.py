@@ -296,7 +296,7 @@ def _is_foreign(thing: Any) -> bool:
 
 
 def _is_neuron(thing: Any) -> bool:
-    return getattr(thing, "__module__", None) == "flexsn.module"
+    return getattr(thing, "__module__", None) in ("flexsn.module", "flexsn.stateful")
 
 
 def _is_ours(thing: Any) -> bool:

@@ -154,9 +154,7 @@ def multi_step_forward(x_seq: Tensor, *single_step_modules: Stage | Sequence[Sta
     return torch.stack(steps)
 
 
-def seq_to_ann_forward(
-    x_seq: Tensor | tuple[Tensor, ...], *stateless_modules: Stage | Sequence[Stage]
-) -> Any:
+def seq_to_ann_forward(x_seq: Tensor | tuple[Tensor, ...], *stateless_modules: Stage | Sequence[Stage]) -> Any:
     """Run stateless modules on all steps at once: time is folded into the batch.
 
     ``[T, B, ...] -> [T·B, ...] -> modules -> [T·B, ...] -> [T, B, ...]``. Much faster than a loop for
@@ -179,9 +177,7 @@ def seq_to_ann_forward(
     inputs = x_seq if isinstance(x_seq, tuple) else (x_seq,)
     shapes = [tuple(x.shape) for x in inputs]
     if not shapes or min(map(len, shapes)) < 2 or len({shape[:2] for shape in shapes}) > 1:
-        raise ValueError(
-            f"x_seq must be [T, B, ...], with the same T and B in every input, got shapes {shapes}"
-        )
+        raise ValueError(f"x_seq must be [T, B, ...], with the same T and B in every input, got shapes {shapes}")
     leading = shapes[0][:2]
     y = _run(_flatten(stateless_modules), tuple(x.flatten(0, 1) for x in inputs))
     if isinstance(y, tuple):

@@ -148,9 +148,7 @@ def topological(roots: Iterable[Node]) -> list[Node]:
     return order
 
 
-def format_nodes(
-    names: dict[int, str], nodes: Sequence[Node], returns: Sequence[tuple[str, Node | None]]
-) -> list[str]:
+def format_nodes(names: dict[int, str], nodes: Sequence[Node], returns: Sequence[tuple[str, Node | None]]) -> list[str]:
     """Readable Python for ``nodes``, the user's own line above each group of nodes that came from it.
 
     Args:

@@ -49,9 +49,7 @@ def kernel_dot_product(x: Tensor, y: Tensor, kernel: str = "linear", *args: floa
         raise ValueError(f"kernel must be one of {', '.join(_KERNEL_ARGUMENT)}; got {kernel!r}")
     argument = _KERNEL_ARGUMENT[kernel]
     if len(args) != (argument is not None):
-        raise ValueError(
-            f"kernel {kernel!r} takes {argument or 'no argument'}, got {len(args)} arguments {args}"
-        )
+        raise ValueError(f"kernel {kernel!r} takes {argument or 'no argument'}, got {len(args)} arguments {args}")
     products = x.mm(y.t())
     if kernel == "linear":
         return products
@@ -118,8 +116,7 @@ def spike_similar_loss(
     low, high = similarity.detach().aminmax()
     if low < -1e-3 or high > 1 + 1e-3:
         raise ValueError(
-            "loss_type 'bce' needs similarities in [0, 1], "
-            f"kernel {kernel_type!r} gives [{low:.4g}, {high:.4g}]"
+            f"loss_type 'bce' needs similarities in [0, 1], kernel {kernel_type!r} gives [{low:.4g}, {high:.4g}]"
         )
     # A cosine of 1 may come out as 1.0000001, which binary_cross_entropy refuses.
     return F.binary_cross_entropy(similarity.clamp(0, 1), target)
@@ -158,8 +155,7 @@ def set_threshold_margin(
     owner: Any = layer if hasattr(layer, "v_threshold") else getattr(layer, "neuron", None)
     if not hasattr(owner, "v_threshold") or isinstance(owner.v_threshold, nn.Parameter):
         raise TypeError(
-            f"{type(layer).__name__} needs a v_threshold (its own or its neuron's) "
-            "that is not a learnable parameter"
+            f"{type(layer).__name__} needs a v_threshold (its own or its neuron's) that is not a learnable parameter"
         )
     if not layer.training:
         owner.v_threshold = eval_threshold

@@ -301,9 +301,7 @@ def _hardsigmoid_backward(low: Lowering, grad: Arg, x: Arg) -> Node:
 @_rule("threshold_backward")
 def _threshold_backward(low: Lowering, grad: Arg, x: Arg, threshold: Arg) -> Node:
     x_dtype = x.dtype if isinstance(x, Node) else low.dtype
-    below = low.builder.op(
-        "le", low.value(x, x_dtype), low.value(threshold, x_dtype), dtype=torch.bool, line=low.line
-    )
+    below = low.builder.op("le", low.value(x, x_dtype), low.value(threshold, x_dtype), dtype=torch.bool, line=low.line)
     return low.where(below, 0, grad)
 
 

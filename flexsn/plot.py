@@ -68,9 +68,7 @@ def plot_one_neuron_v_s(
     threshold = as_array(v_threshold, "v_threshold", np.ndim(v_threshold) and 1)
     if threshold.shape not in ((), v.shape):
         raise ValueError(f"v_threshold must be a number or [T] = {v.shape}, got shape {threshold.shape}")
-    figure, (above, below) = pyplot().subplots(
-        2, 1, sharex=True, figsize=figsize, dpi=dpi, height_ratios=[6, 1]
-    )
+    figure, (above, below) = pyplot().subplots(2, 1, sharex=True, figsize=figsize, dpi=dpi, height_ratios=[6, 1])
     fired = np.flatnonzero(s)
     draw_membrane(above, v, threshold, fired)
     if v_reset is not None:

@@ -37,9 +37,7 @@ class LIAF(LIF):
         [0.0, 0.125, 0.0, 0.625]
     """
 
-    def __init__(
-        self, act: Callable[[Tensor], Tensor], threshold_related: bool, *args: Any, **kwargs: Any
-    ) -> None:
+    def __init__(self, act: Callable[[Tensor], Tensor], threshold_related: bool, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         if not callable(act):
             raise wrong(self, "act must be callable, such as torch.relu", act=act)

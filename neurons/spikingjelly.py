@@ -163,9 +163,7 @@ class SimpleLIFNode(SimpleBaseNode):
         backend: str = "auto",
         **options: Any,
     ) -> None:
-        super().__init__(
-            v_threshold, v_reset, surrogate_function, detach_reset, step_mode, backend, tau=tau, **options
-        )
+        super().__init__(v_threshold, v_reset, surrogate_function, detach_reset, step_mode, backend, tau=tau, **options)
         self.decay_input = decay_input
 
     def charge(self, x: Tensor, v: Tensor) -> Tensor:
@@ -250,9 +248,7 @@ class CUBALIFNode(CubaLIF, BaseNode):  # type: ignore[misc]
 class TernaryIFNode(TernaryIF, BaseNode):  # type: ignore[misc]
     """:class:`flexsn.neurons.TernaryIF`, with a hard reset by default."""
 
-    def __init__(
-        self, v_threshold: Number = 1.0, v_reset: Number | None = 0.0, *args: Any, **options: Any
-    ) -> None:
+    def __init__(self, v_threshold: Number = 1.0, v_reset: Number | None = 0.0, *args: Any, **options: Any) -> None:
         super().__init__(v_threshold, v_reset, *args, **options)
 
 

@@ -95,9 +95,7 @@ def test_set_step_mode_and_backend() -> None:
     set_backend(net, "torch")
     assert [(n.step_mode, n.backend) for n in neurons] == [("m", "torch")] * 3
     assert not hasattr(net[0], "step_mode") and not hasattr(net[0], "backend")
-    with pytest.raises(
-        ValueError, match=r"step_mode must be 's' \(single step\) or 'm' \(multi-step\), got 'x'"
-    ):
+    with pytest.raises(ValueError, match=r"step_mode must be 's' \(single step\) or 'm' \(multi-step\), got 'x'"):
         set_step_mode(net, "x")
     assert [n.step_mode for n in neurons] == ["m"] * 3
 
@@ -172,9 +170,7 @@ def test_seq_to_ann_forward_of_tuples() -> None:
 
 @pytest.mark.parametrize("x", [torch.zeros(3), (torch.zeros(3, 2), torch.zeros(2, 3)), ()])
 def test_seq_to_ann_forward_errors(x: Any) -> None:
-    with pytest.raises(
-        ValueError, match=r"x_seq must be \[T, B, ...\], with the same T and B in every input"
-    ):
+    with pytest.raises(ValueError, match=r"x_seq must be \[T, B, ...\], with the same T and B in every input"):
         seq_to_ann_forward(x, nn.Identity())
 
 

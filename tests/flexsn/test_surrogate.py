@@ -183,9 +183,7 @@ def test_primitive_rises_and_is_continuous(name: str) -> None:
         assert steps.min() >= 0
 
 
-@pytest.mark.parametrize(
-    "name", ["Sigmoid", "ATan", "PiecewiseExp", "SoftSign", "Erf", "Gaussian", "QPseudoSpike"]
-)
+@pytest.mark.parametrize("name", ["Sigmoid", "ATan", "PiecewiseExp", "SoftSign", "Erf", "Gaussian", "QPseudoSpike"])
 def test_primitive_of_a_density_runs_from_0_to_1(name: str) -> None:
     ends = make(name, spiking=False)(torch.tensor([-1e12, 0.0, 1e12], dtype=torch.float64))
     torch.testing.assert_close(ends, torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64), rtol=0, atol=1e-9)
@@ -319,9 +317,7 @@ def test_custom() -> None:
 
 
 def test_custom_errors() -> None:
-    with pytest.raises(
-        TypeError, match=r"custom\(derivative=2.0\): derivative must be a function of one tensor"
-    ):
+    with pytest.raises(TypeError, match=r"custom\(derivative=2.0\): derivative must be a function of one tensor"):
         surrogate.custom(2.0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"custom\(primitive='x'\): primitive must be a function"):
         surrogate.custom(torch.ones_like, "x")  # type: ignore[arg-type]
@@ -335,10 +331,7 @@ def test_custom_errors() -> None:
 
 def test_repr() -> None:
     assert repr(surrogate.ATan()) == "ATan(alpha=2.0)"
-    assert (
-        repr(surrogate.Sigmoid(3, spiking=False, strict=True))
-        == "Sigmoid(alpha=3.0, spiking=False, strict=True)"
-    )
+    assert repr(surrogate.Sigmoid(3, spiking=False, strict=True)) == "Sigmoid(alpha=3.0, spiking=False, strict=True)"
     assert repr(surrogate.PiecewiseLeakyReLU(c=0.5)) == "PiecewiseLeakyReLU(w=1.0, c=0.5)"
     assert repr(surrogate.SquarewaveFourierSeries()) == "SquarewaveFourierSeries(n=2, T_period=8.0)"
     assert repr(surrogate.ATan(nn.Parameter(torch.tensor(1.5)))) == "ATan(alpha=learnable 1.5)"

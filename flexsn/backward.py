@@ -40,10 +40,10 @@ class Backward:
         split = len(graph.outputs)
         outputs = tuple(g is not None for g in grads[:split])
         finals = tuple(g is not None for g in grads[split:])
-        vjps = vjps_by_age(tracer, outputs, finals)
-        _check_path(vjps, compiled)
+        all_vjps = vjps_by_age(tracer, outputs, finals)
+        _check_path(all_vjps, compiled)
         needs_inputs, needs_states, self.needs_captured, _ = compiled.split(needs)
-        vjps = keep_wanted(vjps, needs_inputs, needs_states, any(self.needs_captured))
+        vjps = keep_wanted(all_vjps, needs_inputs, needs_states, any(self.needs_captured))
         first_step = vjps[min(geometry.num_steps, len(vjps)) - 1]
         assert compiled.checkpoint is not None
         self._operands = compiled.operand_program()  # the vjps may read more than the forward step

@@ -88,7 +88,7 @@ class _Cell:
         self.argument = argument
 
 
-class Recorder(TorchDispatchMode):
+class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """A context that fills a :class:`Tape`.
 
     Args:
@@ -100,7 +100,7 @@ class Recorder(TorchDispatchMode):
     def __init__(
         self, placeholders: Mapping[str, Tensor], step_shape: torch.Size, known: Callable[[str], bool]
     ) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.tape = Tape()
         self._step_shape = step_shape
         self._known = known

@@ -197,9 +197,10 @@ def _against_truth(at_false: Callable[[float], bool], at_true: Callable[[float],
         a, b = args
         if a.op != "cast" or a.args[0].dtype != torch.bool or b.op != "const":
             return None
-        if at_false(b.value) == at_true(b.value):
-            return builder.const(at_true(b.value), torch.bool)
-        return a.args[0] if at_true(b.value) else builder.op("logical_not", a.args[0], dtype=torch.bool)
+        number = float(b.value or 0)
+        if at_false(number) == at_true(number):
+            return builder.const(at_true(number), torch.bool)
+        return a.args[0] if at_true(number) else builder.op("logical_not", a.args[0], dtype=torch.bool)
 
     return rule
 

@@ -8,6 +8,7 @@ the kernel; of a parameter's shape, it is computed once per call around the kern
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,7 +95,8 @@ class Tracer:
         self._vjps: dict[tuple[tuple[bool, ...], tuple[bool, ...]], StepVjp] = {}
         self._free = self._probe()
         regions, values, _ = self._record(None, None)
-        nodes = [regions.step_value(ref, f"value {i} the core returns") for i, ref in enumerate(values)]
+        returned = [ref for ref in values if ref is not None]  # all of them: only gradients may be absent
+        nodes = [regions.step_value(ref, f"value {i} the core returns") for i, ref in enumerate(returned)]
         split = len(nodes) - len(self.state_dtypes)
         self.graph = StepGraph(
             tuple(self.builder.leaf("input", i, d) for i, d in enumerate(self.input_dtypes)),
@@ -284,7 +286,7 @@ class _clean_context:
     """Gradients on, autocast and inference mode off: the caller's context must not leak into the trace."""
 
     def __enter__(self) -> None:
-        self._contexts = [torch.inference_mode(False), torch.enable_grad()]
+        self._contexts: list[AbstractContextManager[Any]] = [torch.inference_mode(False), torch.enable_grad()]
         self._contexts += [torch.autocast(kind, enabled=False) for kind in _autocast_devices()]
         for context in self._contexts:
             context.__enter__()

@@ -240,12 +240,12 @@ class _Printer:
     def _copy_in(self, slot: Slot, array: str, dtype: torch.dtype) -> None:
         with self.w.indent("{", "}"):
             self.w(f"const {_MEMORY[slot.dtype]}* from = {slot.name}.load(0);")
-            self.w(f"for (int l = 0; l < n; ++l) {array}[l] = {_cast('from[l]', slot.dtype, dtype)};")
+            self.w(f"for (int l = 0; l < n; ++l) {array}[l] = {_load('from[l]', slot.dtype, dtype)};")
 
     def _copy_out(self, slot: Slot, array: str, dtype: torch.dtype, t: str) -> None:
         with self.w.indent("{", "}"):
             self.w(f"{_MEMORY[slot.dtype]}* to = {slot.name}.store({t});")
-            self.w(f"for (int l = 0; l < n; ++l) to[l] = {_cast(f'{array}[l]', dtype, slot.dtype)};")
+            self.w(f"for (int l = 0; l < n; ++l) to[l] = {_store(f'{array}[l]', dtype, slot.dtype)};")
             self.w(f"{slot.name}.flush({t});")
 
     def _pointers(self, slots: Iterable[Slot], method: str, t: str) -> None:
@@ -255,7 +255,8 @@ class _Printer:
 
     def _read(self, loads: Iterable[tuple[Slot, Node]]) -> None:
         for slot, leaf in loads:
-            self.w(f"const {_VALUE[leaf.dtype]} {slot.name}_l = {_cast(f'{slot.name}_t[l]', slot.dtype, leaf.dtype)};")
+            value = _load(f"{slot.name}_t[l]", slot.dtype, leaf.dtype)
+            self.w(f"const {_VALUE[leaf.dtype]} {slot.name}_l = {value};")
             self.names[id(leaf)] = f"{slot.name}_l"
 
     def _compute(self, nodes: Iterable[Node]) -> None:
@@ -281,18 +282,34 @@ class _Printer:
         return self.names[id(node)]
 
     def _assign(self, slot: Slot, node: Node | None) -> None:
-        value = "0" if node is None else _cast(self._use(node), node.dtype, slot.dtype)
+        value = _store("0" if node is None else self._use(node), slot.dtype if node is None else node.dtype, slot.dtype)
         self.w(f"{slot.name}_t[l] = {value};")
 
 
+_TO_HALF = {torch.float16: "fx::to_f16", torch.bfloat16: "fx::to_bf16"}
+
+
 def _cast(text: str, source: torch.dtype, target: torch.dtype) -> str:
+    """A value as one of another dtype."""
     if source == target:
         return text
     if target == torch.bool:
         return f"({text} != 0)"
-    if target in (torch.float16, torch.bfloat16):
-        return f"static_cast<{_MEMORY[target]}>(static_cast<float>({text}))"
+    if target in _TO_HALF:
+        return f"fx::to_float({_TO_HALF[target]}(static_cast<float>({text})))"
     return f"static_cast<{_VALUE[target]}>({text})"
+
+
+def _load(text: str, source: torch.dtype, target: torch.dtype) -> str:
+    """What lies in memory as a value."""
+    return _cast(f"fx::to_float({text})" if source in _TO_HALF else text, source, target)
+
+
+def _store(text: str, source: torch.dtype, target: torch.dtype) -> str:
+    """A value as it lies in memory."""
+    if target in _TO_HALF:
+        return f"{_TO_HALF[target]}(static_cast<float>({text}))"
+    return _cast(text, source, target)
 
 
 def _literal(node: Node) -> str:

@@ -15,42 +15,37 @@ constexpr int PAD = 64;     // lane loops run in multiples of this, so that no l
 
 // ---- 16-bit floats ----------------------------------------------------------------------------------------
 
-struct bf16 {
-  unsigned short bits;
-  bf16() = default;
-  FX_INLINE bf16(float x) {
-    const unsigned u = __builtin_bit_cast(unsigned, x);
-    const unsigned rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = -unsigned(x != x);
-    bits = static_cast<unsigned short>((0x7fc0u & nan) | (rounded & ~nan));
-  }
-  FX_INLINE operator float() const { return __builtin_bit_cast(float, static_cast<unsigned>(bits) << 16); }
-};
+// Plain integers in memory and fp32 in registers: GCC vectorises neither the copy of a struct nor the conversions
+// of _Float16.
 
-// Not _Float16: GCC does not vectorise its conversions. Scaling by a power of two moves the exponent, and rounds
-// what becomes subnormal.
-struct f16 {
-  unsigned short bits;
-  f16() = default;
-  FX_INLINE f16(float x) {
-    const unsigned u = __builtin_bit_cast(unsigned, x), sign = u & 0x80000000u, magnitude = u ^ sign;
-    // normal: rebias and round half to even; subnormal: let an addition align and round the bits
-    const unsigned normal = (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1u)) >> 13;
-    const unsigned subnormal =
-        __builtin_bit_cast(unsigned, __builtin_bit_cast(float, magnitude) + 0.5f) - 0x3f000000u;
-    const unsigned small = -unsigned(magnitude < 0x38800000u), large = -unsigned(magnitude >= 0x477ff000u);
-    const unsigned nan = -unsigned(magnitude > 0x7f800000u);
-    unsigned half = (subnormal & small) | (normal & ~small);
-    half = (0x7c00u & large) | (half & ~large);
-    half |= 0x0200u & nan;
-    bits = static_cast<unsigned short>(half | sign >> 16);
-  }
-  FX_INLINE operator float() const {
-    const unsigned u = bits, magnitude = (u & 0x7fffu) << 13, sign = (u & 0x8000u) << 16;
-    const float scaled = __builtin_bit_cast(float, magnitude) * 0x1p112f;
-    const unsigned special = -unsigned((u & 0x7c00u) == 0x7c00u) & 0x7f800000u;
-    return __builtin_bit_cast(float, __builtin_bit_cast(unsigned, scaled) | special | sign);
-  }
-};
+enum class bf16 : unsigned short {};
+enum class f16 : unsigned short {};
+
+FX_INLINE float to_float(bf16 x) { return __builtin_bit_cast(float, unsigned(x) << 16); }
+FX_INLINE bf16 to_bf16(float x) {
+  const unsigned u = __builtin_bit_cast(unsigned, x);
+  const unsigned rounded = (u + 0x7fffu + ((u >> 16) & 1u)) >> 16, nan = -unsigned(x != x);
+  return bf16((0x7fc0u & nan) | (rounded & ~nan));
+}
+
+FX_INLINE float to_float(f16 x) {
+  const unsigned u = unsigned(x), magnitude = (u & 0x7fffu) << 13, sign = (u & 0x8000u) << 16;
+  const float scaled = __builtin_bit_cast(float, magnitude) * 0x1p112f;  // rebias the exponent, subnormals included
+  const unsigned special = -unsigned((u & 0x7c00u) == 0x7c00u) & 0x7f800000u;
+  return __builtin_bit_cast(float, __builtin_bit_cast(unsigned, scaled) | special | sign);
+}
+FX_INLINE f16 to_f16(float x) {
+  const unsigned u = __builtin_bit_cast(unsigned, x), sign = u & 0x80000000u, magnitude = u ^ sign;
+  // normal: rebias and round half to even; subnormal: let an addition align and round the bits
+  const unsigned normal = (magnitude + 0xc8000fffu + ((magnitude >> 13) & 1u)) >> 13;
+  const unsigned subnormal =
+      __builtin_bit_cast(unsigned, __builtin_bit_cast(float, magnitude) + 0.5f) - 0x3f000000u;
+  const unsigned small = -unsigned(magnitude < 0x38800000u), large = -unsigned(magnitude >= 0x477ff000u);
+  const unsigned nan = -unsigned(magnitude > 0x7f800000u);
+  unsigned half = (subnormal & small) | (normal & ~small);
+  half = (0x7c00u & large) | (half & ~large);
+  return f16((half | (0x0200u & nan)) | sign >> 16);
+}
 
 // ---- the call: one array of integers ------------------------------------------------------------------------
 //

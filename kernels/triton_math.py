@@ -55,7 +55,7 @@ else:
 
 
 @triton.jit
-def fmod(a, b):
+def fmod(a, b):  # type: ignore[no-untyped-def]
     """The remainder with the sign of the dividend."""
     if a.dtype.is_floating():
         return libdevice.fmod(a, b)
@@ -64,14 +64,14 @@ def fmod(a, b):
 
 
 @triton.jit
-def remainder(a, b):
+def remainder(a, b):  # type: ignore[no-untyped-def]
     """torch's remainder: with the sign of the divisor."""
     m = fmod(a, b)
     return tl.where((m != 0) & ((b < 0) != (m < 0)), m + b, m)
 
 
 @triton.jit
-def floor_divide(a, b):
+def floor_divide(a, b):  # type: ignore[no-untyped-def]
     """torch's floor division."""
     m = fmod(a, b)
     if a.dtype.is_floating():
@@ -87,7 +87,7 @@ def floor_divide(a, b):
 
 
 @triton.jit
-def _divide(a, b):
+def _divide(a, b):  # type: ignore[no-untyped-def]
     """Rounded to nearest; plain ``/`` is, for fp64 only."""
     if a.dtype == tl.float64:
         return a / b

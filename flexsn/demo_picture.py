@@ -58,7 +58,7 @@ def draw(net: DigitsNet, data: Digits, history: list[float], path: str) -> None:
     with plt.rc_context({"axes.spines.top": False, "axes.spines.right": False, "font.size": 10}):
         figure = plt.figure(figsize=(11, 6), layout="constrained")
         grid = figure.add_gridspec(6, 2, width_ratios=(1, 2.2))
-        draw_digit(figure.add_subplot(grid[0:3, 0]), image[0, 0].cpu(), answer, int(data.test_labels[0]))
+        draw_digit(figure.add_subplot(grid[0:3, 0]), image[0, 0], answer, int(data.test_labels[0]))
         draw_accuracy(figure.add_subplot(grid[3:6, 0]), history)
         axes = [figure.add_subplot(grid[2 * row : 2 * row + 2, 1]) for row in range(3)]
         for axis, (layer, rate) in zip(axes, [(0, 0.1), (0, 0.3), (1, 0.25)], strict=True):
@@ -73,7 +73,7 @@ def draw(net: DigitsNet, data: Digits, history: list[float], path: str) -> None:
 
 
 def draw_digit(axis: Any, image: Tensor, answer: int, truth: int) -> None:
-    axis.imshow(image, cmap="gray_r", vmin=0, vmax=1)
+    axis.imshow(image.cpu().numpy(), cmap="gray_r", vmin=0, vmax=1)
     axis.set(xticks=[], yticks=[])
     axis.spines[:].set(visible=True, color=GREY)
     axis.set_title(f"a held-out {truth}, read as {answer}", fontsize=10)
@@ -93,9 +93,10 @@ def draw_neuron(axis: Any, h: Tensor, threshold: Tensor, spikes: Tensor) -> None
     steps = torch.arange(1, len(h) + 1)
     fired = steps[spikes > 0]
     after = h * (1 - spikes)  # two points a step: charged, then reset
-    axis.plot(steps.repeat_interleave(2), torch.stack([h, after], 1).flatten(), color=BLUE, label="membrane")
-    axis.step(steps, threshold, "--", where="mid", color=GREY, label="threshold")
+    path = torch.stack([h, after], 1).flatten()
+    axis.plot(steps.repeat_interleave(2).numpy(), path.numpy(), color=BLUE, label="membrane")
+    axis.step(steps.numpy(), threshold.numpy(), "--", where="mid", color=GREY, label="threshold")
     top = 1.12 * max(float(h.max()), float(threshold.max()))
-    axis.vlines(fired, top, 1.15 * top, color=RED, linewidth=2, label="spike")
+    axis.vlines(fired.numpy(), top, 1.15 * top, color=RED, linewidth=2, label="spike")
     axis.axhline(0.0, color=GREY, linewidth=0.5)
     axis.set_xlim(0.5, len(h) + 0.5)

@@ -228,7 +228,7 @@ FX_FLOATS(fabs, __builtin_fabsf, __builtin_fabs)
 FX_INLINE float abs(float x) { return fabs(x); }
 FX_INLINE double abs(double x) { return fabs(x); }
 template <class T> FX_INLINE T abs(T x) { return select(x < 0, T(-x), x); }
-template <class T> FX_INLINE T sign(T x) { return T(x > 0) - T(x < 0); }
+template <class T> FX_INLINE T sign(T x) { return T(int(x > 0) - int(x < 0)); }
 template <class T> FX_INLINE T maximum(T a, T b) { return select((a > b) | (a != a), a, b); }
 template <class T> FX_INLINE T minimum(T a, T b) { return select((a < b) | (a != a), a, b); }
 FX_INLINE int signbit(float x) { return __builtin_bit_cast(int, x) < 0; }

@@ -22,6 +22,7 @@ __all__ = [
     "stack_level",
 ]
 
+_STANDARD = os.path.dirname(os.__file__) + os.sep
 _OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
 
 
@@ -116,4 +117,7 @@ def _line(frame: FrameType, lineno: int) -> SourceLine:
 
 def _is_library(frame: FrameType) -> bool:
     module = str(frame.f_globals.get("__name__", "")).split(".")[0]
-    return module == "torch" or os.path.abspath(frame.f_code.co_filename).startswith(_OURS)
+    filename = os.path.abspath(frame.f_code.co_filename)
+    if filename.startswith(_STANDARD):
+        return not filename.startswith((_STANDARD + "site-packages", _STANDARD + "dist-packages"))
+    return module == "torch" or filename.startswith(_OURS)

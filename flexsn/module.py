@@ -317,6 +317,10 @@ class FlexSN(Stateful):
         return replica
 
     def __getstate__(self) -> dict[str, Any]:
+        return self._own_state()
+
+    def _own_state(self) -> dict[str, Any]:
+        """What copies and pickles hold: no kernels, and states without their graph."""
         state = self.__dict__.copy()
         for name in ("_scanner_cache", "_loans_cache"):
             state.pop(name, None)
@@ -328,7 +332,7 @@ class FlexSN(Stateful):
     def __deepcopy__(self, memo: dict[int, Any]) -> FlexSN:
         clone = self.__class__.__new__(self.__class__)
         memo[id(self)] = clone
-        state = self.__getstate__()
+        state = self._own_state()  # a parametrized module forbids __getstate__
         core = state.pop("core", None)
         if core is not None:
             clone.__dict__["core"] = copy_core(core, memo)

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from flexsn.arguments import compute_dtype, fit, step_shape
@@ -38,6 +38,7 @@ __all__ = ["Scanner"]
 
 _REMEMBERED = 64  # traces, and 16 times as many kinds of call
 Options = tuple[str, int, tuple[int, ...], int | str]  # backend, time_dim, wanted_states, checkpoint
+_PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
@@ -82,7 +83,8 @@ class Scanner:
         options = (backend, time_dim, wanted_states, checkpoint)
         read = [slot.read() for slot in environment.tensors]
         try:
-            kinds = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device) for t in (*inputs, *states, *read)]
+            everything = (*inputs, *states, *read)
+            kinds = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device, type(t)) for t in everything]
         except AttributeError:  # something is no tensor
             fit(inputs, states, time_dim)
             raise
@@ -117,6 +119,8 @@ class Scanner:
         if problem is not None:
             self._warn(problem)
         if chosen == "torch" or inputs[0].shape[time_dim] == 0 or _transformed():
+            return None
+        if not _plain((*inputs, *states)):
             return None
         try:
             return self._build(chosen, inputs, states, options)
@@ -288,8 +292,17 @@ def _check_devices(names: Sequence[str], tensors: Sequence[Tensor], device: torc
 
 
 def _transformed() -> bool:
-    """Inside vmap, jvp or another function transform, which only the loop follows."""
-    return bool(torch._C._are_functorch_transforms_active()) or forward_ad._current_level >= 0
+    """Inside vmap, jvp, an export, another trace or the like, which only the loop follows."""
+    return bool(
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack()
+    )
+
+
+def _plain(tensors: Sequence[Tensor]) -> bool:
+    """Whether none of them is of a class with a mind of its own, such as ``FakeTensor``."""
+    return all(type(t) in _PLAIN for t in tensors)
 
 
 def _returning_states(core: Callable[..., Any], num_states: int, wanted: tuple[int, ...]) -> Callable[..., Any]:

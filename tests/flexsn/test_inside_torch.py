@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 
 import pytest
 import torch
 from contract_cores import lif, loop, sequence, smooth
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from flexsn import FlexSN, FlexSNKernel
 
@@ -128,3 +130,61 @@ def test_nan_and_infinity_are_the_loops(value: float, backend: str) -> None:
     torch.testing.assert_close(y, expected, rtol=0, atol=0, equal_nan=True)
     grads = [torch.autograd.grad(out.sum(), x)[0] for out in (y, expected)]
     torch.testing.assert_close(*grads, rtol=0, atol=0, equal_nan=True)
+
+
+def test_export_unrolls_the_loop() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(3, 4), FlexSN(smooth))
+    x = sequence(5, 2, 3)
+    expected = net(x)
+    net[1].reset()
+    exported = torch.export.export(net, (x,))
+    net[1].reset()
+    torch.testing.assert_close(exported.module()(x), expected)
+    net[1].reset()
+    assert torch.equal(net(x), expected)
+
+
+def test_tensor_subclasses_run_the_loop(backend: str) -> None:
+    class Marked(Tensor):
+        pass
+
+    x = sequence(5, 3)
+    neuron = FlexSN(lif, backend=backend)
+    neuron(x)
+    neuron.reset()
+    y = neuron(x.as_subclass(Marked))
+    assert type(y) is Marked
+    assert torch.equal(y.as_subclass(Tensor), loop(lif, x))
+
+
+def test_fake_tensors(backend: str) -> None:
+    neuron = FlexSN(lif, backend=backend)
+    with FakeTensorMode():
+        y = neuron(torch.rand(5, 2, 3))
+    assert y.shape == (5, 2, 3)
+    neuron.reset()
+    assert torch.equal(neuron(sequence(5, 3)), loop(lif, sequence(5, 3)))
+
+
+def test_a_parametrized_neuron(backend: str) -> None:
+    class Double(nn.Module):
+        def forward(self, w: Tensor) -> Tensor:
+            return w * 2.0
+
+    def build(chosen: str) -> FlexSN:
+        weight = nn.Parameter(torch.tensor([0.5, 1.0, 1.5]))
+        return FlexSN(lambda x, v: (v + x * weight, v * 0.5 + x), backend=chosen)
+
+    neuron = build(backend)
+    torch.nn.utils.parametrize.register_parametrization(neuron, "weight", Double())
+    x = sequence(5, 3)
+    y = copy.deepcopy(neuron)(x)
+    assert torch.equal(y, neuron(x))
+    plain = build("torch")
+    with torch.no_grad():
+        plain.weight.mul_(2.0)
+    assert torch.equal(y, plain(x))
+    neuron.reset()
+    neuron(x).sum().backward()
+    assert neuron.parametrizations.weight.original.grad is not None

@@ -27,6 +27,7 @@ from flexsn.simplify import simplify
 
 __all__ = ["StepGraph", "StepVjp", "Tracer"]
 
+_MAX_DIMS = 6  # of a parameter; the sentinel shape has one more, and grows with the product of the primes
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79)
 
 
@@ -140,7 +141,9 @@ class Tracer:
         self._sizes: set[int] = set()
         for _ in range(8):
             grown = self._probe_at(shape)
-            if grown == shape:
+            while grown and grown[0] == 1:
+                grown = grown[1:]
+            if grown == shape or len(grown) > _MAX_DIMS:  # a core that adds a dimension each time mixes lanes
                 break
             shape = grown
         self._param_shape = shape

@@ -226,8 +226,10 @@ class Scanner:
             if torch.is_grad_enabled() and len(seqs[0]) and not _transformed():
                 first_step = [*(x[0] for x in seqs), *states]
                 parameters = [slot.read() for slot in self._environment.tensors]
-                passed = explain_blocked(self.core, first_step, parameters, (*outputs, *finals))
-                outputs, finals = passed[: len(outputs)], passed[len(outputs) :]
+                results = (*outputs, *finals, *state_seqs)
+                passed = explain_blocked(self.core, first_step, parameters, results)
+                first, last = len(outputs), len(outputs) + len(finals)
+                outputs, finals, state_seqs = passed[:first], passed[first:last], passed[last:]
         outputs = tuple(y.to(output_dtype(y.dtype, dtypes)).movedim(0, time_dim) for y in outputs)
         return outputs, finals, tuple(s.movedim(0, time_dim) for s in state_seqs)
 

@@ -27,9 +27,10 @@ types: $(STAMP)
 unit: $(STAMP)
 	$(VENV)/bin/pytest tests --ignore tests/triton
 
-# Triton reads TRITON_INTERPRET once, so its interpreter needs a process of its own
+# Triton reads TRITON_INTERPRET once, so its interpreter needs a process of its own;
+# not in it: tests/flexsn but recording, whose plans do not depend on the printer, and the random cores (too slow)
 interpreter: $(STAMP)
-	TRITON_INTERPRET=1 $(VENV)/bin/pytest tests/triton
+	TRITON_INTERPRET=1 $(VENV)/bin/pytest tests/triton tests/neurons tests/flexsn/test_recording.py
 
 # an environment of its own: `make test` shall not depend on whether the peers were ever installed
 test-peers:

@@ -36,12 +36,13 @@ def spike(x: Tensor) -> Tensor:
 
 
 def run(step: Step, p: SimpleNamespace, xs: Tensor, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-    """Scan; the outputs of all steps, then the final states."""
-    outs = []
+    """Scan; the outputs and the first states of all steps, then the final states."""
+    outs, firsts = [], []
     for x in xs:
         out, *states = step(p, x, *states)  # type: ignore[assignment]
         outs.append(out)
-    return torch.stack(outs), *states
+        firsts.append(states[0])
+    return torch.stack(outs), torch.stack(firsts), *states
 
 
 def reset(p: SimpleNamespace, h: Tensor, s: Tensor, th: Any = None) -> Tensor:

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from reference import BACKENDS
 
 from flexsn import neurons, surrogate
-
-BACKENDS = neurons.IF().supported_backends
 
 
 @pytest.mark.parametrize(

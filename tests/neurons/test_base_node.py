@@ -7,12 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from reference import BACKENDS
 from torch import Tensor, nn
 
 from flexsn import CoreError, neurons
 from flexsn.neurons import spikingjelly
-
-BACKENDS = neurons.IF().supported_backends
 
 
 class SquareIFNode(spikingjelly.BaseNode):

@@ -1,4 +1,9 @@
-"""Every neuron against its equation written out separately, on every backend, forward and backward."""
+"""Every neuron against its equation written out separately, on every backend, forward and backward.
+
+Options are resets, ``detach_reset``, ``decay_input``, the neuron's own, and the dtype. The loop sees all combinations;
+Triton's interpreter too, but step by step, where it is slow, only as many as show every pair of option values; so does
+``cpp``, whose plans are the same and for which each combination is two more kernels to compile.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +16,7 @@ from typing import Any
 import equations as eq
 import pytest
 import torch
+from reference import BACKENDS, noise
 from torch import Tensor
 
 from flexsn import neurons
@@ -19,7 +25,7 @@ T, SHAPE = 9, (3, 7)
 RESETS = ({"v_reset": 0.0}, {"v_reset": -0.25}, {"v_reset": None})
 DETACH = ({"detach_reset": False}, {"detach_reset": True})
 DECAY = ({"decay_input": True}, {"decay_input": False})
-BACKENDS = neurons.IF().supported_backends
+DTYPES = ({"dtype": torch.float32}, {"dtype": torch.float64})
 
 
 @dataclass(frozen=True)
@@ -35,14 +41,22 @@ class Case:
     parameters: tuple[str, ...] = ()
     exact: bool = True  # no exp, tanh, sigmoid in the state: bits must agree
 
-    def settings(self, every: bool) -> Iterator[dict[str, Any]]:
-        """Every combination of the options, or enough of them to see each value once."""
-        seen: set[tuple[str, Any]] = set()
-        for i, chosen in enumerate(itertools.product(*self.options)):
-            new = {item for part in chosen for item in part.items()}
-            if every or not i or not new <= seen:
-                seen |= new
-                yield {k: v for part in (self.values, *chosen) for k, v in part.items()}
+    def settings(self, every: bool) -> list[dict[str, Any]]:
+        """All combinations of the options, or some in which every pair of option values is seen."""
+        combinations = [
+            {**self.values, **{name: value for part in chosen for name, value in part.items()}}
+            for chosen in itertools.product(*self.options, DTYPES)
+        ]
+        return combinations if every else list(_pairwise(combinations))
+
+
+def _pairwise(combinations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    pairs = {i: set(itertools.combinations(given.items(), 2)) for i, given in enumerate(combinations)}
+    while pairs:
+        best = max(pairs, key=lambda i: len(pairs[i]))
+        yield combinations[best]
+        seen = pairs.pop(best)
+        pairs = {i: rest for i, these in pairs.items() if (rest := these - seen)}
 
 
 def _liaf(**kwargs: Any) -> neurons.LIAF:
@@ -130,7 +144,8 @@ def _close(got: Tensor, want: Tensor, exact: bool) -> None:
         torch.testing.assert_close(got, want, rtol=64 * eps, atol=64 * eps)
 
 
-def _check(case: Case, given: dict[str, Any], backend: str, dtype: torch.dtype, step_mode: str) -> None:
+def _check(case: Case, given: dict[str, Any], backend: str, step_mode: str) -> None:
+    dtype = (given := dict(given)).pop("dtype")
     neuron = case.build(**given, step_mode=step_mode, backend=backend, store_v_seq=True).to(dtype)
     p = SimpleNamespace(**{"v_threshold": 1.0, "v_reset": None, "detach_reset": False, "tau": None, **given})
     if case.name in ("Izhikevich", "AdEx"):
@@ -141,19 +156,19 @@ def _check(case: Case, given: dict[str, Any], backend: str, dtype: torch.dtype, 
     x, x_ref = _inputs(case, dtype), _inputs(case, dtype)
     starts = [neuron.start_of(name) for name in neuron.state_names]
     states = tuple(torch.full(SHAPE, start, dtype=dtype) for start in starts)
-    out_ref, *states_ref = eq.run(case.step, p, x_ref, states)
-    out = neuron(x) if step_mode == "m" else torch.stack([neuron(step) for step in x])
-    assert out.shape == x.shape
-    if case.name not in ("LIAF",):
+    out_ref, v_seq_ref, *states_ref = eq.run(case.step, p, x_ref, states)
+    if step_mode == "m":
+        out, v_seq = neuron(x), neuron.v_seq
+    else:
+        out, v_seq = (torch.stack(parts) for parts in zip(*((neuron(step), neuron.v_seq) for step in x), strict=True))
+    if case.name != "LIAF":  # whose output is analog
         assert torch.equal(out, out_ref)
         assert 0.02 < out.ne(0).double().mean() < 0.98  # the case says something
-    for got, want in zip((out, *neuron.states), (out_ref, *states_ref), strict=True):
+    for got, want in zip((out, v_seq, *neuron.states), (out_ref, v_seq_ref, *states_ref), strict=True):
         _close(got, want, case.exact)
-    assert neuron.v_seq.shape == ((T, *SHAPE) if step_mode == "m" else SHAPE)
-    assert torch.equal(neuron.v_seq[-1] if step_mode == "m" else neuron.v_seq, neuron.v)
     weights = torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out)
-    for outs, vs in (((out), neuron.v), ((out_ref), states_ref[0])):
-        ((outs * weights).sum() + (vs * vs).sum()).backward()
+    for outs, finals in ((out, neuron.states), (out_ref, states_ref)):
+        ((outs * weights).sum() + sum((state * state).sum() for state in finals)).backward()
     eps = torch.finfo(dtype).eps
     scale = x_ref.grad.abs().max().item()
     torch.testing.assert_close(x.grad, x_ref.grad, rtol=256 * eps, atol=256 * eps * max(scale, 1.0))
@@ -164,24 +179,31 @@ def _check(case: Case, given: dict[str, Any], backend: str, dtype: torch.dtype, 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_against_the_equation(case: Case, backend: str) -> None:
-    for given in case.settings(every=backend == "torch"):  # each setting is one more kernel to build
-        if case.name in ("QIF", "EIF") and given.get("v_reset") == 0.0:
-            given = given | {"v_rest": 0.125}
-        _check(case, given, backend, torch.float32, "m")
+def test_sequences(case: Case, backend: str) -> None:
+    for given in case.settings(every=backend != "cpp"):
+        _check(case, given, backend, "m")
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_double_and_single_step(case: Case, backend: str) -> None:
-    given = next(case.settings(every=False))
-    _check(case, given, backend, torch.float64, "m")
-    _check(case, given, backend, torch.float32, "s")
+def test_single_steps(case: Case, backend: str) -> None:
+    for given in case.settings(every=backend == "torch"):
+        _check(case, given, backend, "s")
+
+
+def test_every_pair_of_options_is_seen() -> None:
+    case = next(case for case in CASES if case.name == "KLIF")
+    every, some = case.settings(every=True), case.settings(every=False)
+    assert len(every) == 48 and len(some) < 12
+    pairs = [
+        {pair for given in chosen for pair in itertools.combinations(given.items(), 2)} for chosen in (every, some)
+    ]
+    assert pairs[0] == pairs[1]
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_nonspiking_against_the_equation(backend: str) -> None:
-    x = torch.randn(T, *SHAPE)
+    x = noise(T, *SHAPE).requires_grad_()
     v, lif = torch.zeros(SHAPE), torch.zeros(SHAPE)
     vs, lifs = [], []
     for step in x:
@@ -190,7 +212,12 @@ def test_nonspiking_against_the_equation(backend: str) -> None:
         lifs.append(lif)
     for build, want in ((neurons.NonSpikingIF, torch.stack(vs)), (neurons.NonSpikingLIF, torch.stack(lifs))):
         own = {} if build is neurons.NonSpikingIF else {"tau": 2.5}
-        assert torch.equal(build(**own, backend=backend)(x), want)
+        got, weights = build(**own, backend=backend)(x), noise(*want.shape, seed=1)
+        assert torch.equal(got, want)
+        grads = [torch.autograd.grad((seq * weights).sum(), x, retain_graph=True)[0] for seq in (got, want)]
+        torch.testing.assert_close(*grads, rtol=1e-6, atol=1e-6)
+        single = build(**own, step_mode="s", backend=backend)
+        assert torch.equal(torch.stack([single(step) for step in x]), want)
         decoded = {
             "max-mem": want.max(0).values,
             "mean-mem": want.mean(0),

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
+from reference import BACKENDS
 from torch import Tensor
 
 from flexsn import neurons, surrogate
 
-BACKENDS = neurons.IF().supported_backends
 SMOOTH = surrogate.Sigmoid(alpha=2.0, spiking=False)  # differentiable for real, so differences can be compared
 BUILDS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "IF": (neurons.IF, ("v_threshold",)),

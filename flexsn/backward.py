@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flexsn.blocked import no_path
-from flexsn.plan import Role, keep_wanted, plan_backward
+from flexsn.plan import keep_wanted, plan_backward
 from flexsn.trace import StepVjp, Tracer
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Backward:
         )
         position = {j: i for i, j in enumerate(compiled.kept)}
         written = [s for s in self.plan.slots if s.role.writes]
-        self._fresh = [geometry.sequence(s.dtype) if s.role is Role.STORE else geometry.step(s.dtype) for s in written]
+        self._fresh = [geometry.written(s) for s in written]
         self._order = [
             (_FRESH, written.index(s))
             if s.role.writes
@@ -99,7 +99,7 @@ class Backward:
         reduced = [tracer.outer.leaf(("reduced", k)) for k in range(len(vjp.reductions))]
         return _ParameterSide(
             first,
-            tuple((r.base[max(0, len(r.base) - dims) :], r.shape) for r in vjp.reductions),
+            tuple((() if r.one_for_all else r.base[max(0, len(r.base) - dims) :], r.shape) for r in vjp.reductions),
             tuple(i for i, _ in wanted),
             tracer.outer.program([r for _, r in wanted], [*tracer.captured_refs, *reduced]),
         )

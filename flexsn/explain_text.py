@@ -112,9 +112,7 @@ def _saved(report: Report, plan: BackwardPlan, names: dict[int, str]) -> list[st
         rows.append(_waiting(plan, names))
     rows.append("Nothing else is kept: inputs are read again, outputs are not needed.")
     if plan.accumulators:
-        rows.append(
-            f"{len(plan.accumulators)} sum(s) over time per lane for the parameters, reduced over lanes after the loop."
-        )
+        rows.append(f"{len(plan.accumulators)} sum(s) over time for the parameters, over lanes after the loop.")
     return [line for row in rows for line in textwrap.wrap(row, 100, initial_indent="- ", subsequent_indent="  ")]
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flexsn.plan import Role, Slot
+from flexsn.scan_plan import LANE_GROUP, Role, Slot
 
 __all__ = ["Fresh", "Geometry", "Layout", "TensorLayout", "dense_strides", "lane_order", "make_layout"]
 
@@ -111,6 +111,15 @@ class Geometry:
         lanes = math.prod(self.step_shape)
         return Fresh((count, *self.step_shape), (lanes, *strides), dtype)
 
+    def groups(self, dtype: torch.dtype) -> Fresh:
+        """One value per group of lanes."""
+        return Fresh((-(-math.prod(self.step_shape) // LANE_GROUP),), (1,), dtype)
+
+    def written(self, slot: Slot) -> Fresh:
+        """What the kernel writes to a slot, but for checkpoints, whose number is the call's."""
+        make = {Role.STORE: self.sequence, Role.LANE_STORE: self.step, Role.GROUP_STORE: self.groups}
+        return make[slot.role](slot.dtype)
+
     def layout(self, slots: Sequence[Slot], tensors: Sequence[Tensor]) -> Layout:
         """Number the lanes for these tensors."""
         addresses = [self._address(s.role, t) for s, t in zip(slots, tensors, strict=True)]
@@ -123,6 +132,8 @@ class Geometry:
         if role.per_step:
             strides, k = tensor.stride(), self.time_dim
             return strides[k], (*strides[:k], *strides[k + 1 :])
+        if role is Role.GROUP_STORE:  # has no lanes of its own to address
+            return 0, dense_strides(self.step_shape, self.lanes)
         return 0, step_strides(tensor, self.step_shape)
 
 

@@ -116,7 +116,7 @@ def plan_backward(
     carries = _gradient_carries(graph, vjps, state_grads, wanted_states)
     groups, group_of = _group(vjps)
     accumulators = [
-        _slot("acc", Role.LANE_STORE, r.node.dtype, "accumulator", i)
+        _slot("acc", Role.GROUP_STORE if r.one_for_all else Role.LANE_STORE, r.node.dtype, "accumulator", i)
         for i, r in enumerate(r for _, vjp in groups for r in vjp.reductions)
     ]
     initial = [_slot("v", Role.LANE_LOAD, s.dtype, "state", s.index) for s in states]

@@ -36,6 +36,11 @@ class Reduction:
     base: tuple[int, ...]
     shape: tuple[int, ...]
 
+    @property
+    def one_for_all(self) -> bool:
+        """Whether all lanes share the parameter."""
+        return all(size == 1 for size in self.base)
+
 
 @dataclass(frozen=True)
 class _Post:

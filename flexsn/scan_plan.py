@@ -14,7 +14,10 @@ import torch
 from flexsn.graph import Node
 from flexsn.trace import StepVjp
 
-__all__ = ["BackwardPlan", "Carry", "ForwardPlan", "Program", "Role", "Slot", "Variant"]
+__all__ = ["LANE_GROUP", "BackwardPlan", "Carry", "ForwardPlan", "Program", "Role", "Slot", "Variant"]
+
+LANE_GROUP = 64
+"""Lanes that are summed within a kernel; every block of lanes is a multiple of it."""
 
 
 class Role(Enum):
@@ -24,6 +27,7 @@ class Role(Enum):
     STORE = "store"  # one value per lane and step, written
     LANE_LOAD = "lane_load"  # one value per lane, read once
     LANE_STORE = "lane_store"  # one value per lane, written once
+    GROUP_STORE = "group_store"  # the sum over LANE_GROUP lanes, written once
     CHECKPOINT_LOAD = "checkpoint_load"  # one value per lane and K steps, read
     CHECKPOINT_STORE = "checkpoint_store"  # one value per lane and K steps, written
 
@@ -33,7 +37,7 @@ class Role(Enum):
 
     @property
     def writes(self) -> bool:
-        return self in (Role.STORE, Role.LANE_STORE, Role.CHECKPOINT_STORE)
+        return self in (Role.STORE, Role.LANE_STORE, Role.GROUP_STORE, Role.CHECKPOINT_STORE)
 
 
 @dataclass(frozen=True)
@@ -140,7 +144,7 @@ class BackwardPlan:
         checkpoints: per state, the slot of its value before steps ``K, 2K, ...``.
         variants: ``variants[age]`` for the ``age``-th step from the end; the last one for all others.
         carries: the gradients that go from step to step.
-        accumulators: what is summed over time per lane.
+        accumulators: what is summed over time per lane, and over groups of lanes where all share a parameter.
         groups: ``(first accumulator, vjp)``: which accumulators feed the parameter gradients of which vjp.
     """
 

@@ -11,7 +11,7 @@ import torch
 from flexsn.graph import Node
 from flexsn.kernels.ops import OPS
 from flexsn.kernels.writer import Writer
-from flexsn.plan import BackwardPlan, ForwardPlan, Program, Slot, Variant
+from flexsn.scan_plan import LANE_GROUP, BackwardPlan, ForwardPlan, Program, Role, Slot, Variant
 
 __all__ = ["ENTRY", "print_cpp"]
 
@@ -53,14 +53,19 @@ class _Printer:
             w("#pragma omp parallel num_threads(call.threads) if (call.threads > 1)")
             with w.indent("{", "}"):
                 for index, slot in enumerate(plan.slots):
-                    w(f"fx::Tensor<{_MEMORY[slot.dtype]}> {slot.name}(call, {index});")
+                    kind = _MEMORY[slot.dtype]
+                    if slot.role is Role.GROUP_STORE:
+                        w(f"{kind}* {slot.name} = call.data<{kind}>({index});")
+                    else:
+                        w(f"fx::Tensor<{kind}> {slot.name}(call, {index});")
                 if isinstance(plan, BackwardPlan):
                     self._scratch(plan)
                 w("#pragma omp for schedule(static)")
                 with w.indent("for (fx::i64 b = 0; b < call.blocks; ++b) {", "}"):
                     w("const int lanes = call.lanes(b), n = fx::padded(lanes);")
                     for slot in plan.slots:
-                        w(f"{slot.name}.bind(b * call.block, lanes);")
+                        if slot.role is not Role.GROUP_STORE:
+                            w(f"{slot.name}.bind(b * call.block, lanes);")
                     for slot, leaf in plan.lane_loads:
                         self._array(leaf, slot.name.replace("p", "operand"))
                         self._copy_in(slot, self.arrays[id(leaf)], leaf.dtype)
@@ -142,7 +147,11 @@ class _Printer:
             if carry.final is not None:
                 self._copy_out(carry.final, self.arrays[id(carry.leaf)], carry.leaf.dtype, "0")
         for slot in plan.accumulators:
-            self._copy_out(slot, f"sum_{slot.name}", slot.dtype, "0")
+            if slot.role is Role.GROUP_STORE:
+                to = f"{slot.name} + b * call.block / {LANE_GROUP}"
+                w(f"fx::sum_groups<{LANE_GROUP}>(sum_{slot.name}, lanes, {to});")
+            else:
+                self._copy_out(slot, f"sum_{slot.name}", slot.dtype, "0")
 
     def _recompute(self, plan: BackwardPlan) -> None:
         w = self.w

@@ -60,6 +60,7 @@ struct Call {
       : sizes(a + 5), T(a[0]), N(a[1]), blocks((a[1] + a[4] - 1) / a[4]), D(int(a[2])), threads(int(a[3])),
         block(int(a[4])) {}
   const i64* tensor(int index) const { return sizes + D + index * (3 + D); }
+  template <class T> T* data(int index) const { return reinterpret_cast<T*>(tensor(index)[0]); }
   int lanes(i64 block_index) const {
     const i64 left = N - block_index * block;
     return int(left < block ? left : block);
@@ -88,7 +89,7 @@ struct Tensor {
 
   Tensor(const Call& c, int index) : call(&c) {
     const i64* record = c.tensor(index);
-    data = reinterpret_cast<T*>(record[0]);
+    data = c.data<T>(index);
     time = record[1];
     dense = record[2] != 0;
     strides = record + 3;
@@ -159,6 +160,18 @@ struct Tensor {
     }
   }
 };
+
+// The sum over each GROUP lanes of a block.
+template <int GROUP, class T>
+void sum_groups(const T* values, int lanes, T* sums) {
+  for (int first = 0; first < lanes; first += GROUP) {
+    const int end = first + GROUP < lanes ? first + GROUP : lanes;
+    T sum = 0;
+#pragma omp simd reduction(+ : sum)
+    for (int l = first; l < end; ++l) sum += values[l];
+    sums[first / GROUP] = sum;
+  }
+}
 
 extern "C" void* aligned_alloc(unsigned long, unsigned long) noexcept;
 extern "C" void free(void*) noexcept;

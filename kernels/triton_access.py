@@ -10,7 +10,7 @@ import torch
 from flexsn.kernels.triton_text import cast
 from flexsn.kernels.writer import Writer
 from flexsn.layout import Layout
-from flexsn.scan_plan import BackwardPlan, ForwardPlan, Slot
+from flexsn.scan_plan import LANE_GROUP, BackwardPlan, ForwardPlan, Role, Slot
 
 __all__ = ["Access", "Memory", "accesses"]
 
@@ -88,6 +88,8 @@ class Memory:
                 rest = f"outer{d}"
             w(f"index0 = {rest}")
         for slot in self.slots:
+            if slot.role is Role.GROUP_STORE:
+                continue
             w(f"{slot.name}_p = {slot.name}{self._offset(slot)}")
             if self.access[slot].time == "strided":
                 w(f"{slot.name}_step = tl.cast({slot.name}_time, tl.int64)")
@@ -108,6 +110,16 @@ class Memory:
     def store(self, slot: Slot, value: str, dtype: torch.dtype, at: str = "0") -> None:
         """Store a value, ``at`` steps on."""
         self.w(f"tl.store({self._at(slot, at)}, {cast(value, dtype, slot.dtype)}, mask=mask)")
+
+    def store_sums(self, slot: Slot, value: str) -> None:
+        """Store the sum of each group of lanes."""
+        groups = f"BLOCK // {LANE_GROUP}"
+        self.w(f"{slot.name}_group = tl.program_id(0).to(tl.int64) * ({groups}) + tl.arange(0, {groups})")
+        self.w(f"{slot.name}_rows = tl.reshape(tl.where(mask, {value}, 0), [{groups}, {LANE_GROUP}])")
+        self.w(
+            f"tl.store({slot.name} + {slot.name}_group, tl.sum({slot.name}_rows, axis=1), "
+            f"mask={slot.name}_group * {LANE_GROUP} < N)"
+        )
 
     def advance(self, slots: Iterable[Slot], steps: str) -> None:
         """Move the pointers of ``slots``."""

@@ -20,7 +20,7 @@ from flexsn.kernels.triton_text import TYPES, Values
 from flexsn.kernels.writer import Writer
 from flexsn.layout import Layout
 from flexsn.merge import merged_step
-from flexsn.scan_plan import BackwardPlan, ForwardPlan, Slot
+from flexsn.scan_plan import BackwardPlan, ForwardPlan, Role, Slot
 
 __all__ = ["ENTRY", "TritonSource", "print_triton"]
 
@@ -210,7 +210,10 @@ class _Backward(_Kernel):
             if carry.final is not None:
                 memory.store(carry.final, self.grads[id(carry.leaf)], carry.leaf.dtype)
         for slot in plan.accumulators:
-            memory.store(slot, f"sum_{slot.name}", slot.dtype)
+            if slot.role is Role.GROUP_STORE:
+                memory.store_sums(slot, f"sum_{slot.name}")
+            else:
+                memory.store(slot, f"sum_{slot.name}", slot.dtype)
 
     def _chunk(self) -> None:
         """Recompute the states of a chunk, then walk back through it."""

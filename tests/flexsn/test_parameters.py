@@ -379,3 +379,22 @@ def test_data_parallel_replicas_read_their_own_tensors(backend: str) -> None:
         assert not replica(X).any()
         neuron.reset()
         assert torch.equal(neuron(X), before)
+
+
+@pytest.mark.parametrize("shape", [(), (1,), (5, 1), (70,)])
+@pytest.mark.parametrize("num_steps", [1, 5])
+def test_lanes_that_do_not_exist_add_nothing(backend: str, shape: tuple[int, ...], num_steps: int) -> None:
+    """The last block of lanes is padded with zeros, whose logarithm is no number."""
+    weight = nn.Parameter(torch.full(shape, 0.5, dtype=torch.float64))
+
+    def core(x: Tensor, v: Tensor) -> Returned:
+        h = v * 0.5 + weight * x.log()
+        return h, h
+
+    x = torch.linspace(1.0, 2.0, num_steps * 350, dtype=torch.float64).reshape(num_steps, 5, 70)
+    found = []
+    for chosen in (backend, "torch"):
+        FlexSN(core, backend=chosen)(x).sum().backward()
+        found.append(weight.grad)
+        weight.grad = None
+    torch.testing.assert_close(found[0], found[1], rtol=1e-14, atol=0)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 import flexsn
 from flexsn import FlexSN, surrogate
 from flexsn.explain import Report, plan_kernels
+from flexsn.scan_plan import Role
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(
@@ -44,7 +45,9 @@ def test_kernels_are_at_the_floor(name: str, target: str) -> None:
     assert kernels["backward"].bytes_per_lane_step == 12 + 4 * states / interval
     for kernel in kernels.values():
         assert kernel.spill_bytes == 0
-        assert kernel.offline.shared_bytes == 0  # lanes stay in the thread that loaded them
+        # lanes stay in the thread that loaded them; only the sums of groups of lanes change places, after the loop
+        sums = sum(slot.role is Role.GROUP_STORE for slot in kernel.plan.slots)
+        assert (kernel.offline.shared_bytes == 0) if not sums else (kernel.offline.shared_bytes <= 64)
         assert kernel.offline.fused == 0
     # wide accesses; and not one more than the plan says
     for training in ("inference", "forward"):

@@ -49,7 +49,10 @@ def keep_memory() -> None:
 def take_turns(
     contenders: Mapping[str, Callable[[], object]], budget: float = 4.0, max_rounds: int = 25
 ) -> dict[str, Timing]:
-    """Time the contenders round by round, ``A B C A B C ...``, after one warm-up of each.
+    """Time the contenders round by round, ``A B C A B C ...``.
+
+    Every turn begins with a call that is not timed, so that nobody pays for the caches, and the fragmented heap,
+    that the contender before leaves behind.
 
     Args:
         contenders: functions of no arguments.
@@ -64,11 +67,12 @@ def take_turns(
         run()
         once = time.perf_counter() - start
         inner[name] = max(1, min(200, int(0.002 / max(once, 1e-9))))  # short calls are timed in batches
-        spent += once * inner[name]
+        spent += once * (1 + inner[name])
     rounds = max(3, min(max_rounds, int(budget / spent)))
     samples: dict[str, list[float]] = {name: [] for name in contenders}
     for _ in range(rounds):
         for name, run in contenders.items():
+            run()
             start = time.perf_counter()
             for _ in range(inner[name]):
                 run()

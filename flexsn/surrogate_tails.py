@@ -83,7 +83,8 @@ class SquarewaveFourierSeries(Surrogate):
     """``f(x) = (4/T) Σ_{i=1..n} cos(2π(2i−1)x/T)``: the first ``n`` terms of a square wave of period ``T``.
 
     ``F(x) = 1/2 + (2/π) Σ_{i=1..n} sin(2π(2i−1)x/T)/(2i−1)``. ``n`` is an integer ≥ 1, ``T_period > 0``.
-    SpikingJelly sums ``n − 1`` terms (none at all for ``n = 1``), so its ``n + 1`` is our ``n``.
+    SpikingJelly sums ``n − 1`` terms (none at all for ``n = 1``), as does the class of this name in
+    ``flexsn.neurons.spikingjelly``.
 
     >>> SquarewaveFourierSeries(n=2, T_period=8).derivative(torch.tensor([0.0, 4.0]))
     tensor([ 1., -1.])

@@ -5,9 +5,10 @@
 
 Class names, argument order, defaults, comparison (``≥``), state names, ``v_seq`` and spike trains are those
 of SpikingJelly 2.0; the classes are thin layers over the canonical ones, so every one is compiled. Surrogates
-may be those of either library. Also accepted, from earlier versions: ``backend="cupy"`` and ``"inductor"``
-(here ``"auto"``, the fastest there is), and overriding ``neuronal_charge``, ``neuronal_fire`` or
-``neuronal_reset`` in a subclass.
+may be those of either library: ``flexsn.surrogate`` has them with the same arguments, except that its
+``SquarewaveFourierSeries`` sums ``n`` terms; the one here sums ``n − 1``, as SpikingJelly's.
+Also accepted, from earlier versions: ``backend="cupy"`` and ``"inductor"`` (here ``"auto"``, the fastest there
+is), and overriding ``neuronal_charge``, ``neuronal_fire`` or ``neuronal_reset`` in a subclass.
 
 Different on purpose: a change of batch shape without ``reset()`` is an error, not a silent restart;
 ``NonSpiking*Node`` return one tensor instead of a list and know ``"last-mem"`` as well as ``"last_mem"``.
@@ -27,13 +28,14 @@ from . import base_node
 from .adaptive import Izhikevich
 from .adaptive_threshold import CLIF
 from .base import SpikeFunction, SpikingNeuron
-from .coefficient import Coefficient, Number, wrong
-from .graded import ILIF, LIAF, SpikeCount, TernaryIF, TernaryLIF
+from .coefficient import Coefficient, Number
+from .graded import ILIF, LIAF, TernaryIF, TernaryLIF
 from .integrate import IF, LIF, PLIF
 from .nonlinear import EIF, KLIF, QIF
 from .parallel import PSN, MaskedPSN, SlidingPSN
 from .readout import NonSpikingIF, NonSpikingLIF
 from .resonate import ResonateFire
+from .spikingjelly_surrogate import MultiLevelSpikeCount, SquarewaveFourierSeries
 from .synaptic import CubaLIF
 
 __all__ = [
@@ -60,6 +62,7 @@ __all__ = [
     "SimpleIFNode",
     "SimpleLIFNode",
     "SlidingPSN",
+    "SquarewaveFourierSeries",
     "TernaryIFNode",
     "TernaryLIFNode",
 ]
@@ -178,17 +181,6 @@ class IzhikevichNode(Izhikevich, AdaptBaseNode):  # type: ignore[misc]
 
     adapt = Izhikevich.adapt
     discharge = SpikingNeuron.discharge
-
-
-class MultiLevelSpikeCount(SpikeCount):
-    """:class:`flexsn.neurons.SpikeCount` with the argument names of SpikingJelly's surrogate."""
-
-    def __init__(
-        self, max_spike_count: int, spiking: bool = True, grad_window: tuple[float, float] | None = None
-    ) -> None:
-        if spiking is not True:
-            raise wrong(self, "spiking must be True", spiking=spiking)
-        super().__init__(max_spike_count, grad_window)
 
 
 class ILIFNode(ILIF, BaseNode):

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flexsn import surrogate
+from flexsn.neurons import spikingjelly
 
 SHARED = [
     "ATan",
@@ -39,6 +40,9 @@ OTHER: dict[str, dict[str, float]] = {
 }
 
 
+SAME_MEANING = [name for name in SHARED if name != "SquarewaveFourierSeries"]  # n is one more than its terms
+
+
 @pytest.fixture(scope="module")
 def jelly() -> Any:
     pytest.importorskip("spikingjelly")
@@ -47,11 +51,10 @@ def jelly() -> Any:
     return theirs
 
 
-def pair(jelly: Any, name: str, arguments: dict[str, Any], **ours_only: Any) -> tuple[Any, Any]:
-    ours = getattr(surrogate, name)(**arguments, **ours_only)
-    if name == "SquarewaveFourierSeries":  # the peer sums one term less than its n says
-        arguments = {**arguments, "n": arguments.get("n", 2) + 1}
-    return ours, getattr(jelly, name)(**arguments)
+def pair(jelly: Any, name: str, arguments: dict[str, Any]) -> tuple[Any, Any]:
+    """Ours and the peer's; the preset has those whose arguments mean something else with the peer."""
+    ours = getattr(surrogate if name in SAME_MEANING else spikingjelly, name)
+    return ours(**arguments), getattr(jelly, name)(**arguments)
 
 
 def slope(spike: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
@@ -73,7 +76,7 @@ def test_no_class_of_the_peer_is_forgotten(jelly: Any) -> None:
 
 @pytest.mark.parametrize("name", SHARED)
 def test_defaults(jelly: Any, name: str) -> None:
-    ours, theirs = getattr(surrogate, name)(), getattr(jelly, name)()
+    ours, theirs = pair(jelly, name, {})
     assert {k: getattr(ours, k) for k in ours.rules} == {k: getattr(theirs, k) for k in ours.rules}
 
 
@@ -98,6 +101,30 @@ def test_primitives(jelly: Any, name: str) -> None:
     # The peer adds 1e-5 inside S2NN's logarithm.
     atol = 1.1e-5 if name == "S2NN" else 1e-13
     torch.testing.assert_close(ours.primitive(x), expected, rtol=1e-12, atol=atol)
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 6])
+def test_terms_of_the_square_wave(jelly: Any, n: int) -> None:
+    """The preset sums as many terms as the peer, n - 1, and ours as many as n says; also inside a compiled neuron."""
+    ours, theirs = pair(jelly, "SquarewaveFourierSeries", {"n": n, "T_period": 3.0})
+    x = points(torch.float64)
+    torch.testing.assert_close(slope(ours, x), slope(theirs, x), rtol=1e-13, atol=1e-13)
+    torch.testing.assert_close(
+        surrogate.SquarewaveFourierSeries(n, 3.0).derivative(x),
+        slope(jelly.SquarewaveFourierSeries(n + 1, 3.0), x),
+        rtol=1e-13,
+        atol=1e-13,
+    )
+    x_seq = points(torch.float32)[-56:].view(7, 8) + 0.5
+    grads = []
+    for spike, backend in ((ours, "cpp"), (theirs, "torch")):
+        neuron = spikingjelly.LIFNode(surrogate_function=spike, step_mode="m")
+        neuron.backend = backend
+        x = x_seq.clone().requires_grad_()
+        y = neuron(x)
+        grads.append((y.detach(), torch.autograd.grad((y * x_seq).sum(), x)[0]))
+    assert torch.equal(grads[0][0], grads[1][0]) and 0 < grads[0][0].mean() < 1
+    torch.testing.assert_close(grads[0][1], grads[1][1], rtol=1e-5, atol=1e-6)
 
 
 def test_where_the_peer_is_wrong(jelly: Any) -> None:

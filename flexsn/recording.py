@@ -1,4 +1,8 @@
-"""Recording: which states a neuron keeps of every step, and what it kept."""
+"""Recording: which states a neuron keeps of every step, and what it kept.
+
+A kernel writes the sequence of a recorded state, and of no other, and writes all of it: ``every`` thins it out after
+the call. So it saves memory between calls, not the traffic or the peak of one call.
+"""
 
 from __future__ import annotations
 
@@ -17,7 +21,7 @@ class Recording:
     Attributes:
         names: of the recorded states.
         states: which states these are.
-        every: one step in so many is kept.
+        every: one step in so many is kept, of a sequence that the kernel wrote whole.
         taken: the sequences by name.
     """
 

@@ -63,6 +63,13 @@ def test_only_the_recorded_state_is_written(neuron: FlexSN, monkeypatch: pytest.
     assert seen == [(), (1,), ()] and neuron.recorded == {}
 
 
+def test_the_steps_between_are_given_back(neuron: FlexSN) -> None:
+    neuron.record("v", every=3)
+    neuron(X)
+    kept = neuron.recorded["v"]
+    assert kept.shape == (3, 3, 5) and kept.untyped_storage().nbytes() == kept.numel() * kept.element_size()
+
+
 def test_batch_first(neuron: FlexSN) -> None:
     neuron.record("v", every=2)
     neuron(X)

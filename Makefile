@@ -4,7 +4,7 @@ PYTHON ?= python3
 VENV   := .venv
 PIP    := $(VENV)/bin/pip install --quiet --disable-pip-version-check -c constraints.txt
 STAMP  := $(VENV)/.ready-$(shell cksum pyproject.toml constraints.txt | cksum | cut -d' ' -f1)
-PEERS  := spikingjelly==2.0.0 snntorch==1.0.0
+PEERS  := spikingjelly==2.0.0 snntorch==1.0.0 rnnbuilder==0.1.1 norse==1.1.0 nir==1.0.8 nirtorch==2.6
 PEERS_NEED := loguru h5py matplotlib scipy tqdm packaging requests SciencePlots
 
 .PHONY: demo test lint types unit interpreter test-peers peers bench clean

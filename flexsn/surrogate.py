@@ -109,7 +109,7 @@ class Custom(Surrogate):
         super().__init__(spiking, strict)
         for name, function in (("derivative", derivative), ("primitive", primitive)):
             if not callable(function) and not (name == "primitive" and function is None):
-                raise TypeError(
+                raise ValueError(
                     f"custom({name}={function!r}): {name} must be a function of one tensor, "
                     f"got {type(function).__name__}"
                 )
@@ -150,8 +150,7 @@ def custom(
         strict: ``True`` fires at ``x > 0``, ``False`` at ``x >= 0``.
 
     Raises:
-        TypeError: something that cannot be called.
-        ValueError: ``spiking=False`` without a primitive.
+        ValueError: something that cannot be called; ``spiking=False`` without a primitive.
 
     Example:
         >>> import torch

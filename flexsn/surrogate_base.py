@@ -101,8 +101,8 @@ class Surrogate(nn.Module):
         input and output the same, any shape. dtype: that of the input, any floating type.
 
     Raises:
-        ValueError: a coefficient out of range, with the value and the rule.
-        TypeError: a coefficient that is neither a real number nor a floating-point tensor.
+        ValueError: a coefficient that is out of range or neither a real number nor a floating-point tensor, a flag
+            that is not a bool; with the value and the rule.
 
     Example:
         >>> class Cosine(Surrogate):
@@ -130,7 +130,7 @@ class Surrogate(nn.Module):
         super().__init__()
         for name, flag in {"spiking": spiking, "strict": strict}.items():
             if type(flag) is not bool:
-                raise TypeError(f"{type(self).__name__}({name}={flag!r}): {name} must be True or False")
+                raise ValueError(f"{type(self).__name__}({name}={flag!r}): {name} must be True or False")
         self.spiking = spiking
         self.strict = strict
         for name, rule in self.rules.items():
@@ -143,10 +143,10 @@ class Surrogate(nn.Module):
     def _checked(self, name: str, value: Any, rule: Rule) -> Any:
         call = f"{type(self).__name__}({name}={value!r})"
         if isinstance(value, bool) or not isinstance(value, (Tensor, numbers.Real)):
-            raise TypeError(f"{call}: {name} must be a number or a tensor, got {type(value).__name__}")
+            raise ValueError(f"{call}: {name} must be a number or a tensor, got {type(value).__name__}")
         if isinstance(value, Tensor):
             if not value.is_floating_point():
-                raise TypeError(f"{call}: {name} must be a floating-point tensor, got {value.dtype}")
+                raise ValueError(f"{call}: {name} must be a floating-point tensor, got {value.dtype}")
             seen = value.detach()
             holds = seen.is_meta or bool((torch.isfinite(seen) & rule.holds(seen)).all())
         else:

@@ -97,7 +97,7 @@ class SquarewaveFourierSeries(Surrogate):
 
     def __init__(self, n: int = 2, T_period: Coefficient = 8.0, spiking: bool = True, *, strict: bool = False) -> None:
         if not isinstance(n, int) or isinstance(n, bool):
-            raise TypeError(f"SquarewaveFourierSeries(n={n!r}): n must be an integer, got {type(n).__name__}")
+            raise ValueError(f"{type(self).__name__}(n={n!r}): n must be an integer, got {type(n).__name__}")
         super().__init__(spiking, strict, n=n, T_period=T_period)
         self.n = n
 

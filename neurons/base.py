@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from flexsn import surrogate
 from flexsn.module import FlexSN
 
-from .coefficient import Coefficient, Number, wrong
+from .coefficient import Coefficient, Number, check_names, check_shape, wrong
 
 __all__ = [
     "Neuron",
@@ -100,15 +100,13 @@ class Neuron(FlexSN):
         options: dict[str, Any] = {"step_mode": step_mode, "backend": backend, **(counts or {})}
         super().__init__(store_state_seqs=store_v_seq, **options)
         check_flag(self, store_v_seq=store_v_seq)
-        if isinstance(learnable, str):
-            learnable = (learnable,)
-        for name in learnable:
-            if name not in coefficients:
-                choices = ", ".join(map(repr, coefficients))
-                raise wrong(self, f"learnable may name {choices}; not {name!r}", learnable=tuple(learnable))
-        if len(shape) and not learnable:
-            raise wrong(self, "shape is that of what learnable names, which is nothing", shape=tuple(shape))
         declared = self._declared()
+        for name in coefficients:
+            if name not in declared:  # as Python says it of a signature without **coefficients
+                raise TypeError(f"{type(self).__name__}.__init__() got an unexpected keyword argument {name!r}")
+        learnable, shape = check_names(self, learnable, tuple(coefficients)), check_shape(self, shape=shape)
+        if shape and not learnable:
+            raise wrong(self, "shape is that of what learnable names, which is nothing", shape=shape)
         for name, value in coefficients.items():
             declared[name].start(self, value, name in learnable, shape)
 

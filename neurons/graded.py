@@ -88,7 +88,7 @@ class SpikeCount(nn.Module):
         super().__init__()
         if type(D) is not int or D < 1:
             raise wrong(self, "D must be an integer >= 1", D=D)
-        if window is not None and not (len(window) == 2 and window[0] <= window[1]):
+        if window is not None and not (isinstance(window, Sequence) and len(window) == 2 and window[0] <= window[1]):
             raise wrong(self, "window must be (low, high) with low <= high", window=window)
         self.D = D
         self.window = (0.0, float(D)) if window is None else (float(window[0]), float(window[1]))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import SpikeFunction, SpikingNeuron, above_rest, check_flag
-from .coefficient import Coefficient, Number, log
+from .coefficient import Coefficient, Number, check_shape, log
 
 __all__ = ["IF", "LIF", "PLIF", "leaky_charge"]
 
@@ -175,7 +175,7 @@ class PLIF(SpikingNeuron):
         check_flag(self, decay_input=decay_input)
         self.decay_input = decay_input
         init_w = torch.as_tensor(-log(type(self).init_tau.checked(self, init_tau) - 1.0))
-        self.w = nn.Parameter(init_w.detach().expand(tuple(shape) or init_w.shape).clone())
+        self.w = nn.Parameter(init_w.detach().expand(check_shape(self, shape=shape) or init_w.shape).clone())
 
     @property
     def tau(self) -> Tensor:

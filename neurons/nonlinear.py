@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from .base import SpikeFunction, SpikingNeuron, check_flag, hard_reset, soft_reset
-from .coefficient import Coefficient, Number
+from .coefficient import Coefficient, Number, check_shape
 from .integrate import leaky_charge
 
 __all__ = ["EIF", "KLIF", "QIF", "exponential_drive", "quadratic_drive"]
@@ -232,7 +232,7 @@ class KLIF(SpikingNeuron):
         check_flag(self, scale_reset=scale_reset, decay_input=decay_input)
         self.scale_reset = scale_reset
         self.decay_input = decay_input
-        self.k = nn.Parameter(torch.ones(tuple(shape)))
+        self.k = nn.Parameter(torch.ones(check_shape(self, shape=shape)))
 
     def charge(self, x: Tensor, v: Tensor) -> Tensor:
         return (self.k * leaky_charge(x, v, self.tau, self.decay_input, self.v_reset)).relu()

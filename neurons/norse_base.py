@@ -14,6 +14,9 @@ from torch import Tensor, nn
 from flexsn import surrogate
 from flexsn.module import FlexSN
 
+from .base import check_flag
+from .coefficient import check_number
+
 __all__ = ["NorseNeuron", "Value", "spike_function"]
 
 Value = float | Tensor
@@ -99,8 +102,8 @@ class NorseNeuron(FlexSN):
         backend: str = "auto",
     ) -> None:
         super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=record_states)
-        if not dt > 0:
-            raise ValueError(f"{type(self).__name__}(dt={dt!r}): dt must be > 0")
+        check_flag(self, record_states=record_states)
+        check_number(self, above=0, dt=dt)
         missing = [name for name in fields._fields if not hasattr(p, name)]
         if missing:
             raise ValueError(

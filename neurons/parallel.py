@@ -10,12 +10,14 @@ Weights decide the precision: inputs are computed in their dtype, spikes come ba
 from __future__ import annotations
 
 import math
+import numbers
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from .base import check_flag
 from .parallel_base import ParallelNeuron, SpikeFunction, check_size, like
 
 __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
@@ -136,8 +138,10 @@ class MaskedPSN(ParallelNeuron):
 
     @lambda_.setter
     def lambda_(self, value: float | Tensor) -> None:
-        if not 0.0 <= float(value) <= 1.0:
-            raise ValueError(f"{type(self).__name__}(lambda_={float(value)!r}): lambda_ must be in [0, 1]")
+        known = isinstance(value, (numbers.Real, Tensor)) and not isinstance(value, bool)
+        if not known or not 0.0 <= float(value) <= 1.0:
+            shown = float(value) if known else value
+            raise ValueError(f"{type(self).__name__}(lambda_={shown!r}): lambda_ must be in [0, 1]")
         self._lambda_.fill_(value)
 
     def masked_weight(self) -> Tensor:
@@ -213,6 +217,7 @@ class SlidingPSN(ParallelNeuron):
     ) -> None:
         super().__init__(surrogate_function, step_mode, backend)
         check_size(self, k=k)
+        check_flag(self, exp_init=exp_init)
         self.k = k
         weight = 0.5 ** torch.arange(k - 1, -1, -1.0)
         if not exp_init:

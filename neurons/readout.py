@@ -36,7 +36,7 @@ class NonSpikingIF(Neuron):
             ``"last_mem"``) reduce it over time to the largest, the mean or the last value; ``"max-abs-mem"``
             to the value of largest magnitude, the negative one if two are equally large.
         step_mode: ``"m"``, or ``"s"`` without ``decode``.
-        backend: as for :class:`Neuron`.
+        backend, store_v_seq: as for :class:`Neuron`.
 
     Shapes:
         input ``[T, *step]``; output ``[T, *step]``, with ``decode`` ``[*step]``. State: ``v``, from 0,
@@ -54,9 +54,14 @@ class NonSpikingIF(Neuron):
     """
 
     def __init__(
-        self, decode: str | None = None, step_mode: str = "m", backend: str = "auto", **coefficients: Any
+        self,
+        decode: str | None = None,
+        step_mode: str = "m",
+        backend: str = "auto",
+        store_v_seq: bool = False,
+        **coefficients: Any,
     ) -> None:
-        super().__init__(step_mode, backend, **coefficients)
+        super().__init__(step_mode, backend, store_v_seq, **coefficients)
         if decode is not None and decode not in _DECODERS:
             choices = ", ".join(map(repr, _DECODERS))
             raise wrong(self, f"decode must be None or one of {choices}", decode=decode)
@@ -87,7 +92,7 @@ class NonSpikingLIF(NonSpikingIF):
 
     Args:
         tau: membrane time constant, in steps; >= 1.
-        decode, step_mode, backend: as for :class:`NonSpikingIF`.
+        decode, step_mode, backend, store_v_seq: as for :class:`NonSpikingIF`.
         learnable, shape: as for :class:`Neuron`;
             ``learnable`` may name ``tau``.
 
@@ -108,11 +113,12 @@ class NonSpikingLIF(NonSpikingIF):
         decode: str | None = None,
         step_mode: str = "m",
         backend: str = "auto",
+        store_v_seq: bool = False,
         *,
         learnable: Sequence[str] = (),
         shape: Sequence[int] = (),
     ) -> None:
-        super().__init__(decode, step_mode, backend, learnable=learnable, shape=shape, tau=tau)
+        super().__init__(decode, step_mode, backend, store_v_seq, learnable=learnable, shape=shape, tau=tau)
 
     def charge(self, x: Tensor, v: Tensor) -> Tensor:
         h: Tensor = v + (x - v) / self.tau

@@ -20,6 +20,9 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from flexsn import surrogate
 from flexsn.module import FlexSN
 
+from .base import check_flag
+from .coefficient import check_number, check_shape, wrong
+
 __all__ = ["LIF", "Adaptive", "Cooldown", "Discontinuous", "NoReset", "SpikeLinear"]
 
 SpikeFunction = Callable[[Tensor], Tensor]
@@ -42,17 +45,8 @@ class SpikeLinear(surrogate.SpikeLinear):
 
 def _spike_function(owner: object, spike_function: SpikeFunction | None) -> SpikeFunction:
     if spike_function is not None and not callable(spike_function):
-        raise ValueError(
-            f"{type(owner).__name__}(spike_function={spike_function!r}): spike_function must be callable, "
-            "such as SpikeLinear()"
-        )
+        raise wrong(owner, "spike_function must be callable, such as SpikeLinear()", spike_function=spike_function)
     return SpikeLinear() if spike_function is None else spike_function
-
-
-def _check_positive(owner: object, **values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise ValueError(f"{type(owner).__name__}({name}={value!r}): {name} must be > 0")
 
 
 class Membrane(LazyModuleMixin, FlexSN):
@@ -88,12 +82,13 @@ class Membrane(LazyModuleMixin, FlexSN):
         store_state_seqs: bool = False,
     ) -> None:
         super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs)
-        _check_positive(self, tau=tau)
+        check_flag(self, store_state_seqs=store_state_seqs)
+        check_number(self, above=0, tau=tau)
         self.tau = tau
         self.spike_function = _spike_function(self, spike_function)
         self.initial_mem = cast(nn.Parameter, nn.UninitializedParameter())
         if in_shape is not None:
-            self._set_shape((in_shape,) if isinstance(in_shape, int) else tuple(in_shape))
+            self._set_shape(check_shape(self, in_shape=(in_shape,) if isinstance(in_shape, int) else in_shape))
 
     @property
     def beta(self) -> float:
@@ -196,7 +191,7 @@ class Cooldown(Membrane):
         super().__init__(tau, spike_function, **options)
         self.register_buffer("sgn", nn.parameter.UninitializedBuffer())
         if in_shape is not None:
-            self._set_shape((in_shape,) if isinstance(in_shape, int) else tuple(in_shape))
+            self._set_shape(check_shape(self, in_shape=(in_shape,) if isinstance(in_shape, int) else in_shape))
 
     def _set_shape(self, in_shape: Sequence[int]) -> None:
         super()._set_shape(in_shape)
@@ -240,7 +235,8 @@ class Adaptive(Membrane):
         **options: Any,
     ) -> None:
         super().__init__(tau, spike_function, **options)
-        _check_positive(self, tau_thr=tau_thr)
+        check_number(self, above=0, tau_thr=tau_thr)
+        check_number(self, gamma=gamma)
         self.tau_thr = tau_thr
         self.gamma = gamma
 
@@ -286,6 +282,7 @@ class Discontinuous(FlexSN):
     ) -> None:
         super().__init__(step_mode=step_mode, backend=backend)
         self.spike_function = _spike_function(self, spike_function)
+        check_number(self, threshold=threshold)
         self.threshold = threshold
 
     def core(self, x: Tensor) -> Tensor:

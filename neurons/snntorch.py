@@ -28,6 +28,7 @@ from typing import Any
 
 from torch import Tensor
 
+from .base import check_flag
 from .snntorch_base import Coefficient, Returned, SpikingNeuron
 from .snntorch_rc import Alpha, Lapicque
 
@@ -104,6 +105,7 @@ class Leaky(SpikingNeuron):
             **options,
         )
         self._hold(learn_beta, beta=beta)
+        check_flag(self, reset_delay=reset_delay)
         self.reset_delay = reset_delay
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Returned:  # type: ignore[override]
@@ -188,6 +190,7 @@ class Synaptic(SpikingNeuron):
         )
         self._hold(learn_alpha, alpha=alpha)
         self._hold(learn_beta, beta=beta)
+        check_flag(self, reset_delay=reset_delay)
         self.reset_delay = reset_delay
 
     def forward(  # type: ignore[override]

@@ -13,6 +13,9 @@ from torch import Tensor, nn
 from flexsn.module import FlexSN
 from flexsn.surrogate import ATan, heaviside
 
+from .base import check_flag
+from .coefficient import wrong
+
 __all__ = ["Coefficient", "Returned", "SpikingNeuron"]
 
 RESET_MECHANISMS = ("subtract", "zero", "none")
@@ -75,6 +78,8 @@ class SpikingNeuron(FlexSN):
         store_state_seqs: bool = False,
     ) -> None:
         super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs)
+        flags = {"surrogate_disable": surrogate_disable, "init_hidden": init_hidden, "output": output}
+        check_flag(self, **flags, store_state_seqs=store_state_seqs)
         if inhibition:
             raise ValueError(
                 f"{type(self).__name__}(inhibition={inhibition!r}): inhibition must be False; it lets only "
@@ -103,9 +108,12 @@ class SpikingNeuron(FlexSN):
 
     def _hold(self, learn: bool, **values: Coefficient) -> None:
         for name, value in values.items():
+            check_flag(self, **{f"learn_{name}": learn})
             if isinstance(value, bool) or not isinstance(value, (numbers.Real, Tensor)):
-                raise ValueError(f"{type(self).__name__}({name}={value!r}): {name} must be a number or a tensor")
+                raise wrong(self, f"{name} must be a number or a tensor", **{name: value})
             tensor = torch.as_tensor(value)
+            if not tensor.is_meta and bool(tensor.isnan().any()):
+                raise wrong(self, f"{name} must not be NaN", **{name: value})
             if not tensor.is_floating_point():
                 tensor = tensor.to(torch.get_default_dtype())
             if learn or isinstance(value, nn.Parameter):

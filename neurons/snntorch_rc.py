@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .base import check_flag
 from .snntorch_base import Coefficient, Returned, SpikingNeuron
 
 __all__ = ["Alpha", "Lapicque"]
@@ -190,6 +191,7 @@ class Lapicque(SpikingNeuron):
         call = f"Lapicque({', '.join(f'{name}={value!r}' for name, value in given.items())})"
         if set(given) not in ({"beta"}, {"R", "C"}, {"beta", "R"}, {"beta", "C"}):
             raise ValueError(f"{call}: give beta, or R and C, or beta and one of R and C")
+        check_flag(self, learn_beta=learn_beta)
         if learn_beta and "beta" not in given:
             raise ValueError(f"{call}: learn_beta=True needs beta")
         for name, value in {**given, "time_step": time_step}.items():

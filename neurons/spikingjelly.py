@@ -27,7 +27,7 @@ from flexsn import surrogate
 from . import base_node
 from .adaptive import Izhikevich
 from .adaptive_threshold import CLIF
-from .base import SpikeFunction, SpikingNeuron
+from .base import SpikeFunction, SpikingNeuron, check_flag
 from .coefficient import Coefficient, Number
 from .graded import ILIF, LIAF, TernaryIF, TernaryLIF
 from .integrate import IF, LIF, PLIF
@@ -167,6 +167,7 @@ class SimpleLIFNode(SimpleBaseNode):
         **options: Any,
     ) -> None:
         super().__init__(v_threshold, v_reset, surrogate_function, detach_reset, step_mode, backend, tau=tau, **options)
+        check_flag(self, decay_input=decay_input)
         self.decay_input = decay_input
 
     def charge(self, x: Tensor, v: Tensor) -> Tensor:

@@ -243,9 +243,9 @@ def test_custom() -> None:
 
 
 def test_custom_errors() -> None:
-    with pytest.raises(TypeError, match=r"custom\(derivative=2.0\): derivative must be a function of one tensor"):
+    with pytest.raises(ValueError, match=r"custom\(derivative=2.0\): derivative must be a function of one tensor"):
         surrogate.custom(2.0)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match=r"custom\(primitive='x'\): primitive must be a function"):
+    with pytest.raises(ValueError, match=r"custom\(primitive='x'\): primitive must be a function"):
         surrogate.custom(torch.ones_like, "x")  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="spiking=False needs a primitive"):
         surrogate.custom(torch.ones_like, spiking=False)
@@ -267,35 +267,34 @@ def test_repr() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "arguments", "error", "text"),
+    ("name", "arguments", "text"),
     [
-        ("ATan", {"alpha": 0}, ValueError, r"ATan\(alpha=0\): alpha must be a finite number > 0"),
-        ("ATan", {"alpha": -2.0}, ValueError, r"alpha=-2.0.*alpha must be a finite number > 0"),
-        ("Sigmoid", {"alpha": math.inf}, ValueError, r"alpha=inf.*finite"),
-        ("Sigmoid", {"alpha": math.nan}, ValueError, r"alpha=nan.*finite"),
-        ("Erf", {"alpha": torch.tensor([1.0, -1.0])}, ValueError, r"alpha must be a finite number > 0"),
-        ("Erf", {"alpha": torch.tensor(2)}, TypeError, r"floating-point tensor, got torch.int64"),
+        ("ATan", {"alpha": 0}, r"ATan\(alpha=0\): alpha must be a finite number > 0"),
+        ("ATan", {"alpha": -2.0}, r"alpha=-2.0.*alpha must be a finite number > 0"),
+        ("Sigmoid", {"alpha": math.inf}, r"alpha=inf.*finite"),
+        ("Sigmoid", {"alpha": math.nan}, r"alpha=nan.*finite"),
+        ("Erf", {"alpha": torch.tensor([1.0, -1.0])}, r"alpha must be a finite number > 0"),
+        ("Erf", {"alpha": torch.tensor(2)}, r"floating-point tensor, got torch.int64"),
         (
             "Rect",
             {"alpha": "2"},
-            TypeError,
             r"Rect\(alpha='2'\): alpha must be a number or a tensor, got str",
         ),
-        ("Rect", {"alpha": True}, TypeError, r"got bool"),
-        ("QPseudoSpike", {"alpha": 1.0}, ValueError, r"alpha must be a finite number > 1"),
-        ("PiecewiseLeakyReLU", {"w": 0.0}, ValueError, r"w must be a finite number > 0"),
-        ("PiecewiseLeakyReLU", {"c": math.nan}, ValueError, r"c must be a finite number"),
-        ("S2NN", {"beta": -1.0}, ValueError, r"beta must be a finite number > 0"),
-        ("SquarewaveFourierSeries", {"n": 0}, ValueError, r"n=0.*n must be an integer >= 1"),
-        ("SquarewaveFourierSeries", {"n": 2.0}, TypeError, r"n=2.0.*n must be an integer, got float"),
-        ("SquarewaveFourierSeries", {"T_period": 0}, ValueError, r"T_period must be a finite number > 0"),
-        ("Gaussian", {"sigma": 0.0}, ValueError, r"sigma must be a finite number > 0"),
-        ("ATan", {"spiking": 1}, TypeError, r"ATan\(spiking=1\): spiking must be True or False"),
-        ("ATan", {"strict": "yes"}, TypeError, r"ATan\(strict='yes'\): strict must be True or False"),
+        ("Rect", {"alpha": True}, r"got bool"),
+        ("QPseudoSpike", {"alpha": 1.0}, r"alpha must be a finite number > 1"),
+        ("PiecewiseLeakyReLU", {"w": 0.0}, r"w must be a finite number > 0"),
+        ("PiecewiseLeakyReLU", {"c": math.nan}, r"c must be a finite number"),
+        ("S2NN", {"beta": -1.0}, r"beta must be a finite number > 0"),
+        ("SquarewaveFourierSeries", {"n": 0}, r"n=0.*n must be an integer >= 1"),
+        ("SquarewaveFourierSeries", {"n": 2.0}, r"n=2.0.*n must be an integer, got float"),
+        ("SquarewaveFourierSeries", {"T_period": 0}, r"T_period must be a finite number > 0"),
+        ("Gaussian", {"sigma": 0.0}, r"sigma must be a finite number > 0"),
+        ("ATan", {"spiking": 1}, r"ATan\(spiking=1\): spiking must be True or False"),
+        ("ATan", {"strict": "yes"}, r"ATan\(strict='yes'\): strict must be True or False"),
     ],
 )
-def test_wrong_arguments(name: str, arguments: dict[str, Any], error: type[Exception], text: str) -> None:
-    with pytest.raises(error, match=text):
+def test_wrong_arguments(name: str, arguments: dict[str, Any], text: str) -> None:
+    with pytest.raises(ValueError, match=text):
         make(name, **arguments)
 
 

@@ -1,0 +1,59 @@
+"""Whatever is no value of an argument is refused with a ValueError, by every class and for every argument."""
+
+from __future__ import annotations
+
+import inspect
+from typing import Any
+
+import pytest
+import torch
+
+from flexsn import neurons, surrogate
+from flexsn.neurons import norse, rnnbuilder, snntorch, spikingjelly
+
+NEEDED: dict[str, dict[str, Any]] = {
+    "LIAF": {"act": torch.relu, "threshold_related": True},
+    "LIAFNode": {"act": torch.relu, "threshold_related": True},
+    "PSN": {"T": 3},
+    "MaskedPSN": {"k": 2, "T": 3},
+    "SlidingPSN": {"k": 2},
+    "Refractory": {"core": neurons.IF(), "steps": 2},
+    "SimpleLIFNode": {"tau": 2.0, "decay_input": True},
+    "MultiLevelSpikeCount": {"max_spike_count": 3},
+    "Leaky": {"beta": 0.9},
+    "Synaptic": {"alpha": 0.9, "beta": 0.8},
+    "Alpha": {"alpha": 0.9, "beta": 0.8},
+    "Lapicque": {"beta": 0.9},
+    "Izhikevich of norse": {"spiking_method": norse.tonic_spiking},
+}
+NO_NEURONS = {"Coefficient", "Neuron", "Surrogate", "Custom", "core", "counts"}  # nor arguments of one
+
+
+def arguments() -> list[Any]:
+    found = []
+    for module in (neurons, spikingjelly, rnnbuilder, snntorch, norse, surrogate):
+        origin = module.__name__.split(".")[-1]
+        for name in module.__all__:
+            made = getattr(module, name)
+            if not inspect.isclass(made) or issubclass(made, tuple) or name in NO_NEURONS:
+                continue
+            needed = NEEDED.get(f"{name} of {origin}", {} if module is norse else NEEDED.get(name, {}))
+            for argument in inspect.signature(made).parameters.values():
+                if argument.kind not in (argument.VAR_KEYWORD, argument.VAR_POSITIONAL):
+                    case = made, needed, argument.name
+                    found.append(pytest.param(*case, id=f"{origin}.{name}({argument.name})"))
+    return found
+
+
+@pytest.mark.parametrize(("made", "needed", "argument"), [p for p in arguments() if p.values[2] not in NO_NEURONS])
+def test_nonsense_is_refused(made: Any, needed: dict[str, Any], argument: str) -> None:
+    made(**needed)
+    for nonsense in ("nonsense", float("nan"), object()):
+        with pytest.raises(ValueError):
+            made(**{**needed, argument: nonsense})
+
+
+def test_an_argument_there_is_not() -> None:
+    for made in (neurons.IF, neurons.LIF, neurons.TernaryIF, spikingjelly.IFNode, neurons.NonSpikingIF):
+        with pytest.raises(TypeError, match="got an unexpected keyword argument 'taw'"):
+            made(taw=2.0)

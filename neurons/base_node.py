@@ -66,6 +66,9 @@ class BaseNode(SpikingNeuron):
         v_threshold, v_reset, surrogate_function, detach_reset: as for :class:`SpikingNeuron`.
         step_mode, backend, store_v_seq, learnable, shape: as for :class:`Neuron`.
 
+    Shapes:
+        input and spikes ``[T, *step]`` (``step_mode="m"``) or ``[*step]`` (``"s"``); states ``[*step]``.
+
     States:
         ``v``; before the first step ``v_reset`` (0 if ``None``), which is also what the attribute then reads.
 

@@ -18,8 +18,8 @@ __all__ = ["ILIF", "LIAF", "SpikeCount", "TernaryIF", "TernaryLIF"]
 class LIAF(LIF):
     """Leaky integrate-and-analog-fire: LIF inside, an analog value outside.
 
-    Charge, spike and reset are those of ``LIF``; the output is ``act(h − v_threshold)`` if
-    ``threshold_related``, else ``act(h)``. Source: Wu et al., "LIAF-Net", IEEE TNNLS 2021; arguments of
+    Charge, spike and reset are those of ``LIF``; the output is ``y = act(h − v_threshold)`` if
+    ``threshold_related``, else ``y = act(h)``. Source: Wu et al., "LIAF-Net", IEEE TNNLS 2021; arguments of
     SpikingJelly's ``LIAFNode``.
 
     Args:
@@ -70,6 +70,8 @@ class _SpikeCount(torch.autograd.Function):
 
 class SpikeCount(nn.Module):
     """Several spikes in one step: ``round(clip(x, 0, D))``, halves to even; gradient 1 inside the window.
+
+    Source: as for :class:`ILIF`.
 
     Args:
         D: the most spikes in one step; an integer >= 1.
@@ -236,6 +238,10 @@ class TernaryIF(SpikingNeuron):
 
 class TernaryLIF(TernaryIF):
     """As :class:`TernaryIF` with the charge of ``LIF``.
+
+    ``h = v + (x − (v − v_reset))/tau`` if ``decay_input``, else ``h = v − (v − v_reset)/tau + x``;
+    ``s = Θ(h − v_threshold) − Θ(−h − v_threshold)``; soft reset (the default) ``v' = h − s·v_threshold``.
+    Source: as for :class:`TernaryIF`.
 
     Args:
         tau: membrane time constant, in steps; > 1.

@@ -24,6 +24,8 @@ def leaky_charge(x: Tensor, v: Tensor, tau: Number, decay_input: bool, v_reset: 
 class IF(SpikingNeuron):
     """Integrate-and-fire: ``h = v + x``; fires at ``h ≥ v_threshold``.
 
+    Source: Lapicque 1907, without the leak; arguments of SpikingJelly's ``IFNode``.
+
     Args:
         v_threshold, v_reset, surrogate_function, detach_reset: as for :class:`SpikingNeuron`.
         step_mode, backend, store_v_seq, learnable, shape: as for :class:`Neuron`.
@@ -53,6 +55,7 @@ class LIF(SpikingNeuron):
 
     ``h = v + (x − (v − v_reset))/tau`` if ``decay_input``, else ``h = v − (v − v_reset)/tau + x``;
     an absent ``v_reset`` counts as 0 in the charge. Fires at ``h ≥ v_threshold``.
+    Source: Gerstner et al., "Neuronal Dynamics", section 1.3; arguments of SpikingJelly's ``LIFNode``.
 
     Args:
         tau: membrane time constant, in steps; > 1.

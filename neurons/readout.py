@@ -31,6 +31,8 @@ _DECODERS: dict[str, Callable[[Tensor], Tensor]] = {
 class NonSpikingIF(Neuron):
     """Integrator without spikes: ``v' = v + x``; returns the membrane.
 
+    Source: SpikingJelly's ``NonSpikingIFNode``.
+
     Args:
         decode: ``None`` returns the membrane of every step; ``"max-mem"``, ``"mean-mem"``, ``"last-mem"`` (or
             ``"last_mem"``) reduce it over time to the largest, the mean or the last value; ``"max-abs-mem"``
@@ -89,6 +91,8 @@ class NonSpikingIF(Neuron):
 
 class NonSpikingLIF(NonSpikingIF):
     """Leaky integrator without spikes: ``v' = v + (x − v)/tau``; returns the membrane.
+
+    Source: SpikingJelly's ``NonSpikingLIFNode``.
 
     Args:
         tau: membrane time constant, in steps; >= 1.

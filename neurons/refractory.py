@@ -21,7 +21,9 @@ class Refractory(Neuron):
 
     While a lane is refractory its inputs are 0 and its states go on without them (a membrane leaks, an
     adaptation decays); a step on which the core would still have fired is not taken, so no reset happens
-    without a spike. What counts as a spike is a first output other than 0; further outputs pass as they are.
+    without a spike. ``x = 0, s = 0 where refractory > 0``; ``refractory' = steps`` after a spike, else
+    ``refractory' = max(refractory − 1, 0)``. What counts as a spike is a first output other than 0; further
+    outputs pass as they are.
 
     Args:
         core: a neuron, or what :class:`~flexsn.module.FlexSN` takes; its first output is the spike.

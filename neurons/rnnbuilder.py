@@ -252,9 +252,7 @@ class Adaptive(Membrane):
 
 
 class Discontinuous(FlexSN):
-    r"""The spike function alone, without a state.
-
-    .. math:: s = \Theta(x - threshold)
+    """The spike function alone, without a state: ``s = Θ(x − threshold)``.
 
     Args:
         spike_function: by default ``SpikeLinear()``.

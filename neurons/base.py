@@ -174,7 +174,7 @@ class Neuron(FlexSN):
 
 def _shown(value: Any) -> str:
     if not isinstance(value, Tensor):
-        return repr(value)
+        return str(getattr(value, "__name__", repr(value)))  # a function has a name, its repr an address
     kind = "learnable" if value.requires_grad else "tensor"
     return f"{kind} {tuple(value.shape)}" if value.dim() or value.is_meta else f"{kind} {value.item():.6g}"
 

@@ -176,6 +176,9 @@ class SimpleLIFNode(SimpleBaseNode):
         h: Tensor = v + (pull + x) / self.tau if self.decay_input else v + pull / self.tau + x
         return h
 
+    def _options(self) -> dict[str, Any]:
+        return {"decay_input": self.decay_input, **super()._options()}
+
 
 class IzhikevichNode(Izhikevich, AdaptBaseNode):  # type: ignore[misc]
     """:class:`flexsn.neurons.Izhikevich`; ``detach_reset`` cuts the jump to ``v_reset`` too."""

@@ -12,6 +12,7 @@ import torch
 from reference import BACKENDS
 
 from flexsn import neurons, surrogate
+from flexsn.neurons import spikingjelly
 
 
 @pytest.mark.parametrize(
@@ -94,6 +95,8 @@ def test_repr() -> None:
         assert "tau=learnable 4, " in repr(neurons.PLIF(init_tau=4.0))
     assert "k=learnable (3,), scale_reset=False" in repr(neurons.KLIF(shape=(3,)))
     assert "steps=3" in repr(neurons.Refractory(neurons.IF(), 3))
+    assert "act=relu, threshold_related=True" in repr(neurons.LIAF(torch.relu, True))
+    assert "tau=2.0, v_threshold=1.0, v_reset=0.0, decay_input=False" in repr(spikingjelly.SimpleLIFNode(2.0, False))
     assert "decode='last-mem'" in repr(neurons.NonSpikingLIF(decode="last-mem"))
 
 

@@ -11,6 +11,7 @@ from flexsn.errors import (
 from flexsn.explain import explain
 from flexsn.module import FlexSN
 from flexsn.scan import scan
+from flexsn.spike_tensor import SpikeTensor
 from flexsn.stateless import FlexSNKernel
 from flexsn.warmup import warmup
 
@@ -22,6 +23,7 @@ __all__ = [
     "FlexSNError",
     "FlexSNKernel",
     "GradientError",
+    "SpikeTensor",
     "UnsupportedOpError",
     "explain",
     "scan",

@@ -14,6 +14,7 @@ from flexsn.compiled import Compiled
 from flexsn.errors import BackendError, FallbackWarning, stack_level
 from flexsn.frozen import Frozen
 from flexsn.loop import run_loop
+from flexsn.outputs import plain
 
 __all__ = ["run_compiled"]
 
@@ -47,7 +48,7 @@ class _Scan(torch.autograd.Function):
         needs = ctx.needs_input_grad[1:]
         if all(g is None for g in grads):
             return (None,) * (len(needs) + 1)
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() or not all(g is None or plain(g) for g in grads):
             return (None, *_loop_gradients(compiled, ctx.saved_tensors, grads, needs))
         try:
             return (None, *compiled.backward(ctx.saved_tensors, grads, needs))
@@ -64,13 +65,13 @@ def _loop_gradients(
     again = torch.is_grad_enabled()
     inputs, states, captured, _ = compiled.split(saved)
     k = compiled.geometry.time_dim
-    seqs = [x.movedim(k, 0).to(d) for x, d in zip(inputs, compiled.tracer.input_dtypes, strict=True)]
     core = compiled.tracer.core
     if isinstance(core, Frozen):
         core = core.reading(compiled.tracer.captured, captured)
     with torch.enable_grad():
-        outputs, finals, _ = run_loop(core, seqs, states)
-    outputs = tuple(y.to(d).movedim(0, k) for y, d in zip(outputs, compiled.output_dtypes, strict=True))
+        seqs = [x.movedim(k, 0).to(d) for x, d in zip(inputs, compiled.tracer.input_dtypes, strict=True)]
+        computed, finals, _ = run_loop(core, seqs, states)
+        outputs = [y.to(kind.shown).movedim(0, k) for y, kind in zip(computed, compiled.output_kinds, strict=True)]
     pairs = [(r, g) for r, g in zip((*outputs, *finals), grads, strict=True) if g is not None and r.requires_grad]
     if not pairs:
         raise no_path(core, [*(x[0] for x in seqs), *states])

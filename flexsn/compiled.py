@@ -10,12 +10,12 @@ from torch import Tensor
 
 from flexsn.backward import Backward
 from flexsn.layout import Geometry, Layout
+from flexsn.outputs import AskedDtype, OutputKind, output_kinds
 from flexsn.plan import BackwardPlan, ForwardPlan, live_states, plan_forward
 from flexsn.trace import Tracer
 
-__all__ = ["Compiled", "Runtime", "output_dtype"]
+__all__ = ["Compiled", "Runtime"]
 
-_HALF = (torch.float16, torch.bfloat16)
 Launch = Callable[[Sequence[Tensor]], None]
 
 
@@ -40,6 +40,7 @@ class Compiled:
         checkpoint: steps between checkpoints, or ``"auto"``.
         training: whether gradients will be wanted.
         num_sequences: how many of the outputs, the last ones, are states, which keep the dtype they are computed in.
+        asked_dtype: what the user wants the other outputs to be kept in.
     """
 
     def __init__(
@@ -52,6 +53,7 @@ class Compiled:
         checkpoint: int | str,
         training: bool,
         num_sequences: int = 0,
+        asked_dtype: AskedDtype = None,
     ) -> None:
         graph = tracer.graph
         self.tracer, self.runtime = tracer, runtime
@@ -61,7 +63,10 @@ class Compiled:
         self.input_dtypes = tuple(x.dtype for x in inputs)
         computed = [n.dtype for n in graph.outputs]
         split = len(computed) - num_sequences
-        self.output_dtypes = (*(output_dtype(d, self.input_dtypes) for d in computed[:split]), *computed[split:])
+        kinds = output_kinds(computed[:split], self.input_dtypes, asked_dtype)
+        self.output_kinds = (*kinds, *(OutputKind(d, d) for d in computed[split:]))
+        self.output_dtypes = tuple(kind.memory for kind in self.output_kinds)
+        self._plain = all(kind.memory is kind.shown for kind in self.output_kinds)
         self.kept: tuple[int, ...] = ()
         self.checkpoint: int | None = None
         if training:
@@ -76,10 +81,10 @@ class Compiled:
         self._outputs = [self.geometry.sequence(d) for d in self.output_dtypes]
         self._finals = [self.geometry.step(n.dtype) for n in graph.states]
         self._checkpoints = [self.geometry.steps(saves, graph.states[j].dtype) for j in self.kept]
-        kinds = ("input", "state", "operand", "output", "final", "checkpoint")
+        groups = ("input", "state", "operand", "output", "final", "checkpoint")
         position = {j: i for i, j in enumerate(self.kept)}
         self._order = [
-            (kinds.index(s.kind), position[s.index] if s.kind == "checkpoint" else s.index) for s in self.plan.slots
+            (groups.index(s.kind), position[s.index] if s.kind == "checkpoint" else s.index) for s in self.plan.slots
         ]
         self._launch: Launch | None = None
         self._backwards: dict[Any, Backward] = {}
@@ -91,6 +96,8 @@ class Compiled:
         tensors, outputs, finals, checkpoints = self._gather(inputs, states, captured)
         assert self._launch is not None
         self._launch(tensors)
+        if not self._plain:
+            outputs = [kind.show(y) for kind, y in zip(self.output_kinds, outputs, strict=True)]
         return (*outputs, *finals), checkpoints
 
     def prepare(self, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]) -> Compiled:
@@ -150,14 +157,3 @@ class Compiled:
 
 def _nothing(tensors: Sequence[Tensor]) -> None:
     """There are no lanes."""
-
-
-def output_dtype(computed: torch.dtype, inputs: Sequence[torch.dtype]) -> torch.dtype:
-    """16-bit floats in, 16-bit floats out: the dtype an output has in memory."""
-    floats = [d for d in inputs if d.is_floating_point]
-    if computed is not torch.float32 or not floats or not all(d in _HALF for d in floats):
-        return computed
-    joint = floats[0]
-    for dtype in floats[1:]:
-        joint = torch.promote_types(joint, dtype)
-    return joint

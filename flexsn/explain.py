@@ -194,18 +194,20 @@ def plan_kernels(
     states = [torch.ones(step, dtype=d, device=device) for d in state_dtypes]
     captured = [t.detach() for t in tracer.captured]
     planner = _Planner(backend)
-    Compiled(tracer, planner, inputs, states, 0, neuron.checkpoint, False).prepare(inputs, states, captured)
-    training = Compiled(tracer, planner, inputs, states, 0, neuron.checkpoint, True)
-    training.prepare(inputs, states, captured)
+    for trained in (False, True):
+        compiled = Compiled(
+            tracer, planner, inputs, states, 0, neuron.checkpoint, trained, asked_dtype=neuron.output_dtype
+        )
+        compiled.prepare(inputs, states, captured)
     with torch.no_grad():
-        results, checkpoints = training.forward(inputs, states, captured)
+        results, checkpoints = compiled.forward(inputs, states, captured)
     split = len(results) - neuron.num_states
     grads = [torch.ones_like(y) if y.is_floating_point() else None for y in results[:split]]
     needs = [*(x.is_floating_point() for x in inputs), *(False for _ in states)]
     needs += [t.requires_grad for t in tracer.captured]
     problem = None
     try:
-        training.backward([*inputs, *states, *captured, *checkpoints], [*grads, *([None] * len(states))], needs)
+        compiled.backward([*inputs, *states, *captured, *checkpoints], [*grads, *([None] * len(states))], needs)
     except GradientError as error:
         problem = str(error)
     return tracer, dict(zip(("inference", "forward", "backward"), planner.bound, strict=False)), problem

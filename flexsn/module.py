@@ -10,15 +10,15 @@ import torch
 from torch import Tensor
 
 from flexsn.arguments import check, compute_dtype, fit
-from flexsn.backends import check_backend, supported_backends
 from flexsn.copying import copy_core
 from flexsn.dynamo import left_alone
 from flexsn.errors import CoreError, defined_at
 from flexsn.loans import Loans, register_parameters
+from flexsn.options import Options
 from flexsn.recording import Recording
 from flexsn.scanner import Scanner
 from flexsn.signature import count_outputs, read_signature
-from flexsn.stateful import Shapes, Stateful
+from flexsn.stateful import Shapes
 
 if TYPE_CHECKING:
     from flexsn.explain import Report
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["FlexSN"]
 
 
-class FlexSN(Stateful):
+class FlexSN(Options):
     """A spiking neuron from one time step written in plain PyTorch.
 
     The core is scanned over time by one fused kernel,
@@ -51,6 +51,9 @@ class FlexSN(Stateful):
         example_outputs: as many tensors as the core has outputs; another way to say ``num_outputs``.
         checkpoint: steps between stored states in training; ``"auto"`` lets the plan choose.
         time_dim: the time axis of multi-step inputs and outputs; 1 for batch-first.
+        output_dtype: keep the outputs in this dtype (or these, one per output). Spikes in ``torch.bool`` or
+            ``torch.uint8`` take a byte each and come as a :class:`~flexsn.SpikeTensor`: a float tensor to every
+            layer, with the float tensor's gradients. A float dtype gives a plain tensor of it.
 
     Shapes:
         inputs ``[T, *step]`` (``"m"``) or ``[*step]`` (``"s"``); outputs alike; states ``[*step]``.
@@ -77,9 +80,18 @@ class FlexSN(Stateful):
 
     # what the walk for constants shall not take for something the core reads
     _not_read_by_core: ClassVar[frozenset[str]] = frozenset(
-        {"num_inputs", "num_states", "state_names", "time_dim", "checkpoint", "store_state_seqs", "state_seqs"}
+        {"num_inputs", "num_states", "state_names", "time_dim", "store_state_seqs", "state_seqs"}
         | {"_states", "_input_shapes", "_in_transform", "_num_outputs", "_example_dtypes", "_requires_grad"}
-        | {"_step_mode", "_backend", "_recording", "_scanner_cache", "_loans_cache", "_loan_names"}
+        | {
+            "_step_mode",
+            "_backend",
+            "_checkpoint",
+            "_output_dtype",
+            "_recording",
+            "_scanner_cache",
+            "_loans_cache",
+            "_loan_names",
+        }
     )
 
     def __init__(
@@ -97,6 +109,7 @@ class FlexSN(Stateful):
         *,
         checkpoint: int | str = "auto",
         time_dim: int = 0,
+        output_dtype: torch.dtype | Sequence[torch.dtype | None] | None = None,
     ) -> None:
         super().__init__()
         if core is None:
@@ -120,7 +133,8 @@ class FlexSN(Stateful):
         self.step_mode = step_mode
         self.backend = backend
         self.store_state_seqs = store_state_seqs
-        self.checkpoint = _checked_checkpoint(checkpoint)
+        self.checkpoint = checkpoint
+        self.output_dtype = output_dtype
         self.time_dim = time_dim
         self._num_outputs = num_outputs
         if example_outputs is not None:
@@ -203,7 +217,8 @@ class FlexSN(Stateful):
                 backend=mine["_backend"],
                 time_dim=time_dim,
                 wanted_states=wanted,
-                checkpoint=mine["checkpoint"],
+                checkpoint=mine["_checkpoint"],
+                output_dtype=mine["_output_dtype"],
             )
         finally:
             if lent:
@@ -262,33 +277,6 @@ class FlexSN(Stateful):
                 where=defined_at(self.core),
                 why="a core returns (*outputs, *new_states)",
             )
-
-    # ---- options ------------------------------------------------------------------------------------------
-
-    @property
-    def step_mode(self) -> str:
-        """``"m"`` (inputs are sequences) or ``"s"`` (inputs are single steps)."""
-        return self._step_mode
-
-    @step_mode.setter
-    def step_mode(self, step_mode: str) -> None:
-        if step_mode not in ("m", "s"):
-            raise ValueError(f'step_mode must be "m" (multi-step) or "s" (single-step), got {step_mode!r}')
-        self._step_mode = step_mode
-
-    @property
-    def backend(self) -> str:
-        """What runs the scan: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``."""
-        return self._backend
-
-    @backend.setter
-    def backend(self, backend: str) -> None:
-        self._backend = check_backend(backend)
-
-    @property
-    def supported_backends(self) -> tuple[str, ...]:
-        """The backends that can run on this machine."""
-        return supported_backends()
 
     # ---- nn.Module plumbing -------------------------------------------------------------------------------
 
@@ -350,9 +338,3 @@ def _without(shape: torch.Size, axis: int) -> tuple[int, ...]:
 
 def _shapes(shapes: Shapes) -> str:
     return ", ".join(str(tuple(shape)) for shape in shapes)
-
-
-def _checked_checkpoint(checkpoint: int | str) -> int | str:
-    if checkpoint != "auto" and not (isinstance(checkpoint, int) and checkpoint >= 1):
-        raise ValueError(f'checkpoint must be "auto" or a number of steps >= 1, got {checkpoint!r}')
-    return checkpoint

@@ -7,11 +7,13 @@ from collections.abc import Callable, Iterator, Sequence
 from types import FunctionType, MethodType
 from typing import Any, Literal, TypeVar, overload
 
+import torch
 from torch import Tensor
 
 from flexsn.backends import check_backend
 from flexsn.dynamo import left_alone
 from flexsn.errors import CoreError, defined_at
+from flexsn.outputs import check_output_dtype
 from flexsn.scanner import Scanner
 
 __all__ = ["scan"]
@@ -31,6 +33,7 @@ def scan(
     *,
     return_state_seqs: Literal[False] = ...,
     checkpoint: int | str = ...,
+    output_dtype: torch.dtype | Sequence[torch.dtype | None] | None = ...,
 ) -> tuple[Any, Tensors]: ...
 
 
@@ -44,6 +47,7 @@ def scan(
     *,
     return_state_seqs: Literal[True],
     checkpoint: int | str = ...,
+    output_dtype: torch.dtype | Sequence[torch.dtype | None] | None = ...,
 ) -> tuple[Any, Tensors, Tensors]: ...
 
 
@@ -57,6 +61,7 @@ def scan(
     *,
     return_state_seqs: bool = False,
     checkpoint: int | str = "auto",
+    output_dtype: torch.dtype | Sequence[torch.dtype | None] | None = None,
 ) -> Any:
     """Scan ``core`` over time: ``(*y[t], *s[t]) = core(*x[t], *s[t-1])``.
 
@@ -71,6 +76,7 @@ def scan(
         time_dim: the time axis of inputs, outputs and state sequences.
         return_state_seqs: also return the states after every step.
         checkpoint: steps between stored states in training; ``"auto"`` lets the plan choose.
+        output_dtype: keep the outputs in this dtype; see :class:`~flexsn.FlexSN`.
 
     Returns:
         ``(outputs, final_states)``, or ``(outputs, final_states, state_seqs)``. ``outputs`` is a tensor if the
@@ -96,6 +102,7 @@ def scan(
         time_dim=time_dim,
         wanted_states=tuple(range(len(state_tuple))) if return_state_seqs else (),
         checkpoint=checkpoint,
+        output_dtype=check_output_dtype(output_dtype),
     )
     if not outputs and not return_state_seqs:
         raise CoreError(

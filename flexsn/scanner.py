@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.autograd import forward_ad
 
 from flexsn.arguments import compute_dtype, fit, step_shape
 from flexsn.autograd import run_compiled
 from flexsn.backends import check_backend, choose, runtime
 from flexsn.blocked import explain_blocked, failing_op
-from flexsn.compiled import Compiled, output_dtype
+from flexsn.compiled import Compiled
 from flexsn.environment import Environment
 from flexsn.errors import (
     BackendError,
@@ -31,14 +31,16 @@ from flexsn.errors import (
 )
 from flexsn.frozen import Frozen
 from flexsn.loop import run_loop
+from flexsn.outputs import AskedDtype, output_kinds, plain
 from flexsn.slots import Slot
+from flexsn.spike_tensor import SpikeTensor
 from flexsn.trace import Tracer
 
 __all__ = ["Scanner"]
 
 _REMEMBERED = 64  # traces, and 16 times as many kinds of call
-Options = tuple[str, int, tuple[int, ...], int | str]  # backend, time_dim, wanted_states, checkpoint
-_PLAIN = (Tensor, nn.Parameter, nn.Buffer)
+Options = tuple[str, int, tuple[int, ...], int | str, AskedDtype]
+"""Backend, time_dim, wanted_states, checkpoint, output_dtype."""
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
@@ -75,12 +77,15 @@ class Scanner:
         time_dim: int = 0,
         wanted_states: tuple[int, ...] = (),
         checkpoint: int | str = "auto",
+        output_dtype: AskedDtype = None,
     ) -> Result:
         """Scan; returns ``(outputs, final_states, state_seqs)``, the sequences of the ``wanted_states`` alone."""
         environment = self.environment()
         if backend == "auto":
             backend = check_backend(os.environ.get("FLEXSN_BACKEND", backend))
-        options = (backend, time_dim, wanted_states, checkpoint)
+        if SpikeTensor in map(type, inputs):
+            inputs = [x.dense() if isinstance(x, SpikeTensor) else x for x in inputs]
+        options = (backend, time_dim, wanted_states, checkpoint, output_dtype)
         read = [slot.read() for slot in environment.tensors]
         try:
             everything = (*inputs, *states, *read)
@@ -93,12 +98,12 @@ class Scanner:
         if key not in self._ready or _transformed():
             given = (*inputs, *states)
             inputs, states, axis = fit(inputs, states, time_dim)
-            ready = self._make_ready(inputs, states, (backend, axis, wanted_states, checkpoint))
+            ready = self._make_ready(inputs, states, (backend, axis, *options[2:]))
             if not _transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
                 self._ready[key] = ready
                 _forget(self._ready, 16 * _REMEMBERED)
         if ready is None:
-            return self._loop(inputs, states, time_dim % inputs[0].dim(), wanted_states)
+            return self._loop(inputs, states, time_dim % inputs[0].dim(), wanted_states, output_dtype)
         results = run_compiled(ready.compiled, inputs, states, ready.traced.captured(), ready.training)
         split = len(results) - self.num_states
         outputs, finals = results[:split], results[split:]
@@ -114,13 +119,13 @@ class Scanner:
             UnsupportedOpError, BackendError: the backend was asked for by name and cannot.
             CoreError: the core breaks its contract.
         """
-        backend, time_dim, wanted_states, _ = options
+        backend, time_dim, wanted_states, _, asked_dtype = options
         chosen, problem = choose(backend, inputs[0].device)
         if problem is not None:
             self._warn(problem)
         if chosen == "torch" or inputs[0].shape[time_dim] == 0 or _transformed():
             return None
-        if not _plain((*inputs, *states)):
+        if not all(map(plain, (*inputs, *states))):
             return None
         try:
             return self._build(chosen, inputs, states, options)
@@ -130,7 +135,7 @@ class Scanner:
             self._warn(error)
             return None
         except CoreError:
-            self._loop(inputs, states, time_dim, wanted_states)  # complains about the call's own shapes
+            self._loop(inputs, states, time_dim, wanted_states, asked_dtype)  # complains about the call's own shapes
             raise
 
     def _build(
@@ -140,7 +145,7 @@ class Scanner:
         states: Sequence[Tensor],
         options: Options,
     ) -> _Ready:
-        _, time_dim, wanted_states, checkpoint = options
+        _, time_dim, wanted_states, checkpoint, asked_dtype = options
         traced = self._trace(inputs, states, wanted_states)
         captured = traced.captured()
         _check_devices(traced.names, captured, inputs[0].device)
@@ -153,11 +158,19 @@ class Scanner:
             )
         training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *captured))
         kinds = tuple((t.shape, t.stride(), t.dtype) for t in (*inputs, *states, *captured))
-        key = (chosen, time_dim, checkpoint, training, kinds)
+        key = (chosen, time_dim, checkpoint, training, asked_dtype, kinds)
 
         def build() -> Compiled:
             compiled = Compiled(
-                traced.tracer, runtime(chosen), inputs, states, time_dim, checkpoint, training, len(wanted_states)
+                traced.tracer,
+                runtime(chosen),
+                inputs,
+                states,
+                time_dim,
+                checkpoint,
+                training,
+                len(wanted_states),
+                asked_dtype,
             )
             return compiled.prepare(inputs, states, captured)
 
@@ -217,9 +230,13 @@ class Scanner:
     # ---- the loop -------------------------------------------------------------------------------------------
 
     def _loop(
-        self, inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int, wanted_states: tuple[int, ...]
+        self,
+        inputs: Sequence[Tensor],
+        states: Sequence[Tensor],
+        time_dim: int,
+        wanted_states: tuple[int, ...],
+        asked_dtype: AskedDtype,
     ) -> Result:
-        dtypes = [x.dtype for x in inputs]
         seqs = [x.movedim(time_dim, 0).to(compute_dtype(x.dtype)) for x in inputs]
         with torch.autocast(inputs[0].device.type, enabled=False):
             outputs, finals, state_seqs = run_loop(self.core, seqs, states, wanted_states)
@@ -230,7 +247,9 @@ class Scanner:
                 passed = explain_blocked(self.core, first_step, parameters, results)
                 first, last = len(outputs), len(outputs) + len(finals)
                 outputs, finals, state_seqs = passed[:first], passed[first:last], passed[last:]
-        outputs = tuple(y.to(output_dtype(y.dtype, dtypes)).movedim(0, time_dim) for y in outputs)
+        kinds = output_kinds([y.dtype for y in outputs], [x.dtype for x in inputs], asked_dtype)
+        moved = zip((y.movedim(0, time_dim) for y in outputs), kinds, strict=True)
+        outputs = tuple(y.to(kind.shown) if _transformed() else kind.keep(y) for y, kind in moved)
         return outputs, finals, tuple(s.movedim(0, time_dim) for s in state_seqs)
 
     def _warn(self, problem: FlexSNError) -> None:
@@ -300,11 +319,6 @@ def _transformed() -> bool:
         or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack()
     )
-
-
-def _plain(tensors: Sequence[Tensor]) -> bool:
-    """Whether none of them is of a class with a mind of its own, such as ``FakeTensor``."""
-    return all(type(t) in _PLAIN for t in tensors)
 
 
 def _returning_states(core: Callable[..., Any], num_states: int, wanted: tuple[int, ...]) -> Callable[..., Any]:

@@ -337,3 +337,28 @@ def test_triton_on_cpu_tensors_says_what_it_needs() -> None:
         pytest.skip("Triton runs here")
     with pytest.raises(BackendError, match=r"GPU|cannot be imported"):
         FlexSN(lif, backend="triton")(sequence(4, 3))
+
+
+@pytest.mark.parametrize("time_dim", [0, 1])
+def test_a_backward_kernel_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch, time_dim: int) -> None:
+    """The disk filled up after the forward pass: the loop gives the gradients."""
+    from flexsn.kernels import cpp_runtime
+
+    found = []
+    for broken in (False, True):
+        neuron = FlexSN(lambda x, v: (x * v, 0.5 * v + x * x), backend="cpp", time_dim=time_dim)
+        x = torch.arange(6.0).reshape(3, 2).requires_grad_()
+        y = neuron(x)
+        with monkeypatch.context() as patch:
+            if not broken:
+                y.sum().backward()
+            else:
+                patch.setattr(cpp_runtime, "bind", raise_full_disk)
+                with pytest.warns(FallbackWarning, match="running the torch loop backward instead"):
+                    y.sum().backward()
+        found.append(x.grad)
+    assert found[0] is not None and torch.equal(*found)
+
+
+def raise_full_disk(*args: object) -> None:
+    raise BackendError("no space left on the device")

@@ -34,6 +34,7 @@ class Call:
         needs: which of inputs, float states and parameters need a gradient, by bits of a number.
         gives: which outputs and final states get one.
         seed: of the values.
+        output_dtype: what outputs are kept in.
     """
 
     step: tuple[int, ...]
@@ -46,6 +47,7 @@ class Call:
     needs: int
     gives: int
     seed: int
+    output_dtype: torch.dtype | None
 
 
 def calls(dtypes: tuple[torch.dtype, ...]) -> st.SearchStrategy[Call]:
@@ -63,6 +65,7 @@ def calls(dtypes: tuple[torch.dtype, ...]) -> st.SearchStrategy[Call]:
         needs=st.integers(0, 255),
         gives=st.integers(0, 255),
         seed=st.integers(0, 2**31),
+        output_dtype=st.sampled_from([None, None, torch.bool, torch.float32]),
     )
 
 
@@ -90,7 +93,14 @@ def run(core: Core, call: Call, backend: str) -> Outcome:
         buffer = name.startswith("parameter") and core.parameters[int(name[-1])].buffer
         leaf.requires_grad_(leaf.is_floating_point() and not buffer and bool(call.needs >> bit & 1))
     outputs, finals, state_seqs = flexsn.scan(
-        core, inputs, tuple(states), backend, call.time_dim, return_state_seqs=True, checkpoint=call.checkpoint
+        core,
+        inputs,
+        tuple(states),
+        backend,
+        call.time_dim,
+        return_state_seqs=True,
+        checkpoint=call.checkpoint,
+        output_dtype=call.output_dtype,
     )
     outputs = (outputs,) if isinstance(outputs, Tensor) else outputs
     values = {f"output {i}": y for i, y in enumerate(outputs)}

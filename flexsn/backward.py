@@ -68,8 +68,7 @@ class Backward:
         found = {(s.kind, s.index): i for i, s in enumerate(written)}
         self._grad_inputs = [found.get(("grad_input", i)) for i in range(compiled.num_inputs)]
         self._grad_states = [
-            found.get(("grad_state", j)) if first_step.grad_states[j] is not None else None
-            for j in range(compiled.num_states)
+            found.get(("grad_state", j)) if first_step.grad_states[j] else None for j in range(compiled.num_states)
         ]
         self._accumulators = [found["accumulator", i] for i in range(len(self.plan.accumulators))]
         self._parameter_sides = [self._parameter_side(first, vjp) for first, vjp in self.plan.groups]
@@ -138,7 +137,8 @@ class _ParameterSide:
 
 def _check_path(vjps: Sequence[StepVjp], compiled: Compiled) -> None:
     """A gradient that leads nowhere is the user's missing surrogate."""
-    flows = any(g is not None for v in vjps for g in (*v.grad_inputs, *v.grad_states, *v.grad_captured))
+    flows = any(g is not None for v in vjps for g in (*v.grad_inputs, *v.grad_captured))
+    flows = flows or any(any(v.grad_states) for v in vjps)
     if not flows and vjps[0].blocked:
         tracer, step = compiled.tracer, compiled.geometry.step_shape
         dtypes = (*tracer.input_dtypes, *tracer.state_dtypes)
@@ -151,14 +151,16 @@ def vjps_by_age(tracer: Tracer, outputs: tuple[bool, ...], finals: tuple[bool, .
     Autograd computes nothing for an absent gradient. The last step has no gradient from a step after it, and a
     state that reaches the outputs only by way of another one gets its first gradient later still.
     """
-    vjps: list[StepVjp] = []
-    pattern = finals
-    for _ in range(len(finals) + 2):
-        vjps.append(tracer.vjp(outputs, pattern))
-        following = tuple(g is not None for g in vjps[-1].grad_states)
-        if following == pattern:
-            return vjps
-        pattern = following
+    for apart in (True, False):
+        vjps: list[StepVjp] = []
+        pattern: tuple[int, ...] = finals
+        for age in range(len(finals) + 2):
+            vjps.append(tracer.vjp(outputs, pattern, apart, last=age == 0))
+            following = tuple(map(len, vjps[-1].grad_states))
+            if following == pattern:
+                usual = tracer.vjp(outputs, pattern, apart)
+                return vjps if vjps[-1] == usual else [*vjps, usual]
+            pattern = following
     # states that swap places: the pattern never settles, so absent gradients count as zeros
-    ever = tuple(f or any(v.grad_states[j] is not None for v in vjps) for j, f in enumerate(finals))
+    ever = tuple(f or any(v.grad_states[j] for v in vjps) for j, f in enumerate(finals))
     return [tracer.vjp(outputs, ever)]

@@ -79,16 +79,22 @@ def _backward_step(report: Report, plan: BackwardPlan, names: dict[int, str]) ->
         if node.op == "cotangent":
             names[id(node)] = f"grad_y{node.index}"
         elif node.op == "state_cotangent":
-            names[id(node)] = f"grad_{states[node.index]}"
+            names[id(node)] = _gradient_name(states, node)
         elif node.op == "age":
             names[id(node)] = "is_last" if node.index == 0 else f"is_{node.index}_before_last"
     returns: list[tuple[str, Node | None]] = [(f"grad_{inputs[slot.index]}", node) for slot, node in step.stores]
     carried = zip(plan.carries, step.grad_states, strict=True)
-    returns += [(f"grad_{states[carry.leaf.index]}", node) for carry, node in carried]
+    returns += [(_gradient_name(states, carry.leaf), node) for carry, node in carried]
     returns += [
         (f"add_to_sum{slot.index}", node) for slot, node in zip(plan.accumulators, step.accumulate, strict=True)
     ]
     return _hoisted(names, step.program.hoisted) + format_nodes(names, step.program.body, returns)
+
+
+def _gradient_name(states: Sequence[str], leaf: Node) -> str:
+    """Of a carried gradient; where a state's is carried in parts, they are numbered."""
+    part, state = divmod(leaf.index, len(states))
+    return f"grad_{states[state]}" + (f"_{part + 1}" if part else "")
 
 
 def _every_leaf(nodes: Iterable[Node]) -> list[Node]:

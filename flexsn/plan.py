@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache, lru_cache
 
 import torch
 
@@ -114,6 +114,11 @@ def plan_backward(
         if any(v.grad_inputs[i] is not None for v in vjps)
     }
     carries = _gradient_carries(graph, vjps, state_grads, wanted_states)
+    finals = [
+        (_slot("gv", Role.LANE_STORE, s.dtype, "grad_state", s.index), _sum(_of_state(graph, carries, s.index)))
+        for s in graph.states
+        if wanted_states[s.index]
+    ]
     groups, group_of = _group(vjps)
     accumulators = [
         _slot("acc", Role.GROUP_STORE if r.one_for_all else Role.LANE_STORE, r.node.dtype, "accumulator", i)
@@ -129,14 +134,14 @@ def plan_backward(
                 + [(cotangents[n.index], n) for n in _leaves("cotangent", mine)]
             ),
             tuple((slot, vjp.grad_inputs[i]) for i, slot in grads.items()),
-            tuple(vjp.grad_states[c.leaf.index] for c in carries),
+            _next_gradients(graph, vjp, carries),
             _place(vjp, first, len(accumulators)),
         )
         for vjp, (first, _) in zip(vjps, group_of, strict=True)
     ]
     slots = [*inputs.values(), *cotangents.values(), *(s for s, _ in lane_loads), *initial, *checkpoints]
     slots += [c.initial for c in carries if c.initial] + list(grads.values())
-    slots += [c.final for c in carries if c.final] + accumulators
+    slots += [slot for slot, _ in finals] + accumulators
     return BackwardPlan(
         tuple(slots),
         tuple(lane_loads),
@@ -149,6 +154,7 @@ def plan_backward(
         tuple(checkpoints),
         tuple(variants),
         tuple(carries),
+        tuple(finals),
         tuple(accumulators),
         groups,
     )
@@ -181,13 +187,14 @@ def keep_wanted(
     ]
 
     def cotangents(nodes: Iterable[Node | None]) -> list[int]:
-        return [n.index for n in _leaves("state_cotangent", [n for n in nodes if n is not None])]
+        found = _leaves("state_cotangent", [n for n in nodes if n is not None])
+        return [n.index % len(states) for n in found]
 
     read = [j for j, wanted in enumerate(states) if wanted]
     read += [j for v in trimmed for j in cotangents([*v.grad_inputs, *(r.node for r in v.reductions)])]
-    needed = _closure(read, lambda j: cotangents(v.grad_states[j] for v in trimmed))
+    needed = _closure(read, lambda j: cotangents(n for v in trimmed for n in v.grad_states[j]))
     return tuple(
-        replace(v, grad_states=tuple(g if j in needed else None for j, g in enumerate(v.grad_states))) for v in trimmed
+        replace(v, grad_states=tuple(g if j in needed else () for j, g in enumerate(v.grad_states))) for v in trimmed
     )
 
 
@@ -208,16 +215,46 @@ def _program(roots: Iterable[Node]) -> Program:
 def _gradient_carries(
     graph: StepGraph, vjps: Sequence[StepVjp], state_grads: Sequence[bool], wanted_states: Sequence[bool]
 ) -> list[Carry]:
-    """The gradients of states that go from step to step."""
+    """The gradients of states that go from step to step: as many for a state as a step gives it."""
     read = {n.index: n for vjp in vjps for n in _leaves("state_cotangent", _roots(vjp))}
     carries = []
     for j, state in enumerate(graph.states):
-        if j in read or wanted_states[j]:
-            leaf = read.get(j) or Node("state_cotangent", (), state.dtype, None, j)
-            initial = _slot("gv_final", Role.LANE_LOAD, state.dtype, "grad_final", j) if state_grads[j] else None
-            final = _slot("gv", Role.LANE_STORE, state.dtype, "grad_state", j) if wanted_states[j] else None
-            carries.append(Carry(leaf, None, initial, final))
+        for i in range(max(len(v.grad_states[j]) for v in vjps) or 1):
+            index = j + i * len(graph.states)
+            if index in read or wanted_states[j]:
+                leaf = read.get(index) or Node("state_cotangent", (), state.dtype, None, index)
+                given = state_grads[j] and i == 0
+                initial = _slot("gv_final", Role.LANE_LOAD, state.dtype, "grad_final", j) if given else None
+                carries.append(Carry(leaf, None, initial, None))
     return carries
+
+
+def _of_state(graph: StepGraph, carries: Iterable[Carry], state: int) -> list[Node]:
+    """The leaves of one state's carries, in the order its gradient is added up."""
+    return [c.leaf for c in carries if c.leaf.index % len(graph.states) == state]
+
+
+def _sum(nodes: Sequence[Node]) -> Node:
+    total = nodes[0]
+    for node in nodes[1:]:
+        total = Node("add", (total, node), node.dtype)
+    return total
+
+
+def _next_gradients(graph: StepGraph, vjp: StepVjp, carries: Sequence[Carry]) -> tuple[Node | None, ...]:
+    """What each carry becomes; -0.0 adds nothing where others of the state have more summands."""
+    found = []
+    for carry in carries:
+        i, j = divmod(carry.leaf.index, len(graph.states))
+        summands = vjp.grad_states[j]
+        alone = len(_of_state(graph, carries, j)) == 1
+        found.append(summands[i] if i < len(summands) else None if alone else _nothing(carry.leaf.dtype))
+    return tuple(found)
+
+
+@cache
+def _nothing(dtype: torch.dtype) -> Node:
+    return Node("const", (), dtype, -0.0)
 
 
 def _group(vjps: Sequence[StepVjp]) -> tuple[tuple[tuple[int, StepVjp], ...], list[tuple[int, StepVjp]]]:
@@ -246,7 +283,7 @@ def _place(vjp: StepVjp, first: int, total: int) -> tuple[Node | None, ...]:
 
 
 def _roots(vjp: StepVjp) -> list[Node]:
-    nodes = [*vjp.grad_inputs, *vjp.grad_states, *(r.node for r in vjp.reductions)]
+    nodes = [*vjp.grad_inputs, *(n for g in vjp.grad_states for n in g), *(r.node for r in vjp.reductions)]
     return [n for n in nodes if n is not None]
 
 

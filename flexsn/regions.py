@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flexsn.errors import UnsupportedOpError
 from flexsn.graph import Builder, Node
-from flexsn.lower import Unlowerable, lower
+from flexsn.lower import Unlowerable, is_known, lower
 from flexsn.outer import Outer, Ref
 from flexsn.record import Call, Tape, ValueRef
 
@@ -100,6 +100,9 @@ class Regions:
     def outer_value(self, ref: ValueRef) -> Ref:
         """The outer value of a gradient that belongs to a captured tensor."""
         value = self._values[ref.index]
+        if isinstance(value, Node) and value.op == "const":
+            shape = tuple(self._tape.tensors[ref.index].shape)
+            return self._outer.call(torch.full, (shape, value.value), {"dtype": value.dtype, "device": self._device})
         if isinstance(value, Node):
             raise UnsupportedOpError("a parameter has one value per lane and step", hint="pass it as an input")
         return value if isinstance(value, Ref) else self._post(value)
@@ -121,7 +124,7 @@ class Regions:
             self._reduce(call, args)
         elif live:
             raise self._mixes_lanes(call, shapes)
-        elif len(shapes) == 1 and shapes[0] == () and not any(isinstance(v, Ref) for v in flat):
+        elif shapes == [()] and is_known(call.name) and not any(isinstance(v, Ref) for v in flat):
             self._step_call(call, args, kwargs)  # a literal: no captured tensor takes part
         else:
             self._outer_call(call, args, kwargs, post=False)

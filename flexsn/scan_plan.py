@@ -119,7 +119,7 @@ class Variant:
         program: everything this step computes, the recomputed forward values included.
         loads: ``(slot, leaf)`` read.
         stores: ``(slot, node)`` of input gradients; ``None`` stores zero.
-        grad_states: the new value of each carried gradient, ``None`` where it vanishes.
+        grad_states: the new value of each carry, ``None`` where it vanishes.
         accumulate: per accumulator, what this step adds.
     """
 
@@ -143,7 +143,8 @@ class BackwardPlan:
         initial: per state, the slot of its value before the first step.
         checkpoints: per state, the slot of its value before steps ``K, 2K, ...``.
         variants: ``variants[age]`` for the ``age``-th step from the end; the last one for all others.
-        carries: the gradients that go from step to step.
+        carries: the gradients that go from step to step; their ``final`` is none.
+        finals: ``(slot, node)`` of initial states' gradients, computed from the carries after the loop.
         accumulators: what is summed over time per lane, and over groups of lanes where all share a parameter.
         groups: ``(first accumulator, vjp)``: which accumulators feed the parameter gradients of which vjp.
     """
@@ -159,6 +160,7 @@ class BackwardPlan:
     checkpoints: tuple[Slot, ...]
     variants: tuple[Variant, ...]
     carries: tuple[Carry, ...]
+    finals: tuple[tuple[Slot, Node], ...]
     accumulators: tuple[Slot, ...]
     groups: tuple[tuple[int, StepVjp], ...]
 

@@ -46,14 +46,16 @@ class StepVjp:
     """One step backward, for one pattern of cotangents that are present.
 
     Attributes:
-        grad_inputs, grad_states: gradient nodes, ``None`` where nothing flows.
+        grad_inputs: gradient nodes, ``None`` where nothing flows.
+        grad_states: per state what its gradient is the sum of, in this order; ``()`` where nothing flows. Several
+            summands only where an output's gradient comes before them in the sum.
         reductions: what is summed over time and lanes.
         grad_captured: per captured tensor, the value of the outer program that is its gradient.
         blocked: outputs whose cotangent leads nowhere, with the line that made them.
     """
 
     grad_inputs: tuple[Node | None, ...]
-    grad_states: tuple[Node | None, ...]
+    grad_states: tuple[tuple[Node, ...], ...]
     reductions: tuple[Reduction, ...]
     grad_captured: tuple[Ref | None, ...]
     blocked: tuple[tuple[int, SourceLine | None], ...]
@@ -93,9 +95,9 @@ class Tracer:
         self.operands: list[Ref] = []
         self.captured: list[Tensor] = []
         self._captured_refs: dict[int, Ref] = {}
-        self._vjps: dict[tuple[tuple[bool, ...], tuple[bool, ...]], StepVjp] = {}
+        self._vjps: dict[tuple[tuple[bool, ...], tuple[int, ...], bool, bool], StepVjp] = {}
         self._free = self._probe()
-        regions, values, _ = self._record(None, None)
+        regions, values, _ = self._record(None)
         returned = [ref for ref in values if ref is not None]  # all of them: only gradients may be absent
         nodes = [regions.step_value(ref, f"value {i} the core returns") for i, ref in enumerate(returned)]
         split = len(nodes) - len(self.state_dtypes)
@@ -111,22 +113,59 @@ class Tracer:
         """The smallest step shape the captured tensors allow."""
         return self._param_shape
 
-    def vjp(self, outputs: Sequence[bool], states: Sequence[bool]) -> StepVjp:
-        """The backward half for cotangents present on ``outputs`` and on new ``states``."""
-        key = (tuple(outputs), tuple(states))
+    def vjp(self, outputs: Sequence[bool], states: Sequence[int], apart: bool = False, last: bool = False) -> StepVjp:
+        """The backward half of one step, every sum in the order in which autograd adds it up in the loop.
+
+        Args:
+            outputs: which of them have a cotangent.
+            states: how many cotangents each new state has. Those of state ``j`` are the leaves ``state_cotangent j``,
+                ``j + S``, ``j + 2S``, ... of ``S`` states.
+            apart: leave the gradient of a state that is an output too for the step before to add up.
+            last: this is the last step, and those of its states are the final states'.
+        """
+        returned = self._returned(outputs)
+        last = last and any(n and id(v) in returned for n, v in zip(states, self.graph.new_states, strict=True))
+        key = (tuple(outputs), tuple(map(int, states)), apart, last)
         if key not in self._vjps:
             self._vjps[key] = self._trace_vjp(*key)
         return self._vjps[key]
 
-    def _trace_vjp(self, outputs: tuple[bool, ...], states: tuple[bool, ...]) -> StepVjp:
-        regions, grads, blocked = self._record(outputs, states)
+    def _trace_vjp(self, outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
+        leaves = self._cotangents(outputs, states, last)
+        regions, grads, blocked = self._record(leaves)
         num_inputs, num_states = len(self.input_dtypes), len(self.state_dtypes)
         split = num_inputs + num_states
         step = [None if ref is None else regions.step_value(ref, "a gradient") for ref in grads[:split]]
         captured = [None if ref is None else regions.outer_value(ref) for ref in grads[split:]]
+        sums = step[num_inputs:]
+        grad_states: list[tuple[Node, ...]] = [() if node is None else (node,) for node in sums]
+        returned = self._returned(outputs) if apart else set()
+        marked = [j for j, new in enumerate(self.graph.new_states) if id(new) in returned and sums[j] is not None]
+        if marked:
+            again, grads, _ = self._record(leaves, marked)
+            for j in marked:
+                ref = grads[num_inputs + j]
+                assert ref is not None
+                grad_states[j] = self._summands(again.step_value(ref, "a gradient"), sums[j])
         return StepVjp(
-            tuple(step[:num_inputs]), tuple(step[num_inputs:]), tuple(regions.reductions), tuple(captured), blocked
+            tuple(step[:num_inputs]), tuple(grad_states), tuple(regions.reductions), tuple(captured), blocked
         )
+
+    def _returned(self, outputs: Sequence[bool]) -> set[int]:
+        return {id(y) for y, present in zip(self.graph.outputs, outputs, strict=True) if present}
+
+    def _summands(self, marked: Node, total: Node | None) -> tuple[Node, ...]:
+        """What autograd added up to ``total``, told from sums within a term by the mark that was there first."""
+        found: list[Node] = []
+        while marked.op == "add":
+            marked, term = marked.args
+            found.insert(0, term)
+        again = found[0] if found else None
+        for term in found[1:]:
+            assert again is not None
+            again = self.builder.op("add", again, term, dtype=term.dtype)
+        assert total is not None
+        return tuple(found) if marked.op == "mark" and again is total else (total,)
 
     @property
     def captured_refs(self) -> list[Ref]:
@@ -179,9 +218,12 @@ class Tracer:
             return shape
 
     def _record(
-        self, output_cotangents: tuple[bool, ...] | None, state_cotangents: tuple[bool, ...] | None
+        self, leaves: Sequence[tuple[str, int, int]] | None, marked: Sequence[int] = ()
     ) -> tuple[Regions, list[ValueRef | None], tuple[tuple[int, SourceLine | None], ...]]:
-        """Run the core, and its backward half if cotangents are given, and sort what was recorded."""
+        """Run the core, and its backward half if there are cotangents, and sort what was recorded.
+
+        The gradients of ``marked`` states start from a ``mark`` leaf each, as if an output's came in first.
+        """
 
         def example(dtype: torch.dtype) -> Tensor:
             return torch.ones(self._sentinel, dtype=dtype, device=self.device)
@@ -191,61 +233,61 @@ class Tracer:
             arguments |= {f"state{j}": example(d) for j, d in enumerate(self.state_dtypes)}
             for tensor in arguments.values():
                 tensor.requires_grad_(tensor.is_floating_point())
-            cotangents: dict[str, Tensor] = {}
             blocked: list[tuple[int, SourceLine | None]] = []
-            if output_cotangents is not None and state_cotangents is not None:
-                new_dtypes = [n.dtype for n in (*self.graph.outputs, *self.graph.new_states)]
-                present = (*output_cotangents, *state_cotangents)
-                cotangents = {
-                    f"cotangent{k}": example(d) for k, (d, p) in enumerate(zip(new_dtypes, present, strict=True)) if p
-                }
-            recorder = Recorder(arguments | cotangents, self._sentinel, is_known)
+            seeds = [example((*self.graph.outputs, *self.graph.new_states)[k].dtype) for _, _, k in leaves or ()]
+            marks = [example(self.state_dtypes[j]) for j in marked]
+            kinds = [(kind, index) for kind, index, _ in leaves or ()] + [("mark", j) for j in marked]
+            placeholders = {f"{kind}{index}": seed for (kind, index), seed in zip(kinds, [*seeds, *marks], strict=True)}
+            recorder = Recorder(arguments | placeholders, self._sentinel, is_known)
             with recorder:
                 values = call_core(self.core, list(arguments.values()), len(self.state_dtypes))
                 results: list[Tensor | None] = list(values)
-                if output_cotangents is not None:
+                if leaves is not None:
                     recorder.mark_backward()
                     sources = list(arguments.values()) + list(recorder.tape.captured.values())
                     wanted = [s if s.requires_grad else None for s in sources]
-                    roots, grads = [], []
-                    # autograd adds up what a value receives from the youngest use on: in the loop, first from the
-                    # outputs' stacks, the last one first, then from the next step
-                    num_outputs = len(output_cotangents)
-                    for k in (*reversed(range(num_outputs)), *range(num_outputs, len(values))):
-                        value = values[k]
-                        if f"cotangent{k}" not in cotangents:
-                            continue
-                        if value.requires_grad:
-                            roots.append(value)
-                            grads.append(cotangents[f"cotangent{k}"])
-                        elif k < num_outputs:
-                            blocked.insert(0, (k, self.graph.outputs[k].line))
+                    roots = [arguments[f"state{j}"] for j in marked]
+                    grads = marks
+                    for (kind, index, k), seed in zip(leaves, seeds, strict=True):
+                        if values[k].requires_grad:
+                            roots.append(values[k])
+                            grads.append(seed)
+                        elif kind == "cotangent":
+                            blocked.insert(0, (k, self.graph.outputs[index].line))
                     differentiable = [s for s in wanted if s is not None]
                     found = iter(_vjp(roots, grads, differentiable))
                     results = [None if s is None else next(found) for s in wanted]
             refs = [None if r is None else recorder.ref(r) for r in results]
         tape = recorder.tape
-        if output_cotangents is not None:
+        if leaves is not None:
             num_step = len(arguments)
             refs = refs[:num_step] + self._align_captured(tape, refs[num_step:])
-        return self._sort(tape, list(arguments), list(cotangents)), refs, tuple(blocked)
+        return self._sort(tape, len(arguments), kinds), refs, tuple(blocked)
+
+    def _cotangents(self, outputs: tuple[bool, ...], states: tuple[int, ...], last: bool) -> list[tuple[str, int, int]]:
+        """Leaf and index of every cotangent, and which returned value it belongs to, in the order autograd adds.
+
+        It adds up what a value receives from the youngest use on: in the loop, first from the use of a final state,
+        then from the outputs' stacks, the last one first, then from the next step.
+        """
+        of_outputs = [("cotangent", k, k) for k in reversed(range(len(outputs))) if outputs[k]]
+        of_states = [
+            ("state_cotangent", j + i * len(states), len(outputs) + j)
+            for j, count in enumerate(states)
+            for i in range(count)
+        ]
+        return of_states + of_outputs if last else of_outputs + of_states
 
     def _align_captured(self, tape: Tape, refs: list[ValueRef | None]) -> list[ValueRef | None]:
         """Order the gradients of captured tensors as ``self.captured``."""
         by_id = {id(t): r for t, r in zip(tape.captured.values(), refs, strict=False)}
         return [by_id.get(id(tensor)) for tensor in self.captured]
 
-    def _sort(self, tape: Tape, arguments: list[str], cotangents: list[str]) -> Regions:
+    def _sort(self, tape: Tape, num_arguments: int, cotangents: Sequence[tuple[str, int]]) -> Regions:
         regions = Regions(self.builder, self.outer, self.operands, self._sentinel, self._free)
-        num_inputs, num_outputs = len(self.input_dtypes), 0
-        for index in range(len(arguments)):
-            kind, position = ("input", index) if index < num_inputs else ("state", index - num_inputs)
-            regions.bind(ValueRef(index), self.builder.leaf(kind, position, tape.tensors[index].dtype))
-        if cotangents:
-            num_outputs = len(self.graph.outputs)
-        for offset, name in enumerate(cotangents):
-            index, k = len(arguments) + offset, int(name.removeprefix("cotangent"))
-            kind, position = ("cotangent", k) if k < num_outputs else ("state_cotangent", k - num_outputs)
+        num_inputs = len(self.input_dtypes)
+        kinds = [("input", i) for i in range(num_inputs)] + [("state", j) for j in range(num_arguments - num_inputs)]
+        for index, (kind, position) in enumerate((*kinds, *cotangents)):
             regions.bind(ValueRef(index), self.builder.leaf(kind, position, tape.tensors[index].dtype))
         for index, tensor in tape.captured.items():
             if index in tape.literals and tensor.dim() == 0:

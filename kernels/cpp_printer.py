@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from flexsn.graph import Node
+from flexsn.graph import Node, topological
 from flexsn.kernels.ops import OPS
 from flexsn.kernels.writer import Writer
 from flexsn.scan_plan import LANE_GROUP, BackwardPlan, ForwardPlan, Program, Role, Slot, Variant
@@ -143,15 +143,26 @@ class _Printer:
                     opening = "{" if last else f"if (t == call.T - {age + 1}) {{"
                     with w.indent(opening if age == 0 else f"else {opening}", "}"):
                         self._walk_back(plan, variant)
-        for carry in plan.carries:
-            if carry.final is not None:
-                self._copy_out(carry.final, self.arrays[id(carry.leaf)], carry.leaf.dtype, "0")
+        self._finish(plan)
         for slot in plan.accumulators:
             if slot.role is Role.GROUP_STORE:
                 to = f"{slot.name} + b * call.block / {LANE_GROUP}"
                 w(f"fx::sum_groups<{LANE_GROUP}>(sum_{slot.name}, lanes, {to});")
             else:
                 self._copy_out(slot, f"sum_{slot.name}", slot.dtype, "0")
+
+    def _finish(self, plan: BackwardPlan) -> None:
+        """Store what comes of the carried gradients."""
+        if not plan.finals:
+            return
+        with self.w.indent("{", "}"):
+            self._pointers((s for s, _ in plan.finals), "store", "0")
+            with self._lane_loop():
+                self._compute(topological(node for _, node in plan.finals))
+                for slot, node in plan.finals:
+                    self._assign(slot, node)
+            for slot, _ in plan.finals:
+                self.w(f"{slot.name}.flush(0);")
 
     def _recompute(self, plan: BackwardPlan) -> None:
         w = self.w
@@ -270,7 +281,7 @@ class _Printer:
 
     def _compute(self, nodes: Iterable[Node]) -> None:
         for node in nodes:
-            if id(node) in self.arrays:
+            if id(node) in self.arrays or node.is_leaf:
                 continue
             name = self.names[id(node)] = f"t{len(self.names)}"
             self.w(f"const {_VALUE[node.dtype]} {name} = {self._expression(node)};")

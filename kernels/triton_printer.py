@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 import torch
 
-from flexsn.graph import Node
+from flexsn.graph import Node, topological
 from flexsn.keep import kept_values, remaining
 from flexsn.kernels.triton_access import Access, Memory
 from flexsn.kernels.triton_text import TYPES, Values
@@ -206,9 +206,10 @@ class _Backward(_Kernel):
             memory.advance(self.per_step, f"-{k}")
             memory.advance(plan.checkpoints, "-1")
             self._chunk()
-        for carry in plan.carries:
-            if carry.final is not None:
-                memory.store(carry.final, self.grads[id(carry.leaf)], carry.leaf.dtype)
+        self.values.names = dict(self.grads)
+        for slot, node in plan.finals:
+            self.values.compute(n for n in topological([node]) if not n.is_leaf)
+            memory.store(slot, self.values.tensor(node), node.dtype)
         for slot in plan.accumulators:
             if slot.role is Role.GROUP_STORE:
                 memory.store_sums(slot, f"sum_{slot.name}")

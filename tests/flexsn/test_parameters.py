@@ -398,3 +398,22 @@ def test_lanes_that_do_not_exist_add_nothing(backend: str, shape: tuple[int, ...
         found.append(weight.grad)
         weight.grad = None
     torch.testing.assert_close(found[0], found[1], rtol=1e-14, atol=0)
+
+
+def test_literals_of_the_shape_of_a_parameter(backend: str) -> None:
+    weight = nn.Parameter(torch.tensor(1.5))
+
+    def core(x: Tensor, v: Tensor) -> Returned:
+        level = torch.nn.functional.hardtanh(torch.full_like(weight, 3.0)) * weight
+        return x * level, v + level
+
+    found = [FlexSN(core, backend=b)(X) for b in (backend, "torch")]
+    assert torch.equal(*found)
+
+
+def test_a_parameter_whose_gradient_is_zero(backend: str) -> None:
+    for shape in ((), (3,)):
+        weight = nn.Parameter(torch.full(shape, 1.5))
+        y = FlexSN(lambda x, v, w=weight: (x * v, w.floor() + 0.5 * v), backend=backend)(X)
+        y.sum().backward()
+        assert weight.grad is not None and weight.grad.shape == shape and not weight.grad.any()

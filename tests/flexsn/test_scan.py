@@ -43,6 +43,34 @@ def test_values_and_gradients_are_the_loops(target: str, backend: str) -> None:
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
 
 
+def readout(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    v = v + (x - v) * 0.3
+    return v, v
+
+
+def coupled(x: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+    v = v + (x - v) * 0.3 - w * 0.7 + w * v
+    w = w * 0.9 + v * x - w * 0.2
+    return v, w * v, v, v, w
+
+
+@pytest.mark.parametrize("core", [readout, coupled])
+@pytest.mark.parametrize("num_steps", [1, 2, 3, 9])
+@pytest.mark.parametrize("sequences", [False, True])
+def test_a_state_that_is_an_output_too(core: Any, num_steps: int, sequences: bool, backend: str) -> None:
+    """Three and more gradients meet in one value, of numbers whose sum depends on the order."""
+    found = []
+    for chosen in (backend, "torch"):
+        generator = torch.Generator().manual_seed(0)
+        x = (torch.randn(num_steps, 70, generator=generator) / 8).requires_grad_()
+        states = [(torch.randn(70, generator=generator) / 8).requires_grad_() for _ in range(1 if core is readout else 2)]
+        result = scan(core, x, tuple(states), chosen, return_state_seqs=sequences)
+        roots = [t for part in result for t in (part if isinstance(part, tuple) else (part,))]
+        grads = [torch.randn(r.shape, generator=generator) for r in roots]
+        found.append(torch.autograd.grad(roots, [x, *states], grads))
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True))
+
+
 def test_tensor_in_tensor_out(backend: str) -> None:
     y, v = scan(lif, sequence(4, 3), torch.zeros(3), backend=backend)
     assert isinstance(y, Tensor)

@@ -95,7 +95,8 @@ class Stateful(nn.Module):
         """Record states by name in multi-step calls from now on; without names, no longer.
 
         After a call ``neuron.recorded[name]`` has the state after steps ``0, every, 2 every, ...`` of that call,
-        ``[ceil(T / every), *step]``. The kernel writes a state's sequence only while it is recorded.
+        ``[ceil(T / every), *step]``. The kernel writes every step of a recorded state, and nothing of the others;
+        ``every`` thins the sequence out after the call: it saves memory from then on, not the kernel's writing.
 
         Args:
             names: of states, as in ``neuron.state_names``.

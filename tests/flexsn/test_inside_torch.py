@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -103,22 +103,17 @@ def test_a_compiled_model(backend: str) -> None:
 
 
 def test_two_threads(backend: str) -> None:
+    if backend == "triton":
+        pytest.skip("Triton's interpreter patches Triton's globals for the length of a call, so it has one thread")
     kernel = FlexSNKernel(lif, 1, 1, 1, backend=backend)
     xs = [sequence(20, 50) * k for k in range(1, 5)]
     expected = [kernel(x, torch.zeros(50))[0] for x in xs]
-    wrong: list[int] = []
 
-    def work(i: int) -> None:
-        for _ in range(20):
-            if not torch.equal(kernel(xs[i], torch.zeros(50))[0], expected[i]):
-                wrong.append(i)
+    def work(i: int) -> bool:
+        return all(torch.equal(kernel(xs[i], torch.zeros(50))[0], expected[i]) for _ in range(20))
 
-    threads = [threading.Thread(target=work, args=(i,)) for i in range(len(xs))]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert wrong == []
+    with ThreadPoolExecutor(len(xs)) as threads:
+        assert list(threads.map(work, range(len(xs)))) == [True] * len(xs)  # a thread's exception is raised here
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])

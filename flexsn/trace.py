@@ -8,7 +8,6 @@ the kernel; of a parameter's shape, it is computed once per call around the kern
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,11 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexsn.clean_context import clean_context
 from flexsn.errors import FlexSNError, SourceLine
 from flexsn.graph import Builder, Node
 from flexsn.loop import call_core
 from flexsn.lower import is_known
 from flexsn.outer import Outer, Ref
+from flexsn.pullback import pullback
 from flexsn.record import Recorder, Tape, ValueRef
 from flexsn.regions import Reduction, Regions
 from flexsn.simplify import simplify
@@ -202,7 +203,7 @@ class Tracer:
         examples = {str(i): torch.ones(shape, dtype=d, device=self.device) for i, d in enumerate(dtypes)}
         recorder = Recorder(examples, shape, is_known)
         try:
-            with _clean_context(), torch.no_grad(), recorder:
+            with clean_context(), torch.no_grad(), recorder:
                 returned = self.core(*examples.values())
             values = returned if isinstance(returned, (tuple, list)) else (returned,)
             shapes = [v.shape for v in values if isinstance(v, Tensor)]
@@ -228,7 +229,7 @@ class Tracer:
         def example(dtype: torch.dtype) -> Tensor:
             return torch.ones(self._sentinel, dtype=dtype, device=self.device)
 
-        with _clean_context():
+        with clean_context():
             arguments = {f"input{i}": example(d) for i, d in enumerate(self.input_dtypes)}
             arguments |= {f"state{j}": example(d) for j, d in enumerate(self.state_dtypes)}
             for tensor in arguments.values():
@@ -255,7 +256,7 @@ class Tracer:
                         elif kind == "cotangent":
                             blocked.insert(0, (k, self.graph.outputs[index].line))
                     differentiable = [s for s in wanted if s is not None]
-                    found = iter(_vjp(roots, grads, differentiable))
+                    found = iter(pullback(roots, grads, differentiable))
                     results = [None if s is None else next(found) for s in wanted]
             refs = [None if r is None else recorder.ref(r) for r in results]
         tape = recorder.tape
@@ -302,44 +303,3 @@ class Tracer:
             self._captured_refs[id(tensor)] = self.outer.leaf(("captured", len(self.captured)))
             self.captured.append(tensor)
         return self._captured_refs[id(tensor)]
-
-
-def _vjp(
-    values: Sequence[Tensor], cotangents: Sequence[Tensor], sources: Sequence[Tensor]
-) -> tuple[Tensor | None, ...]:
-    """What ``torch.autograd.grad(values, sources, cotangents)`` gives, which would import sympy to compare shapes."""
-    if not values or not sources:
-        return (None,) * len(sources)
-    root: Tensor = _Seed.apply(tuple(cotangents), *values)  # type: ignore[no-untyped-call]
-    return torch.autograd.grad(root, sources, allow_unused=True)
-
-
-class _Seed(torch.autograd.Function):
-    """A number whose gradient in each of ``values`` is the cotangent given for it."""
-
-    @staticmethod
-    def forward(ctx: Any, cotangents: tuple[Tensor, ...], *values: Tensor) -> Tensor:
-        ctx.cotangents = cotangents
-        return torch.zeros(())
-
-    @staticmethod
-    def backward(ctx: Any, *_: Any) -> Any:
-        return (None, *ctx.cotangents)
-
-
-class _clean_context:
-    """Gradients on, autocast and inference mode off: the caller's context must not leak into the trace."""
-
-    def __enter__(self) -> None:
-        self._contexts: list[AbstractContextManager[Any]] = [torch.inference_mode(False), torch.enable_grad()]
-        self._contexts += [torch.autocast(kind, enabled=False) for kind in _autocast_devices()]
-        for context in self._contexts:
-            context.__enter__()
-
-    def __exit__(self, *error: Any) -> None:
-        for context in reversed(self._contexts):
-            context.__exit__(*error)
-
-
-def _autocast_devices() -> list[str]:
-    return [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]

@@ -123,7 +123,10 @@ class Compiled:
 
     def operand_program(self) -> Callable[..., tuple[Tensor, ...]]:
         """A function of the captured tensors: what the kernels read of them."""
-        return self.tracer.outer.program(self.tracer.operands, self.tracer.captured_refs)
+        program, device = self.tracer.outer.program(self.tracer.operands, self.tracer.captured_refs), self.device
+        if device.type == "cpu":
+            return program
+        return lambda *captured: tuple([value.to(device) for value in program(*captured)])  # 0-d ones may be on the CPU
 
     def bind(self, plan: ForwardPlan | BackwardPlan, tensors: Sequence[Tensor]) -> Launch:
         """A function that runs the plan's kernel on tensors laid out like these."""

@@ -63,7 +63,8 @@ def test_a_state_that_is_an_output_too(core: Any, num_steps: int, sequences: boo
     for chosen in (backend, "torch"):
         generator = torch.Generator().manual_seed(0)
         x = (torch.randn(num_steps, 70, generator=generator) / 8).requires_grad_()
-        states = [(torch.randn(70, generator=generator) / 8).requires_grad_() for _ in range(1 if core is readout else 2)]
+        count = 1 if core is readout else 2
+        states = [(torch.randn(70, generator=generator) / 8).requires_grad_() for _ in range(count)]
         result = scan(core, x, tuple(states), chosen, return_state_seqs=sequences)
         roots = [t for part in result for t in (part if isinstance(part, tuple) else (part,))]
         grads = [torch.randn(r.shape, generator=generator) for r in roots]

@@ -125,6 +125,29 @@ def test_parameters(shape: tuple[int, ...]) -> None:
     check(plif, [rand(12, 4, 16, 8, 8)], [rand(4, 16, 8, 8, seed=1)], [w])
 
 
+def test_a_number_on_the_cpu_is_a_parameter_too() -> None:
+    """Torch mixes tensors without dimensions from the CPU with any others; they train there."""
+    weight = nn.Parameter(torch.tensor(0.5))
+    found = []
+    for backend in ("triton", "torch"):
+        x = rand(5, 70).requires_grad_()
+        FlexSN(lambda x, v: (x * weight + v, 0.5 * v + x * weight), backend=backend)(x).sum().backward()
+        assert weight.grad is not None and weight.grad.device.type == "cpu"
+        found.append((x.grad, weight.grad))
+        weight.grad = None
+    assert torch.equal(found[0][0], found[1][0])
+    torch.testing.assert_close(found[0][1], found[1][1])
+
+
+def test_small_spikes() -> None:
+    for dtype in (torch.bool, torch.uint8):
+        x = rand(5, 70).requires_grad_()
+        small, large = (FlexSN(lif, backend="triton", output_dtype=d)(x) for d in (dtype, None))
+        assert isinstance(small, flexsn.SpikeTensor) and small.stored.dtype == dtype and torch.equal(small, large)
+        weight = rand(5, 70, seed=1)
+        assert torch.equal(*(torch.autograd.grad((y * weight).sum(), x)[0] for y in (small, large)))
+
+
 def test_parameter_gradients_are_the_same_in_every_run() -> None:
     w = nn.Parameter(rand(16, 1, 1))
     runs = []

@@ -53,19 +53,23 @@ class _Spike(torch.autograd.Function):
     coefficient sees its gradient. Its value is not used.
     """
 
+    generate_vmap_rule = True
+
     @staticmethod
     def forward(
-        ctx: Any,
         x: Tensor,
         smooth: Tensor | None,
         derivative: PointwiseFunction,
         strict: bool,
         *coefficients: Coefficient,
     ) -> Tensor:
-        ctx.derivative = derivative
+        return heaviside(x, strict)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, _, ctx.derivative, _, *coefficients = inputs
         ctx.constants = [None if isinstance(c, Tensor) else c for c in coefficients]
         ctx.save_for_backward(x, *(c for c in coefficients if isinstance(c, Tensor)))
-        return heaviside(x, strict)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:

@@ -56,11 +56,16 @@ class LIAF(LIF):
 
 
 class _SpikeCount(torch.autograd.Function):
+    generate_vmap_rule = True
+
     @staticmethod
-    def forward(ctx: Any, x: Tensor, D: int, low: float, high: float) -> Tensor:
-        ctx.save_for_backward(x)
-        ctx.window = low, high
+    def forward(x: Tensor, D: int, low: float, high: float) -> Tensor:
         return x.clamp(0.0, float(D)).round()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        x, _, *ctx.window = inputs
+        ctx.save_for_backward(x)
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Any) -> Any:

@@ -309,3 +309,18 @@ def test_subclass_pickle_and_deepcopy() -> None:
 def test_doctests(module: Any) -> None:
     result = doctest.testmod(module, optionflags=doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE)
     assert result.attempted > 0 and result.failed == 0
+
+
+@pytest.mark.parametrize("learnable", [False, True])
+def test_under_vmap_and_grad(learnable: bool) -> None:
+    alpha = nn.Parameter(torch.tensor(2.0)) if learnable else 2.0
+    spike = surrogate.ATan(alpha=alpha)
+    x = torch.linspace(-1.0, 1.0, 12).reshape(3, 4)
+    weight = torch.arange(4.0)
+
+    def loss(x: Tensor) -> Tensor:
+        return (spike(x) * weight).sum()
+
+    assert torch.equal(torch.func.vmap(spike)(x), spike(x))
+    expected = spike.derivative(x).detach() * weight
+    torch.testing.assert_close(torch.func.vmap(torch.func.grad(loss))(x), expected, rtol=1e-6, atol=0)

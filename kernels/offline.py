@@ -110,8 +110,9 @@ def compile_offline(
     """
     _check(target)
     layout = layout or dense_layout(plan)
-    source = print_triton(plan, accesses(plan, layout), len(layout.sizes), as_traced=False)
-    tiling = tiling or choose_tiling(plan)
+    access = accesses(plan, layout)
+    source = print_triton(plan, access, len(layout.sizes), as_traced=False)
+    tiling = tiling or choose_tiling(plan, access)
     pointers = tuple(_POINTERS[s.dtype] for s in plan.slots)
     compiled, seconds = _compile(source, pointers, source.numbers(layout), target, aligned, tiling)
     nvidia = target.startswith("sm_")

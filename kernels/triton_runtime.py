@@ -41,9 +41,10 @@ def checkpoint(step_bytes: int) -> int:
 
 def bind(plan: ForwardPlan | BackwardPlan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
     """A function that runs the plan's kernel on tensors of that layout, given in the order of the plan's slots."""
-    source = print_triton(plan, accesses(plan, layout), len(layout.sizes), as_traced=True)
+    access = accesses(plan, layout)
+    source = print_triton(plan, access, len(layout.sizes), as_traced=True)
     numbers = source.numbers(layout)
-    tiling = choose_tiling(plan)
+    tiling = choose_tiling(plan, access)
     if interpreting():
         return _Interpreted(load(source.text), numbers)
     return _Launcher(load(source.text), numbers, tiling.block(_warp_size()), tiling.warps)

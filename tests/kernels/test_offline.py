@@ -75,6 +75,28 @@ def test_other_dtypes_move_their_own_bytes_in_wide_accesses(dtype: torch.dtype) 
         assert min(*kernel.offline.loads, *kernel.offline.stores) >= (64 if size == 2 else 128)
 
 
+@pytest.mark.parametrize("target", ["sm_90", "gfx942"])
+def test_spikes_in_a_byte_move_a_byte(target: str) -> None:
+    def lif(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        h = v + (x - v) / 2.0
+        s = spike(h - 1.0)
+        return s, h * (1.0 - s)
+
+    kernels = flexsn.explain(FlexSN(lif, output_dtype=torch.bool), target).kernels
+    interval = kernels["forward"].checkpoint
+    assert interval is not None
+    assert kernels["inference"].bytes_per_lane_step == 5
+    assert kernels["forward"].bytes_per_lane_step == 5 + 4 / interval
+    assert kernels["backward"].bytes_per_lane_step == 12 + 4 / interval  # gradients stay fp32
+    for kernel in kernels.values():
+        assert kernel.spill_bytes == kernel.offline.shared_bytes == 0
+    for name in ("inference", "forward"):
+        loads, stores = kernels[name].offline.loads, dict(kernels[name].offline.stores)
+        assert loads == {128: 1}
+        assert stores.pop(8 * kernels[name].tiling.elements) == 1  # a thread's spikes of a step in one store
+        assert set(stores) == ({128} if name == "forward" else set())  # the checkpoint
+
+
 @pytest.mark.parametrize("name", NEURONS)
 def test_the_model_predicts_registers(name: str) -> None:
     for kernel in report(name, "sm_90").kernels.values():

@@ -52,8 +52,9 @@ def neuron_report(
         neuron: a FlexSN, or anything with ``state_names``, ``store_state_seqs``, ``state_seqs``, ``reset()``.
         x_seq: its input, ``[T, ...]`` (time where the neuron's ``time_dim`` says), or a tuple of inputs.
         lanes: which neurons to show: their numbers in the flattened step shape, or how many, evenly spread.
-        v_threshold: a number, or a tensor that broadcasts against ``[T, *step]``; default is the
-            neuron's own ``v_threshold``, and no line if it has none.
+        v_threshold: a number, or a tensor that broadcasts against ``[T, *step]``. Default is what the neuron
+            says: ``firing_threshold(*states)``, of the states that a step starts from, if it has such a method;
+            else its ``v_threshold``; no line if it has neither.
         title: of the page; default is the neuron's class.
         dpi: dots per inch.
 
@@ -82,6 +83,8 @@ def neuron_report(
         outputs = neuron(*inputs)
         y_seq = outputs[0] if isinstance(outputs, tuple) else outputs
         state_seqs = dict(zip(neuron.state_names, neuron.state_seqs, strict=True))
+        if v_threshold is None:
+            v_threshold = _own_threshold(neuron, inputs)
     T, step = y_seq.shape[0], tuple(y_seq.shape[1:])
     if not y_seq.numel():
         raise ValueError(f"nothing to report on: the output has shape {tuple(y_seq.shape)}")
@@ -90,8 +93,6 @@ def neuron_report(
         return as_array(torch.broadcast_to(seq, (T, *step)).reshape(T, -1), "sequence", 2)
 
     chosen = _choose_lanes(lanes, y_seq[0].numel())
-    if v_threshold is None:
-        v_threshold = getattr(neuron, "v_threshold", None)
     threshold = None if v_threshold is None else flat(torch.as_tensor(v_threshold, dtype=torch.float64))
     y, xs = flat(y_seq), [flat(x) for x in inputs]
     states = {name: flat(seq) for name, seq in state_seqs.items()}
@@ -111,6 +112,18 @@ def neuron_report(
     mean = f"{y.mean():.3g} spikes / step / neuron" if spiking else f"mean output {y.mean():.3g}"
     page.figure.suptitle(f"{title or type(neuron).__name__}: {y.shape[1]} neurons, {T} steps, {mean}")
     return page.figure
+
+
+def _own_threshold(neuron: Any, inputs: tuple[Tensor, ...]) -> float | Tensor | None:
+    """The threshold of each step of the call that ``neuron`` has just run from rest."""
+    moving = getattr(neuron, "firing_threshold", None)
+    if moving is None:
+        constant: float | Tensor | None = getattr(neuron, "v_threshold", None)
+        return constant
+    starts = neuron.init_states(len(neuron.state_names), "m", *inputs)
+    before = [torch.cat([s.expand_as(seq[:1]), seq[:-1]]) for s, seq in zip(starts, neuron.state_seqs, strict=True)]
+    threshold: Tensor = moving(*before)
+    return threshold
 
 
 @contextmanager

@@ -80,10 +80,15 @@ class ALIF(SpikingNeuron):
             beta=beta,
         )
 
+    def firing_threshold(self, v: Tensor, a: Tensor) -> Tensor:
+        """``A``, the threshold of a step from these states."""
+        threshold: Tensor = self.v_threshold + self.beta * a
+        return threshold
+
     def core(self, x: Tensor, v: Tensor, a: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         rho_v, rho_a = exp(-1.0 / self.tau), exp(-1.0 / self.tau_adapt)
         h = rho_v * v + (1.0 - rho_v) * x
-        threshold = self.v_threshold + self.beta * a
+        threshold = self.firing_threshold(v, a)
         s = self.surrogate_function(h - threshold)
         fired = s.detach() if self.detach_reset else s
         v = soft_reset(h, fired, threshold) if self.v_reset is None else hard_reset(h, fired, self.v_reset)

@@ -157,13 +157,18 @@ class LSNN(NorseNeuron):
     def __init__(self, p: LSNNParameters | None = None, dt: float = 0.001, **options: Any) -> None:
         super().__init__(LSNNParameters() if p is None else p, LSNNParameters, dt, **options)
 
+    def firing_threshold(self, v: Tensor, i: Tensor, b: Tensor) -> Tensor:
+        """``c``, the threshold of a step from these states."""
+        threshold: Tensor = b + self.dt * self.tau_adapt_inv * (self.v_th - b)
+        return threshold
+
     def core(self, x: Tensor, v: Tensor, i: Tensor, b: Tensor) -> tuple[Tensor, ...]:
         """One step."""
+        c = self.firing_threshold(v, i, b)
         h = v + self.dt * self.tau_mem_inv * ((self.v_leak - v) + i)
         i = i + -self.dt * self.tau_syn_inv * i
-        b = b + self.dt * self.tau_adapt_inv * (self.v_th - b)
-        s = self.spike(h - b)
-        return s, (1 - s) * h + s * self.v_reset, i + x, b + s * self.beta
+        s = self.spike(h - c)
+        return s, (1 - s) * h + s * self.v_reset, i + x, c + s * self.beta
 
 
 class LIFAdExParameters(NamedTuple):

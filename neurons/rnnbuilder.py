@@ -240,9 +240,13 @@ class Adaptive(Membrane):
         self.tau_thr = tau_thr
         self.gamma = gamma
 
+    def firing_threshold(self, mem: Tensor, rel_thresh: Tensor) -> Tensor:
+        """θ, the threshold of a step from these states."""
+        return 1 + rel_thresh
+
     def core(self, x: Tensor, mem: Tensor, rel_thresh: Tensor) -> tuple[Tensor, ...]:
         """One step."""
-        threshold = 1 + rel_thresh
+        threshold = self.firing_threshold(mem, rel_thresh)
         s = self.spike_function((mem - threshold) / threshold)
         mem = self.beta * mem + x - s * threshold
         return s, mem, math.exp(-1 / self.tau_thr) * rel_thresh + self.gamma * s

@@ -18,7 +18,8 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from flexsn import FlexSN, plot, plot_report, surrogate  # noqa: E402
+from flexsn import FlexSN, neurons, plot, plot_report, surrogate  # noqa: E402
+from flexsn.neurons import norse, rnnbuilder  # noqa: E402
 from flexsn.plot import (  # noqa: E402
     neuron_report,
     plot_1d_spikes,
@@ -245,6 +246,41 @@ def test_report_uses_the_neurons_own_threshold() -> None:
     neuron.v_threshold = 0.7
     figure = neuron_report(neuron, torch.ones(4, 3), lanes=1)
     assert set(lines(figure.axes[1])["threshold"][:, 1]) == {0.7}
+
+
+def steep(h: Tensor) -> Tensor:
+    return (h >= 0).to(h)
+
+
+@pytest.mark.parametrize(
+    ("neuron", "rest"),
+    [
+        (neurons.ALIF(5.0, 20.0, v_reset=0.0, surrogate_function=steep, step_mode="m"), 1.0),
+        (norse.LSNN(), 1.0),
+        (rnnbuilder.Adaptive(gamma=0.5), 1.0),
+    ],
+)
+def test_report_of_a_threshold_that_moves(neuron: Any, rest: float) -> None:
+    """Up after a spike, down otherwise, and never below its rest; the spikes are drawn on it."""
+    figure = neuron_report(neuron, 3 * torch.rand(60, 4, generator=torch.Generator().manual_seed(0)), lanes=1)
+    figure.canvas.draw()
+    drawn = next(lines(axes) for axes in figure.axes if "membrane" in axes.get_ylabel())
+    threshold, fired = drawn["threshold"][:, 1], drawn["spike"][:, 0].astype(int)
+    assert threshold[0] == rest and 1 < len(fired) < 30
+    np.testing.assert_array_equal(drawn["spike"][:, 1], threshold[fired])
+    rises = np.isin(np.arange(59), fired)
+    np.testing.assert_array_equal(np.diff(threshold) > 0, rises)
+
+
+def test_report_of_alif_is_its_threshold() -> None:
+    """Of the membrane before the reset, computed anew from the states, the drawn line decides every spike."""
+    x = 4 * torch.rand(60, 1, generator=torch.Generator().manual_seed(0))
+    figure = neuron_report(neurons.ALIF(5.0, 20.0, step_mode="m"), x)
+    drawn = lines(figure.axes[1])
+    rho = np.exp(-0.2)
+    before = np.concatenate([[0.0], drawn["v"][:-1, 1]])
+    h = rho * before + (1 - rho) * x[:, 0].numpy()
+    np.testing.assert_array_equal(np.flatnonzero(h >= drawn["threshold"][:, 1]), drawn["spike"][:, 0])
 
 
 def test_report_leaves_the_neuron_as_it_was() -> None:

@@ -73,7 +73,7 @@ _ROWS = [
     Op("floor", Rule.SAME, "fx::floor({0})", "tl.floor({0})", direct=False),
     Op("ceil", Rule.SAME, "fx::ceil({0})", "tl.ceil({0})", direct=False),
     Op("trunc", Rule.SAME, "fx::trunc({0})", "tl.where({0} < 0, tl.ceil({0}), tl.floor({0}))", direct=False),
-    Op("round", Rule.SAME, "fx::round({0})", "libdevice.rint({0})", direct=False),
+    Op("round", Rule.SAME, "fx::round({0})", "libdevice.nearbyint({0})", direct=False),
     Op("frac", Rule.SAME, "{0} - fx::trunc({0})", "{0} - tl.where({0} < 0, tl.ceil({0}), tl.floor({0}))"),
     # comparison, logic, bits
     Op("eq", Rule.COMPARE, "{0} == {1}", "{0} == {1}"),

@@ -21,7 +21,7 @@ NAN = tl.constexpr(float("nan"))
 class _Interpreted:
     """libdevice by way of torch, on the interpreter's tensors."""
 
-    _TORCH_NAMES = {"rint": "round", "pow": "pow"}  # noqa: RUF012
+    _TORCH_NAMES = {"nearbyint": "round", "pow": "pow"}  # noqa: RUF012
 
     def __getattr__(self, name: str) -> Any:
         import torch

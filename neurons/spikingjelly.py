@@ -16,25 +16,24 @@ Different on purpose: a change of batch shape without ``reset()`` is an error, n
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
 from flexsn import surrogate
 
-from . import base_node
 from .adaptive import Izhikevich
 from .adaptive_threshold import CLIF
 from .base import SpikeFunction, SpikingNeuron, check_flag
 from .coefficient import Coefficient, Number
-from .graded import ILIF, LIAF, TernaryIF, TernaryLIF
+from .graded import LIAF
 from .integrate import IF, LIF, PLIF
 from .nonlinear import EIF, KLIF, QIF
 from .parallel import PSN, MaskedPSN, SlidingPSN
-from .readout import NonSpikingIF, NonSpikingLIF
 from .resonate import ResonateFire
+from .spikingjelly_base import AdaptBaseNode, BaseNode, SimpleBaseNode
+from .spikingjelly_graded import ILIFNode, NonSpikingIFNode, NonSpikingLIFNode, TernaryIFNode, TernaryLIFNode
 from .spikingjelly_surrogate import MultiLevelSpikeCount, SquarewaveFourierSeries
 from .synaptic import CubaLIF
 
@@ -67,79 +66,95 @@ __all__ = [
     "TernaryLIFNode",
 ]
 
-_BACKENDS = {"cupy": "auto", "inductor": "auto"}
-
-
-class BaseNode(base_node.BaseNode):
-    """:class:`flexsn.neurons.BaseNode` with SpikingJelly's backends and its ``v_seq`` of single steps."""
-
-    @property
-    def backend(self) -> str:
-        """What runs the scan; ``"cupy"`` and ``"inductor"`` mean ``"auto"``."""
-        return super().backend
-
-    @backend.setter
-    def backend(self, backend: str) -> None:
-        SpikingNeuron.backend.fset(self, _BACKENDS.get(backend, backend))  # type: ignore[attr-defined]
-
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
-        """Run ``T`` steps, or one, by which ``v_seq`` then grows until ``reset()``."""
-        before = self.state_seqs
-        outputs = super().forward(*inputs)
-        if self.store_v_seq and self.step_mode == "s" and self.states is not None:
-            now = tuple(state.unsqueeze(0) for state in self.states)
-            if before is not None and before[0].shape[1:] == now[0].shape[1:]:
-                now = tuple(torch.cat(pair) for pair in zip(before, now, strict=True))
-            self.state_seqs = now
-        return outputs
-
-
-class SimpleBaseNode(base_node.SimpleBaseNode, BaseNode):
-    """:class:`flexsn.neurons.SimpleBaseNode`."""
-
-
-class AdaptBaseNode(base_node.AdaptBaseNode, BaseNode):
-    """:class:`flexsn.neurons.AdaptBaseNode`, with ``(1/tau_w) ·`` where that has ``/tau_w``."""
-
-    def adapt(self, h: Tensor, w: Tensor) -> Tensor:
-        new: Tensor = w + 1.0 / self.tau_w * (self.a * (h - self.v_rest) - w)
-        return new
-
 
 class IFNode(IF, BaseNode):
-    """:class:`flexsn.neurons.IF`."""
+    """:class:`flexsn.neurons.IF`.
+
+    Example:
+        >>> import torch
+        >>> IFNode(step_mode="m")(torch.tensor([0.75, 0.75, 0.5])).tolist()
+        [0.0, 1.0, 0.0]
+    """
 
 
 class LIFNode(LIF, BaseNode):
-    """:class:`flexsn.neurons.LIF`."""
+    """:class:`flexsn.neurons.LIF`.
+
+    Example:
+        >>> import torch
+        >>> LIFNode(step_mode="m")(torch.tensor([1.5, 1.5, 0.0])).tolist()
+        [0.0, 1.0, 0.0]
+    """
 
 
 class ParametricLIFNode(PLIF, BaseNode):
-    """:class:`flexsn.neurons.PLIF`."""
+    """:class:`flexsn.neurons.PLIF`.
+
+    Example:
+        >>> import torch
+        >>> ParametricLIFNode(step_mode="m")(torch.tensor([1.5, 1.5, 0.0])).tolist()
+        [0.0, 1.0, 0.0]
+    """
 
 
 class QIFNode(QIF, BaseNode):
-    """:class:`flexsn.neurons.QIF`."""
+    """:class:`flexsn.neurons.QIF`.
+
+    Example:
+        >>> import torch
+        >>> QIFNode(step_mode="m")(torch.tensor([2.5, 0.0, 0.5])).tolist()
+        [1.0, 0.0, 0.0]
+    """
 
 
 class EIFNode(EIF, BaseNode):
-    """:class:`flexsn.neurons.EIF`."""
+    """:class:`flexsn.neurons.EIF`.
+
+    Example:
+        >>> import torch
+        >>> EIFNode(step_mode="m")(torch.tensor([2.5, 0.0, 0.5])).tolist()
+        [1.0, 0.0, 0.0]
+    """
 
 
 class KLIFNode(KLIF, BaseNode):
-    """:class:`flexsn.neurons.KLIF`."""
+    """:class:`flexsn.neurons.KLIF`.
+
+    Example:
+        >>> import torch
+        >>> KLIFNode(step_mode="m")(torch.tensor([2.5, 0.0, 0.5])).tolist()
+        [1.0, 0.0, 0.0]
+    """
 
 
 class LIAFNode(LIAF, BaseNode):  # type: ignore[misc]
-    """:class:`flexsn.neurons.LIAF`; in multi-step mode too, where SpikingJelly's returns spikes instead."""
+    """:class:`flexsn.neurons.LIAF`; in multi-step mode too, where SpikingJelly's returns spikes instead.
+
+    Example:
+        >>> import torch
+        >>> LIAFNode(torch.relu, threshold_related=False, step_mode="m")(torch.tensor([1.5, 1.5, 0.0])).tolist()
+        [0.75, 1.125, 0.0]
+    """
 
 
 class RAFNode(ResonateFire, BaseNode):  # type: ignore[misc]
-    """:class:`flexsn.neurons.ResonateFire`."""
+    """:class:`flexsn.neurons.ResonateFire`.
+
+    Example:
+        >>> import torch
+        >>> RAFNode(step_mode="m")(torch.tensor([1.0, 1.0, 0.0])).tolist()
+        [0.0, 0.0, 1.0]
+    """
 
 
 class SimpleIFNode(SimpleBaseNode):
-    """:class:`flexsn.neurons.IF`, with a membrane that starts at 0."""
+    """:class:`flexsn.neurons.IF`, with a membrane that starts at 0.
+
+    Example:
+        >>> import torch
+        >>> SimpleIFNode(step_mode="m")(torch.tensor([0.75, 0.75, 0.5])).tolist()
+        [0.0, 1.0, 0.0]
+    """
 
     def charge(self, x: Tensor, v: Tensor) -> Tensor:
         return v + x
@@ -150,6 +165,11 @@ class SimpleLIFNode(SimpleBaseNode):
 
     ``h = v + (v_reset − v + x)/tau`` if ``decay_input``, else ``h = v + (v_reset − v)/tau + x``. An absent
     ``v_reset`` counts as 0 (SpikingJelly raises a TypeError).
+
+    Example:
+        >>> import torch
+        >>> SimpleLIFNode(tau=2.0, decay_input=True, step_mode="m")(torch.tensor([1.5, 1.5, 0.0])).tolist()
+        [0.0, 1.0, 0.0]
     """
 
     tau = Coefficient(above=1, closed=True)
@@ -181,33 +201,26 @@ class SimpleLIFNode(SimpleBaseNode):
 
 
 class IzhikevichNode(Izhikevich, AdaptBaseNode):  # type: ignore[misc]
-    """:class:`flexsn.neurons.Izhikevich`; ``detach_reset`` cuts the jump to ``v_reset`` too."""
+    """:class:`flexsn.neurons.Izhikevich`; ``detach_reset`` cuts the jump to ``v_reset`` too.
+
+    Example:
+        >>> import torch
+        >>> IzhikevichNode(step_mode="m")(torch.tensor([4.0, 0.0, 0.5])).tolist()
+        [1.0, 0.0, 0.0]
+    """
 
     adapt = Izhikevich.adapt
     discharge = SpikingNeuron.discharge
 
 
-class ILIFNode(ILIF, BaseNode):
-    """:class:`flexsn.neurons.ILIF`, with ``D`` inside the surrogate."""
-
-    def __init__(
-        self,
-        tau: Number = 4.0 / 3.0,
-        v_threshold: Number = 1.0,
-        surrogate_function: Callable[[Tensor], Tensor] | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        **options: Any,
-    ) -> None:
-        super().__init__(
-            tau, 4, v_threshold, surrogate_function, detach_reset, step_mode, backend, store_v_seq, **options
-        )
-
-
 class ComplementaryLIFNode(CLIF, BaseNode):  # type: ignore[misc]
-    """:class:`flexsn.neurons.CLIF`; ``store_state_seqs`` keeps ``v`` and ``m``."""
+    """:class:`flexsn.neurons.CLIF`; ``store_state_seqs`` keeps ``v`` and ``m``.
+
+    Example:
+        >>> import torch
+        >>> ComplementaryLIFNode(step_mode="m")(torch.tensor([0.75, 0.75, 0.5])).tolist()
+        [0.0, 1.0, 0.0]
+    """
 
     def __init__(
         self,
@@ -224,7 +237,13 @@ class ComplementaryLIFNode(CLIF, BaseNode):  # type: ignore[misc]
 
 
 class CUBALIFNode(CubaLIF, BaseNode):  # type: ignore[misc]
-    """:class:`flexsn.neurons.CubaLIF`; ``c_decay``, ``v_decay``, ``c`` are its ``alpha``, ``beta``, ``i``."""
+    """:class:`flexsn.neurons.CubaLIF`; ``c_decay``, ``v_decay``, ``c`` are its ``alpha``, ``beta``, ``i``.
+
+    Example:
+        >>> import torch
+        >>> CUBALIFNode(step_mode="m")(torch.tensor([0.25, 0.25, 0.25])).tolist()
+        [0.0, 1.0, 0.0]
+    """
 
     starts: ClassVar[Mapping[str, float | str]] = {"v": "v_reset", "c": 0.0}
 
@@ -239,47 +258,3 @@ class CUBALIFNode(CubaLIF, BaseNode):  # type: ignore[misc]
     ) -> None:
         spike = surrogate.Rect() if surrogate_function is None else surrogate_function
         super().__init__(c_decay, v_decay, v_threshold, v_reset, spike, **options)
-
-
-class TernaryIFNode(TernaryIF, BaseNode):  # type: ignore[misc]
-    """:class:`flexsn.neurons.TernaryIF`, with a hard reset by default."""
-
-    def __init__(self, v_threshold: Number = 1.0, v_reset: Number | None = 0.0, *args: Any, **options: Any) -> None:
-        super().__init__(v_threshold, v_reset, *args, **options)
-
-
-class TernaryLIFNode(TernaryLIF, BaseNode):  # type: ignore[misc]
-    """:class:`flexsn.neurons.TernaryLIF`, with a hard reset by default."""
-
-    def __init__(
-        self,
-        tau: Number = 2.0,
-        decay_input: bool = True,
-        v_threshold: Number = 1.0,
-        v_reset: Number | None = 0.0,
-        *args: Any,
-        **options: Any,
-    ) -> None:
-        super().__init__(tau, decay_input, v_threshold, v_reset, *args, **options)
-
-
-class NonSpikingIFNode(NonSpikingIF):
-    """:class:`flexsn.neurons.NonSpikingIF`, starting anew at every call."""
-
-    def __init__(self, decode: str | None = None) -> None:
-        super().__init__(decode)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        self.reset()
-        return super().forward(*inputs)
-
-
-class NonSpikingLIFNode(NonSpikingLIF):
-    """:class:`flexsn.neurons.NonSpikingLIF`, starting anew at every call."""
-
-    def __init__(self, tau: Number = 2.0, decode: str | None = None) -> None:
-        super().__init__(tau, decode)
-
-    def forward(self, *inputs: Tensor) -> Tensor:
-        self.reset()
-        return super().forward(*inputs)

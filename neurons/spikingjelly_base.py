@@ -1,0 +1,65 @@
+"""The SpikingJelly preset's base classes, for those who subclass them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from . import base_node
+from .base import SpikingNeuron
+
+__all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode"]
+
+_BACKENDS = {"cupy": "auto", "inductor": "auto"}
+
+
+class BaseNode(base_node.BaseNode):
+    """:class:`flexsn.neurons.BaseNode` with SpikingJelly's backends and its ``v_seq`` of single steps.
+
+    Example:
+        >>> class Square(BaseNode):
+        ...     def neuronal_charge(self, x):
+        ...         self.v = self.v + x * x
+        >>> Square(step_mode="m")(torch.tensor([0.75, 0.75, 0.5])).tolist()
+        [0.0, 1.0, 0.0]
+    """
+
+    @property
+    def backend(self) -> str:
+        """What runs the scan; ``"cupy"`` and ``"inductor"`` mean ``"auto"``."""
+        return super().backend
+
+    @backend.setter
+    def backend(self, backend: str) -> None:
+        SpikingNeuron.backend.fset(self, _BACKENDS.get(backend, backend))  # type: ignore[attr-defined]
+
+    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+        """Run ``T`` steps, or one, by which ``v_seq`` then grows until ``reset()``."""
+        before = self.state_seqs
+        outputs = super().forward(*inputs)
+        if self.store_v_seq and self.step_mode == "s" and self.states is not None:
+            now = tuple(state.unsqueeze(0) for state in self.states)
+            if before is not None and before[0].shape[1:] == now[0].shape[1:]:
+                now = tuple(torch.cat(pair) for pair in zip(before, now, strict=True))
+            self.state_seqs = now
+        return outputs
+
+
+class SimpleBaseNode(base_node.SimpleBaseNode, BaseNode):
+    """:class:`flexsn.neurons.SimpleBaseNode`.
+
+    Example:
+        >>> class Square(SimpleBaseNode):
+        ...     def neuronal_charge(self, x):
+        ...         self.v = self.v + x * x
+        >>> Square(step_mode="m")(torch.tensor([0.75, 0.75, 0.5])).tolist()
+        [0.0, 1.0, 0.0]
+    """
+
+
+class AdaptBaseNode(base_node.AdaptBaseNode, BaseNode):
+    """:class:`flexsn.neurons.AdaptBaseNode`, with ``(1/tau_w) ·`` where that has ``/tau_w``."""
+
+    def adapt(self, h: Tensor, w: Tensor) -> Tensor:
+        new: Tensor = w + 1.0 / self.tau_w * (self.a * (h - self.v_rest) - w)
+        return new

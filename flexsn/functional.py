@@ -35,7 +35,7 @@ Stage = Callable[..., Any]
 
 def _modules(net: nn.Module) -> Iterator[nn.Module]:
     if not isinstance(net, nn.Module):
-        raise TypeError(f"net must be a torch.nn.Module, got {type(net).__name__}")
+        raise ValueError(f"net must be a torch.nn.Module, got {type(net).__name__}")
     return net.modules()
 
 
@@ -48,7 +48,7 @@ def reset_net(net: nn.Module) -> None:
         net: any module; what has no ``reset()`` is left alone.
 
     Raises:
-        TypeError: ``net`` is no module.
+        ValueError: ``net`` is no module.
 
     Example:
         >>> class Counter(nn.Module):
@@ -75,7 +75,7 @@ def detach_net(net: nn.Module) -> None:
         net: any module; what has no ``detach()`` is left alone.
 
     Raises:
-        TypeError: ``net`` is no module.
+        ValueError: ``net`` is no module.
     """
     for module in _modules(net):
         if callable(getattr(module, "detach", None)):
@@ -90,8 +90,7 @@ def set_step_mode(net: nn.Module, step_mode: str) -> None:
         step_mode: ``"s"``, one step ``[B, ...]`` a call; or ``"m"``, a sequence ``[T, B, ...]`` a call.
 
     Raises:
-        TypeError: ``net`` is no module.
-        ValueError: another mode.
+        ValueError: ``net`` is no module, or another mode.
     """
     if step_mode not in ("s", "m"):
         raise ValueError(f"step_mode must be 's' (single step) or 'm' (multi-step), got {step_mode!r}")
@@ -108,8 +107,7 @@ def set_backend(net: nn.Module, backend: str) -> None:
         backend: for flexsn neurons ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``.
 
     Raises:
-        TypeError: ``net`` is no module.
-        ValueError: a neuron does not know that backend.
+        ValueError: ``net`` is no module, or a neuron does not know that backend.
     """
     for module in _modules(net):
         if hasattr(module, "backend"):
@@ -129,7 +127,8 @@ def multi_step_forward(x_seq: Tensor, *single_step_modules: Stage | Sequence[Sta
         ``[T, ...]``, the stacked results; a tuple of such if the last module returns a tuple.
 
     Raises:
-        ValueError: no steps, or a module in ``step_mode='m'``, which would take the batch for time.
+        ValueError: no steps, what is neither module nor function, or a module in ``step_mode='m'``, which
+            would take the batch for time.
 
     Example:
         >>> multi_step_forward(torch.arange(6.0).view(3, 2), lambda x: x + 1, torch.square)
@@ -168,7 +167,8 @@ def seq_to_ann_forward(x_seq: Tensor | tuple[Tensor, ...], *stateless_modules: S
         ``[T, B, ...]``, or a tuple of such if the last module returns a tuple.
 
     Raises:
-        ValueError: fewer than two dimensions, or inputs that differ in T or B.
+        ValueError: fewer than two dimensions, inputs that differ in T or B, or what is neither module nor
+            function.
 
     Example:
         >>> seq_to_ann_forward(torch.zeros(5, 2, 3, 8, 8), nn.Conv2d(3, 4, 3), nn.Flatten()).shape
@@ -191,7 +191,7 @@ def _flatten(stages: Sequence[Stage | Sequence[Stage]]) -> list[Stage]:
         flat.extend(_flatten(stage) if isinstance(stage, (list, tuple)) else [stage])  # type: ignore[list-item]
     for stage in flat:
         if not callable(stage):
-            raise TypeError(f"expected modules or functions, got {type(stage).__name__}")
+            raise ValueError(f"stages must be modules or functions, got {type(stage).__name__}")
     return flat
 
 

@@ -142,8 +142,7 @@ def set_threshold_margin(
         threshold1: threshold of the right class.
 
     Raises:
-        TypeError: no settable ``v_threshold`` to be found.
-        ValueError: a label that is not ``[B, C]``.
+        ValueError: no settable ``v_threshold`` to be found, or a label that is not ``[B, C]``.
 
     Example:
         >>> neuron = nn.Module()
@@ -154,7 +153,7 @@ def set_threshold_margin(
     """
     owner: Any = layer if hasattr(layer, "v_threshold") else getattr(layer, "neuron", None)
     if not hasattr(owner, "v_threshold") or isinstance(owner.v_threshold, nn.Parameter):
-        raise TypeError(
+        raise ValueError(
             f"{type(layer).__name__} needs a v_threshold (its own or its neuron's) that is not a learnable parameter"
         )
     if not layer.training:

@@ -118,7 +118,7 @@ def test_set_backend_leaves_the_check_to_the_neuron() -> None:
     "act", [reset_net, detach_net, lambda net: set_step_mode(net, "s"), lambda net: set_backend(net, "auto")]
 )
 def test_a_tensor_is_no_network(act: Any) -> None:
-    with pytest.raises(TypeError, match=r"net must be a torch.nn.Module, got Tensor"):
+    with pytest.raises(ValueError, match=r"net must be a torch.nn.Module, got Tensor"):
         act(torch.zeros(2))
 
 
@@ -149,8 +149,9 @@ def test_multi_step_forward_errors() -> None:
             multi_step_forward(torch.zeros(2, 3), stage)
     with pytest.raises(ValueError, match=r"x_seq must be \[T, ...\] with T >= 1, got shape \(0, 3\)"):
         multi_step_forward(torch.zeros(0, 3), nn.Identity())
-    with pytest.raises(TypeError, match="expected modules or functions, got int"):
-        multi_step_forward(torch.zeros(2, 3), 3)  # type: ignore[arg-type]
+    for run in (multi_step_forward, seq_to_ann_forward):
+        with pytest.raises(ValueError, match="stages must be modules or functions, got int"):
+            run(torch.zeros(2, 3), nn.Identity(), 3)  # type: ignore[arg-type]
 
 
 def test_seq_to_ann_forward_equals_the_loop() -> None:
@@ -420,11 +421,11 @@ def test_set_threshold_margin_finds_the_neuron_of_a_layer() -> None:
     layer = Output()
     set_threshold_margin(layer, torch.eye(2), threshold0=0.5, threshold1=1.5)
     assert layer.neuron.v_threshold.tolist() == [[1.5, 0.5], [0.5, 1.5]]
-    with pytest.raises(TypeError, match=r"Linear needs a v_threshold \(its own or its neuron's\)"):
+    with pytest.raises(ValueError, match=r"Linear needs a v_threshold \(its own or its neuron's\)"):
         set_threshold_margin(nn.Linear(2, 2), torch.eye(2))
     learned = nn.Module()
     learned.v_threshold = nn.Parameter(torch.ones(2))
-    with pytest.raises(TypeError, match="not a learnable parameter"):
+    with pytest.raises(ValueError, match="not a learnable parameter"):
         set_threshold_margin(learned, torch.eye(2))
 
 

@@ -27,11 +27,10 @@ types: $(STAMP)
 unit: $(STAMP)
 	$(VENV)/bin/pytest tests --ignore tests/triton
 
-# Triton reads TRITON_INTERPRET once, so its interpreter needs a process of its own (two: a file name occurs twice).
-# Every test that names its backend runs here, but that of threads: the interpreter patches Triton's globals.
+# Triton reads TRITON_INTERPRET once, so its interpreter needs a process of its own.
+# Every test that names its backend runs here.
 interpreter: $(STAMP)
-	TRITON_INTERPRET=1 $(VENV)/bin/pytest tests/triton tests/property
-	TRITON_INTERPRET=1 $(VENV)/bin/pytest tests/neurons tests/flexsn -k "triton and not threads"
+	TRITON_INTERPRET=1 $(VENV)/bin/pytest tests/triton tests/property tests/neurons tests/flexsn -k "triton or property"
 
 # an environment of its own: `make test` shall not depend on whether the peers were ever installed
 test-peers:

@@ -187,12 +187,14 @@ def plan_kernels(
     device = next((p.device for p in neuron.parameters()), torch.device("cpu"))
     probe = [torch.ones(1, 1, dtype=dtype, device=device) for _ in range(neuron.num_inputs)]
     states = neuron.init_states(neuron.num_states, "m", *probe)
-    state_dtypes = [compute_dtype(s.dtype) for s in states]
-    tracer = Tracer(neuron.core, [compute_dtype(dtype)] * neuron.num_inputs, state_dtypes, device)
+    state_dtypes = tuple(compute_dtype(s.dtype) for s in states)
+    scanner = neuron._scanner
+    dtypes = (compute_dtype(dtype),) * neuron.num_inputs, state_dtypes
+    traced = scanner.traces.find(scanner.environment(), dtypes, device)
+    tracer, captured = traced.tracer, [t.detach() for t in traced.captured()]
     step = (16, *(8 if size == 1 else size for size in tracer.param_shape))
     inputs = [torch.ones(_STEPS, *step, dtype=dtype, device=device) for _ in range(neuron.num_inputs)]
     states = [torch.ones(step, dtype=d, device=device) for d in state_dtypes]
-    captured = [t.detach() for t in tracer.captured]
     planner = _Planner(backend)
     for trained in (False, True):
         compiled = Compiled(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,13 +9,11 @@ import torch
 from torch import Tensor
 
 from flexsn.arguments import check, compute_dtype, fit
-from flexsn.copying import copy_core
 from flexsn.dynamo import left_alone
 from flexsn.errors import CoreError, defined_at
 from flexsn.loans import Loans, register_parameters
-from flexsn.options import Options
 from flexsn.recording import Recording
-from flexsn.scanner import Scanner
+from flexsn.scanned import Scanned
 from flexsn.signature import count_outputs, read_signature
 from flexsn.stateful import Shapes
 
@@ -26,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["FlexSN"]
 
 
-class FlexSN(Options):
+class FlexSN(Scanned):
     """A spiking neuron from one time step written in plain PyTorch.
 
     The core is scanned over time by one fused kernel,
@@ -277,55 +274,6 @@ class FlexSN(Options):
                 where=defined_at(self.core),
                 why="a core returns (*outputs, *new_states)",
             )
-
-    # ---- nn.Module plumbing -------------------------------------------------------------------------------
-
-    @property
-    def _scanner(self) -> Scanner:
-        scanner: Scanner | None = self.__dict__.get("_scanner_cache")
-        if scanner is None:
-            scanner = self.__dict__["_scanner_cache"] = Scanner(self.core, self.num_states)
-        return scanner
-
-    def _loans(self) -> Loans | None:
-        names: dict[str, str] = self.__dict__["_loan_names"]
-        if not names:
-            return None
-        loans: Loans | None = self.__dict__.get("_loans_cache")
-        environment = self._scanner.environment()
-        if loans is None or loans.environment is not environment:
-            register_parameters(self, environment, names)
-            loans = self.__dict__["_loans_cache"] = Loans(environment, names, loans)
-        return loans
-
-    def _replicate_for_data_parallel(self) -> FlexSN:
-        replica: FlexSN = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
-        for name in ("_scanner_cache", "_loans_cache"):  # which read the original's tensors
-            replica.__dict__.pop(name, None)
-        return replica
-
-    def __getstate__(self) -> dict[str, Any]:
-        return self._own_state()
-
-    def _own_state(self) -> dict[str, Any]:
-        """What copies and pickles hold: no kernels, and states without their graph."""
-        state = self.__dict__.copy()
-        for name in ("_scanner_cache", "_loans_cache"):
-            state.pop(name, None)
-        for name in ("_states", "state_seqs"):
-            if state[name] is not None:
-                state[name] = tuple(value.detach() for value in state[name])
-        return state
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> FlexSN:
-        clone = self.__class__.__new__(self.__class__)
-        memo[id(self)] = clone
-        state = self._own_state()  # a parametrized module forbids __getstate__
-        core = state.pop("core", None)
-        if core is not None:
-            clone.__dict__["core"] = copy_core(core, memo)
-        clone.__dict__.update({name: copy.deepcopy(value, memo) for name, value in state.items()})
-        return clone
 
     def extra_repr(self) -> str:
         name = getattr(self.core, "__qualname__", type(self.core).__name__)

@@ -16,7 +16,7 @@ from torch.autograd import forward_ad
 from flexsn.arguments import compute_dtype, fit, step_shape
 from flexsn.autograd import run_compiled
 from flexsn.backends import check_backend, choose, runtime
-from flexsn.blocked import explain_blocked, failing_op
+from flexsn.blocked import explain_blocked
 from flexsn.compiled import Compiled
 from flexsn.environment import Environment
 from flexsn.errors import (
@@ -25,20 +25,16 @@ from flexsn.errors import (
     FallbackWarning,
     FlexSNError,
     UnsupportedOpError,
-    defined_at,
-    failing_line,
     stack_level,
 )
-from flexsn.frozen import Frozen
 from flexsn.loop import run_loop
 from flexsn.outputs import AskedDtype, output_kinds, plain
-from flexsn.slots import Slot
+from flexsn.remember import REMEMBERED, forget, once
 from flexsn.spike_tensor import SpikeTensor
-from flexsn.trace import Tracer
+from flexsn.traces import Traced, Traces, check_devices
 
 __all__ = ["Scanner"]
 
-_REMEMBERED = 64  # traces, and 16 times as many kinds of call
 Options = tuple[str, int, tuple[int, ...], int | str, AskedDtype]
 """Backend, time_dim, wanted_states, checkpoint, output_dtype."""
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
@@ -56,9 +52,8 @@ class Scanner:
         self.core = core
         self.num_states = num_states
         self._environment = Environment(core)
-        self._traced: dict[Any, _Traced | FlexSNError] = {}
+        self.traces = Traces(core, num_states)
         self._ready: dict[Any, _Ready | None] = {}  # None: the loop
-        self._impure: list[UnsupportedOpError] = []
         self._warned = False
 
     def environment(self) -> Environment:
@@ -101,7 +96,7 @@ class Scanner:
             ready = self._make_ready(inputs, states, (backend, axis, *options[2:]))
             if not _transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
                 self._ready[key] = ready
-                _forget(self._ready, 16 * _REMEMBERED)
+                forget(self._ready, 16 * REMEMBERED)
         if ready is None:
             return self._loop(inputs, states, time_dim % inputs[0].dim(), wanted_states, output_dtype)
         results = run_compiled(ready.compiled, inputs, states, ready.traced.captured(), ready.training)
@@ -146,9 +141,10 @@ class Scanner:
         options: Options,
     ) -> _Ready:
         _, time_dim, wanted_states, checkpoint, asked_dtype = options
-        traced = self._trace(inputs, states, wanted_states)
+        dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
+        traced = self.traces.find(self._environment, dtypes, inputs[0].device, wanted_states)
         captured = traced.captured()
-        _check_devices(traced.names, captured, inputs[0].device)
+        check_devices(traced.names, captured, inputs[0].device)
         step = step_shape(inputs[0], time_dim)
         if np.broadcast_shapes(step, traced.tracer.param_shape) != tuple(step):
             raise UnsupportedOpError(
@@ -174,58 +170,7 @@ class Scanner:
             )
             return compiled.prepare(inputs, states, captured)
 
-        return _Ready(traced, _once(traced.compiled, key, build), training)
-
-    def _trace(self, inputs: Sequence[Tensor], states: Sequence[Tensor], wanted_states: tuple[int, ...]) -> _Traced:
-        device = inputs[0].device
-        dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
-        environment = self._environment
-        if len(self._impure) > 1:  # once may have been a value it computes at first use
-            raise self._impure[-1].with_traceback(None)
-        read = [slot.read() for slot in environment.tensors]
-        # which names share a tensor decides what the graph reads, so it is part of the key
-        first = {id(t): i for i, t in reversed(list(enumerate(read)))}
-        tensors = tuple((t.dtype, t.shape, t.requires_grad, first[id(t)]) for t in read)
-        key = (environment.key, dtypes, tensors, device, wanted_states)
-        core = _returning_states(self.core, self.num_states, wanted_states) if wanted_states else self.core
-        traced: _Traced = _once(self._traced, key, lambda: _Traced(self._record(core, dtypes, device), environment))
-        return traced
-
-    def _record(self, core: Callable[..., Any], dtypes: tuple[Any, Any], device: torch.device) -> Tracer:
-        """Trace; whatever the core does to what it reads is undone, and is an error."""
-        before = self._environment.snapshot()
-        changed: list[str] = []
-
-        def trace() -> Tracer:
-            with self._environment.tensors_kept():
-                return Tracer(Frozen(core, self._environment), *dtypes, device)
-
-        try:
-            tracer = trace()
-        except FlexSNError:
-            raise
-        except Exception as error:
-            slots = self._environment.tensors
-            _check_devices([slot.name for slot in slots], [slot.read() for slot in slots], device)
-            what = failing_op(trace) or "the core"
-            raise UnsupportedOpError(
-                f"{what} cannot be traced: {type(error).__name__}: {error}",
-                where=failing_line(error) or defined_at(self.core),
-                why="it is traced on example tensors of another shape than the call's",
-                hint="write it for any step shape, one lane independent of the others",
-            ) from error
-        finally:
-            changed = [name for name, _ in self._environment.install(before)]
-        if changed:
-            impure = UnsupportedOpError(
-                f"the core changes {', '.join(changed)} while it runs",
-                where=defined_at(self.core),
-                why="a kernel is made from one run of the core: what a step does to Python objects would happen once",
-                hint="make it a state: an argument that the core returns anew",
-            )
-            self._impure.append(impure)
-            raise impure
-        return tracer
+        return _Ready(traced, once(traced.compiled, key, build), training)
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
@@ -259,57 +204,13 @@ class Scanner:
             warnings.warn(text, FallbackWarning, stacklevel=stack_level())
 
 
-class _Traced:
-    """A tracer, where its captured tensors are read from, and what was compiled from it."""
-
-    def __init__(self, tracer: Tracer, environment: Environment) -> None:
-        self.tracer = tracer
-        self._environment = environment  # keeps alive what its key names by identity
-        self.compiled: dict[Any, Compiled | FlexSNError] = {}
-        places: dict[int, Slot] = {}
-        for slot in environment.tensors:
-            places.setdefault(id(slot.read()), slot)
-        self._places: list[Slot | Tensor] = [places.get(id(t), t) for t in tracer.captured]
-        self.names = [p.name if isinstance(p, Slot) else "a tensor" for p in self._places]
-
-    def captured(self) -> list[Tensor]:
-        """The captured tensors as they are now."""
-        return [p.read() if isinstance(p, Slot) else p for p in self._places]
-
-
 @dataclass(frozen=True)
 class _Ready:
     """What a call needs when one just like it came before."""
 
-    traced: _Traced
+    traced: Traced
     compiled: Compiled
     training: bool
-
-
-def _once(made: dict[Any, Any], key: Any, make: Callable[[], Any]) -> Any:
-    """``make()`` once per key; a failure is kept too, and raised again."""
-    if key not in made:
-        try:
-            made[key] = make()
-        except (UnsupportedOpError, BackendError) as error:
-            made[key] = error.with_traceback(None)
-        _forget(made, _REMEMBERED)
-    found = made[key]
-    if isinstance(found, FlexSNError):
-        raise found.with_traceback(None)
-    return found
-
-
-def _forget(made: dict[Any, Any], keep: int) -> None:
-    """Drop the oldest entry beyond ``keep``."""
-    if len(made) > keep:
-        made.pop(next(iter(made)), None)
-
-
-def _check_devices(names: Sequence[str], tensors: Sequence[Tensor], device: torch.device) -> None:
-    for name, tensor in zip(names, tensors, strict=True):
-        if tensor.device != device and (tensor.dim() or tensor.device.type != "cpu"):
-            raise ValueError(f"inputs are on {device}, but {name}, which the core reads, is on {tensor.device}")
 
 
 def _transformed() -> bool:
@@ -319,15 +220,3 @@ def _transformed() -> bool:
         or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack()
     )
-
-
-def _returning_states(core: Callable[..., Any], num_states: int, wanted: tuple[int, ...]) -> Callable[..., Any]:
-    """A core some of whose new states are outputs too."""
-
-    def with_states(*args: Tensor) -> tuple[Any, ...]:
-        returned = core(*args)
-        values = tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
-        split = len(values) - num_states
-        return (*values[:split], *(values[split + j] for j in wanted), *values[split:])
-
-    return with_states

@@ -7,41 +7,26 @@ constant watched in vain costs some nanoseconds a call, one that is missed would
 from __future__ import annotations
 
 import builtins
-import dis
 import functools
 import types
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flexsn.code_reads import argument_names, reads_of
+from flexsn.origin import is_foreign, is_neuron, is_ours
 from flexsn.slots import MISSING, Slot
 
 __all__ = ["Walk"]
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, types.BuiltinFunctionType)
 _CONTAINERS = (list, dict, set, deque, np.ndarray)
-_FOREIGN = ("torch", "numpy", "math", "cmath", "builtins", "functools", "operator", "typing", "collections", "scipy")
-_REFLECTION = {"getattr", "hasattr", "setattr", "vars", "attrgetter", "asdict", "astuple", "__dict__"}
-_REFLECTION |= {"parameters", "buffers", "children", "modules"}
-_REFLECTION |= {"named_parameters", "named_buffers", "named_children", "named_modules"}
-_REFLECTION |= {"_parameters", "_buffers", "_modules", "get_parameter", "get_buffer", "get_submodule"}
 _NOT_CALLED = {"__init__", "__new__", "__init_subclass__", "__setstate__", "__reduce__", "__repr__", "__del__"}
 _MODULE_OWN = frozenset(vars(nn.Module()))
-
-
-@dataclass(frozen=True)
-class _Reads:
-    """What one code object names, its nested functions included."""
-
-    globals: frozenset[str]
-    attributes: frozenset[str]
-    perhaps: frozenset[str]  # names that may be absent now: written by the code, or asked for as strings
-    reflects: bool
 
 
 class Walk:
@@ -85,7 +70,7 @@ class Walk:
             return
         slot = Slot(path, holder, key, shared)
         value = slot.read()
-        if (value is MISSING and not absent) or (isinstance(value, types.ModuleType) and _is_foreign(value)):
+        if (value is MISSING and not absent) or (isinstance(value, types.ModuleType) and is_foreign(value)):
             return
         count = self._taken[path] = self._taken.get(path, 0) + 1
         if count > 1:
@@ -115,12 +100,12 @@ class Walk:
             if isinstance(value, (list, dict)):
                 self._items(value, path, value if isinstance(value, dict) else range(len(value)), shared)
         elif isinstance(value, type):
-            if not _is_foreign(value):
+            if not is_foreign(value):
                 self._objects[id(value)] = (value, path, shared)
                 for attribute in vars(value).values():
                     self._method(attribute, value, path, shared)
         elif isinstance(value, types.ModuleType):
-            if not _is_foreign(value):
+            if not is_foreign(value):
                 self._objects[id(value)] = (value, path, shared)
         else:
             self._objects[id(value)] = (value, path, shared)
@@ -135,7 +120,7 @@ class Walk:
 
     def _partial(self, value: functools.partial[Any], path: str, shared: bool) -> None:
         self._visit(value.func, path, None, shared)
-        names = _argument_names(value.func)
+        names = argument_names(value.func)
         names += tuple(f"argument{i}" for i in range(len(names), len(value.args)))
         self._arguments(Slot(path, value, "args", shared), names, shared)
         for key in value.keywords:
@@ -154,7 +139,7 @@ class Walk:
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             if name != "__class__":  # which super() reads
                 self._slot(name, cell, None, shared)
-        if _is_foreign(function) or _is_ours(function):
+        if is_foreign(function) or is_ours(function):
             return
         if function.__defaults__:
             self._seen[id(function.__defaults__)] = function.__defaults__
@@ -163,17 +148,17 @@ class Walk:
             self._arguments(self._slots[id(function), "__defaults__"], names[-len(function.__defaults__) :], shared)
         for key in function.__kwdefaults__ or {}:
             self._slot(key, function.__kwdefaults__, key, shared)
-        reads = _reads(function.__code__)
+        reads = reads_of(function.__code__)
         for name in sorted(reads.globals):
             absent = name in reads.perhaps and not hasattr(builtins, name)
             self._slot(name, function.__globals__, name, True, absent=absent)
 
     def _code(self, code: types.CodeType, owner: Any) -> None:
-        reads = _reads(code)
+        reads = reads_of(code)
         self._attributes |= reads.attributes
-        if not _is_foreign(owner):
+        if not is_foreign(owner):
             self._perhaps |= reads.perhaps
-            self._reflects |= reads.reflects and not _is_ours(owner)
+            self._reflects |= reads.reflects and not is_ours(owner)
 
     # ---- objects and their classes ------------------------------------------------------------------------
 
@@ -183,16 +168,16 @@ class Walk:
             for name, attribute in vars(base).items():
                 if name != "forward" and (not name.startswith("__") or name in _NOT_CALLED):
                     continue
-                if not _is_foreign(base):
+                if not is_foreign(base):
                     self._method(attribute, type(value), path, shared)
-                elif name == "forward" and isinstance(attribute, types.FunctionType) and not _is_neuron(base):
+                elif name == "forward" and isinstance(attribute, types.FunctionType) and not is_neuron(base):
                     self._code(attribute.__code__, base)
 
     def _method(self, attribute: Any, owner: type, path: str, shared: bool) -> None:
         function = _function_of(attribute)
         if function is None:
             return
-        if _reads(function.__code__).reflects:
+        if reads_of(function.__code__).reflects:
             self._reflecting.add(owner)
         self._visit(function, path, None, shared)
 
@@ -222,7 +207,7 @@ class Walk:
 
     def _names_on(self, held: Any, stores: list[dict[str, Any]], hidden: frozenset[str]) -> list[str]:
         names = set(self._attributes) | self._perhaps
-        if isinstance(held, nn.Module) and _is_foreign(type(held)):
+        if isinstance(held, nn.Module) and is_foreign(type(held)):
             names.update(*stores[1:])  # Sequential, Linear: whatever they hold, they use
         elif not isinstance(held, types.ModuleType) and (
             self._reflects or not self._reflecting.isdisjoint(type(held).__mro__)
@@ -241,13 +226,13 @@ class Walk:
                 for store in stores:
                     self._slot(f"{prefix}{name}", store, name, shared, absent=True)
         elif _is_constant(attribute) or isinstance(attribute, types.MemberDescriptorType):  # or a slot of __slots__
-            if not any(name in vars(base) and _is_ours(base) for base in type(held).__mro__):
+            if not any(name in vars(base) and is_ours(base) for base in type(held).__mro__):
                 self._slot(f"{prefix}{name}", held, name, shared)
         else:
             for base in type(held).__mro__:  # super() reaches the overridden ones
-                if name in vars(base) and not _is_foreign(base):
+                if name in vars(base) and not is_foreign(base):
                     self._method(vars(base)[name], type(held), name, shared)
-            if _is_foreign(type(attribute)):
+            if is_foreign(type(attribute)):
                 return
             getter = vars(type(attribute)).get("__get__")
             if isinstance(getter, types.FunctionType):  # a descriptor of the user's
@@ -263,7 +248,7 @@ def _static(cls: type, name: str) -> Any:
 
 
 def _class_names(cls: type) -> set[str]:
-    bases = [base for base in cls.__mro__ if not _is_foreign(base) and not _is_ours(base)]
+    bases = [base for base in cls.__mro__ if not is_foreign(base) and not is_ours(base)]
     return {name for base in bases for name in vars(base) if not name.startswith("__")}
 
 
@@ -287,52 +272,3 @@ def _hidden(held: Any) -> frozenset[str]:
     """Names a neuron uses for itself: its states, its options."""
     states = getattr(held, "__dict__", {}).get("state_names", ())
     return frozenset(getattr(type(held), "_not_read_by_core", ())).union(states)
-
-
-def _is_foreign(thing: Any) -> bool:
-    """Whether code belongs to a library whose globals are not the user's constants."""
-    name = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None)
-    return (name or "").split(".")[0] in _FOREIGN or _is_neuron(thing)
-
-
-def _is_neuron(thing: Any) -> bool:
-    return getattr(thing, "__module__", None) in ("flexsn.module", "flexsn.stateful")
-
-
-def _is_ours(thing: Any) -> bool:
-    return (getattr(thing, "__module__", None) or "").split(".")[0] == "flexsn"
-
-
-def _argument_names(function: Any) -> tuple[str, ...]:
-    code = getattr(getattr(function, "__func__", function), "__code__", None)
-    if code is None:
-        return ()
-    names: tuple[str, ...] = code.co_varnames[: code.co_argcount]
-    return names[1:] if isinstance(function, types.MethodType) else names
-
-
-@functools.lru_cache(maxsize=4096)
-def _reads(code: types.CodeType) -> _Reads:
-    outer: set[str] = set()
-    attributes: set[str] = set()
-    written: set[str] = set()
-    strings: set[str] = set()
-    for instruction in dis.get_instructions(code):
-        kind = instruction.opname
-        if kind in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
-            outer.add(instruction.argval)
-        elif "ATTR" in kind or "METHOD" in kind:
-            attributes.add(instruction.argval)
-        if kind in ("STORE_GLOBAL", "STORE_ATTR"):
-            written.add(instruction.argval)
-        if isinstance(instruction.argval, str) and kind == "LOAD_CONST" and instruction.argval.isidentifier():
-            strings.add(instruction.argval)
-    reflects = bool(_REFLECTION & (outer | attributes))
-    nested = [_reads(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
-    reflected = strings if reflects else set()
-    return _Reads(
-        frozenset(outer).union(*(n.globals for n in nested)),
-        frozenset(attributes | reflected).union(*(n.attributes for n in nested)),
-        frozenset(written | reflected).union(*(n.perhaps for n in nested)),
-        reflects or any(n.reflects for n in nested),
-    )

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from flexsn.blocked import no_path
+from flexsn.ir.step import StepVjp
 from flexsn.plan import keep_wanted, plan_backward
-from flexsn.trace import StepVjp, Tracer
+from flexsn.trace import Tracer
 
 if TYPE_CHECKING:
     from flexsn.compiled import Compiled

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from flexsn.backward import Backward
-from flexsn.layout import Geometry, Layout
+from flexsn.ir.layout import Geometry, Layout
 from flexsn.outputs import AskedDtype, OutputKind, output_kinds
 from flexsn.plan import BackwardPlan, ForwardPlan, live_states, plan_forward
 from flexsn.trace import Tracer

@@ -18,10 +18,11 @@ from flexsn.backends import runtime
 from flexsn.compiled import Compiled
 from flexsn.errors import BackendError, GradientError
 from flexsn.explain_text import report_text
-from flexsn.layout import Layout
+from flexsn.ir.layout import Layout
+from flexsn.ir.plan import BackwardPlan, ForwardPlan
+from flexsn.ir.step import StepGraph
 from flexsn.module import FlexSN
-from flexsn.scan_plan import BackwardPlan, ForwardPlan
-from flexsn.trace import StepGraph, Tracer
+from flexsn.trace import Tracer
 
 if TYPE_CHECKING:
     from flexsn.kernels.offline import OfflineKernel

@@ -6,10 +6,11 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from flexsn.graph import Node, format_nodes
+from flexsn.ir.format import format_nodes
+from flexsn.ir.graph import Node
+from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role, Slot
 from flexsn.keep import kept_values, remaining
 from flexsn.merge import merged_step
-from flexsn.scan_plan import BackwardPlan, ForwardPlan, Role, Slot
 
 if TYPE_CHECKING:
     from flexsn.explain import KernelReport, Report

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 
 import torch
 
-from flexsn.graph import Node, topological
+from flexsn.ir.graph import Node, topological
 
 __all__ = ["kept_values", "remaining"]
 

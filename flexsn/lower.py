@@ -13,7 +13,7 @@ import torch
 
 from flexsn import lower_arithmetic, lower_choosing  # noqa: F401  they bring their rules
 from flexsn.errors import SourceLine
-from flexsn.graph import Builder, Node
+from flexsn.ir.graph import Builder, Node
 from flexsn.lower_rules import RULES, rule
 from flexsn.lowering import Arg, Lowering, Unlowerable
 

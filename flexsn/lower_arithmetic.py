@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import torch
 
-from flexsn.graph import Node
+from flexsn.ir.graph import Node
 from flexsn.lower_rules import RULES, LoweringRule, rule
 from flexsn.lowering import HALF, Arg, Lowering, Unlowerable
 

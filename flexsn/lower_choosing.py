@@ -7,7 +7,7 @@ import math
 
 import torch
 
-from flexsn.graph import Node
+from flexsn.ir.graph import Node
 from flexsn.lower_rules import RULES, LoweringRule, rule
 from flexsn.lowering import Arg, Lowering
 

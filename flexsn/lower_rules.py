@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from flexsn.graph import Node
+from flexsn.ir.graph import Node
 from flexsn.kernels.ops import OPS, Rule
 
 __all__ = ["RULES", "LoweringRule", "rule"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from flexsn.errors import SourceLine
-from flexsn.graph import Builder, Node
+from flexsn.ir.graph import Builder, Node
 
 __all__ = ["HALF", "Arg", "Lowering", "Unlowerable"]
 

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 import torch
 
-from flexsn.graph import Node, topological
-from flexsn.scan_plan import BackwardPlan, Program, Variant
+from flexsn.ir.graph import Node, topological
+from flexsn.ir.plan import BackwardPlan, Program, Variant
 
 __all__ = ["Merger", "merged_step"]
 

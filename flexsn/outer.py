@@ -12,14 +12,9 @@ from typing import Any
 
 from torch import Tensor
 
-__all__ = ["Outer", "Ref"]
+from flexsn.ir.step import Ref
 
-
-@dataclass(frozen=True)
-class Ref:
-    """The ``index``-th value of an :class:`Outer`."""
-
-    index: int
+__all__ = ["Outer"]
 
 
 @dataclass(frozen=True)

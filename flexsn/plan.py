@@ -8,9 +8,9 @@ from functools import cache, lru_cache
 
 import torch
 
-from flexsn.graph import Node, topological
-from flexsn.scan_plan import BackwardPlan, Carry, ForwardPlan, Program, Role, Slot, Variant
-from flexsn.trace import StepGraph, StepVjp
+from flexsn.ir.graph import Node, topological
+from flexsn.ir.plan import BackwardPlan, Carry, ForwardPlan, Program, Role, Slot, Variant
+from flexsn.ir.step import StepGraph, StepVjp
 
 __all__ = [
     "BackwardPlan",

@@ -11,35 +11,16 @@ import torch
 from torch import Tensor
 
 from flexsn.errors import UnsupportedOpError
-from flexsn.graph import Builder, Node
+from flexsn.ir.graph import Builder, Node
+from flexsn.ir.step import Reduction, Ref
 from flexsn.lower import Unlowerable, is_known, lower
-from flexsn.outer import Outer, Ref
+from flexsn.outer import Outer
 from flexsn.record import Call, Tape, ValueRef
 
-__all__ = ["Reduction", "Regions"]
+__all__ = ["Regions"]
 
 _RESHAPES = {"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "_reshape_alias", "alias", "detach"}
 _SUMS = {"sum"}
-
-
-@dataclass(frozen=True)
-class Reduction:
-    """A step value summed over time and over the lanes a parameter was broadcast to.
-
-    Attributes:
-        node: summed over time per lane inside the kernel.
-        base: the sum over lanes, as a right-aligned shape that broadcasts to the step shape.
-        shape: ``base`` after reshaping.
-    """
-
-    node: Node
-    base: tuple[int, ...]
-    shape: tuple[int, ...]
-
-    @property
-    def one_for_all(self) -> bool:
-        """Whether all lanes share the parameter."""
-        return all(size == 1 for size in self.base)
 
 
 @dataclass(frozen=True)

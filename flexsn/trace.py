@@ -8,7 +8,6 @@ the kernel; of a parameter's shape, it is computed once per call around the kern
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,49 +16,20 @@ from torch import Tensor
 
 from flexsn.clean_context import clean_context
 from flexsn.errors import FlexSNError, SourceLine
-from flexsn.graph import Builder, Node
+from flexsn.ir.graph import Builder, Node
+from flexsn.ir.simplify import simplify
+from flexsn.ir.step import Ref, StepGraph, StepVjp
 from flexsn.loop import call_core
 from flexsn.lower import is_known
-from flexsn.outer import Outer, Ref
+from flexsn.outer import Outer
 from flexsn.pullback import pullback
 from flexsn.record import Recorder, Tape, ValueRef
-from flexsn.regions import Reduction, Regions
-from flexsn.simplify import simplify
+from flexsn.regions import Regions
 
-__all__ = ["StepGraph", "StepVjp", "Tracer"]
+__all__ = ["Tracer"]
 
 _MAX_DIMS = 6  # of a parameter; the sentinel shape has one more, and grows with the product of the primes
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79)
-
-
-@dataclass(frozen=True)
-class StepGraph:
-    """One step forward: what it returns, as nodes over inputs, states and operands."""
-
-    inputs: tuple[Node, ...]
-    states: tuple[Node, ...]
-    outputs: tuple[Node, ...]
-    new_states: tuple[Node, ...]
-
-
-@dataclass(frozen=True)
-class StepVjp:
-    """One step backward, for one pattern of cotangents that are present.
-
-    Attributes:
-        grad_inputs: gradient nodes, ``None`` where nothing flows.
-        grad_states: per state what its gradient is the sum of, in this order; ``()`` where nothing flows. Several
-            summands only where an output's gradient comes before them in the sum.
-        reductions: what is summed over time and lanes.
-        grad_captured: per captured tensor, the value of the outer program that is its gradient.
-        blocked: outputs whose cotangent leads nowhere, with the line that made them.
-    """
-
-    grad_inputs: tuple[Node | None, ...]
-    grad_states: tuple[tuple[Node, ...], ...]
-    reductions: tuple[Reduction, ...]
-    grad_captured: tuple[Ref | None, ...]
-    blocked: tuple[tuple[int, SourceLine | None], ...]
 
 
 class Tracer:

@@ -8,10 +8,10 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from flexsn.graph import Node, topological
+from flexsn.ir.graph import Node, topological
+from flexsn.ir.plan import LANE_GROUP, BackwardPlan, ForwardPlan, Program, Role, Slot, Variant
 from flexsn.kernels.ops import OPS
 from flexsn.kernels.writer import Writer
-from flexsn.scan_plan import LANE_GROUP, BackwardPlan, ForwardPlan, Program, Role, Slot, Variant
 
 __all__ = ["ENTRY", "print_cpp"]
 

@@ -18,12 +18,12 @@ from typing import Any
 import torch
 
 from flexsn.errors import BackendError
+from flexsn.ir.layout import Layout, TensorLayout
+from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role
 from flexsn.kernels.triton_access import accesses
 from flexsn.kernels.triton_model import Tiling, choose_tiling
 from flexsn.kernels.triton_printer import TritonSource, print_triton
 from flexsn.kernels.triton_runtime import OPTIONS, interpreting, load
-from flexsn.layout import Layout, TensorLayout
-from flexsn.scan_plan import BackwardPlan, ForwardPlan, Role
 
 __all__ = ["TARGETS", "OfflineKernel", "compile_offline", "dense_layout"]
 

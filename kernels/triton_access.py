@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import torch
 
+from flexsn.ir.layout import Layout
+from flexsn.ir.plan import LANE_GROUP, BackwardPlan, ForwardPlan, Role, Slot
 from flexsn.kernels.triton_text import cast
 from flexsn.kernels.writer import Writer
-from flexsn.layout import Layout
-from flexsn.scan_plan import LANE_GROUP, BackwardPlan, ForwardPlan, Role, Slot
 
 __all__ = ["Access", "Memory", "accesses"]
 

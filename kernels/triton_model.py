@@ -26,11 +26,11 @@ from dataclasses import dataclass
 
 import torch
 
-from flexsn.graph import Node
+from flexsn.ir.graph import Node
+from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role, Slot
 from flexsn.keep import kept_values, remaining
 from flexsn.kernels.triton_access import Access
 from flexsn.merge import merged_step
-from flexsn.scan_plan import BackwardPlan, ForwardPlan, Role, Slot
 
 __all__ = ["IN_FLIGHT", "REGISTERS", "Tiling", "choose_checkpoint", "choose_tiling"]
 

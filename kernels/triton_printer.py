@@ -13,14 +13,14 @@ from dataclasses import dataclass
 
 import torch
 
-from flexsn.graph import Node, topological
+from flexsn.ir.graph import Node, topological
+from flexsn.ir.layout import Layout
+from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role, Slot
 from flexsn.keep import kept_values, remaining
 from flexsn.kernels.triton_access import Access, Memory
 from flexsn.kernels.triton_text import TYPES, Values
 from flexsn.kernels.writer import Writer
-from flexsn.layout import Layout
 from flexsn.merge import merged_step
-from flexsn.scan_plan import BackwardPlan, ForwardPlan, Role, Slot
 
 __all__ = ["ENTRY", "TritonSource", "print_triton"]
 

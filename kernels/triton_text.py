@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 import torch
 
-from flexsn.graph import Node
+from flexsn.ir.graph import Node
 from flexsn.kernels.ops import OPS
 from flexsn.kernels.writer import Writer
 

@@ -12,12 +12,12 @@ import flexsn
 
 ROOT = Path(__file__).parent.parent
 FROM_KERNELS = {
-    "flexsn.graph",
+    "flexsn.ir.graph",
     "flexsn.plan",
-    "flexsn.scan_plan",
+    "flexsn.ir.plan",
     "flexsn.keep",
     "flexsn.merge",
-    "flexsn.layout",
+    "flexsn.ir.layout",
     "flexsn.errors",
 }
 

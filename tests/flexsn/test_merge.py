@@ -10,10 +10,10 @@ from torch import Tensor, nn
 
 from flexsn import FlexSN, surrogate
 from flexsn.explain import plan_kernels
-from flexsn.graph import Builder, Node, topological
+from flexsn.ir.graph import Builder, Node, topological
+from flexsn.ir.plan import BackwardPlan
 from flexsn.keep import kept_values, remaining
 from flexsn.merge import Merger, merged_step
-from flexsn.scan_plan import BackwardPlan
 
 spike = surrogate.ATan()
 F32 = torch.float32

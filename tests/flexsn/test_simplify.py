@@ -12,8 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flexsn.graph import Builder, Node, topological
-from flexsn.simplify import simplify
+from flexsn.ir.graph import Builder, Node, topological
+from flexsn.ir.simplify import simplify
 
 F32, F64, F16, I32, I64, BOOL = (
     torch.float32,

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 import flexsn
 from flexsn import FlexSN, surrogate
 from flexsn.explain import Report, plan_kernels
-from flexsn.scan_plan import Role
+from flexsn.ir.plan import Role
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(

@@ -7,10 +7,10 @@ import os
 import pytest
 import torch
 
-from flexsn.graph import Builder, Node
+from flexsn.ir.graph import Builder, Node
+from flexsn.ir.step import StepGraph
 from flexsn.kernels.ops import OPS, Rule
 from flexsn.plan import plan_forward
-from flexsn.trace import StepGraph
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from flexsn.graph import Builder, Node
+    from flexsn.ir.graph import Builder, Node
 
 __all__ = ["simplify"]
 

@@ -11,8 +11,8 @@ from enum import Enum
 
 import torch
 
-from flexsn.graph import Node
-from flexsn.trace import StepVjp
+from flexsn.ir.graph import Node
+from flexsn.ir.step import StepVjp
 
 __all__ = ["LANE_GROUP", "BackwardPlan", "Carry", "ForwardPlan", "Program", "Role", "Slot", "Variant"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 
 from flexsn.errors import SourceLine
 
-__all__ = ["LEAVES", "Builder", "Node", "format_nodes", "topological"]
+__all__ = ["LEAVES", "Builder", "Node", "topological"]
 
 LEAVES = ("input", "state", "operand", "cotangent", "state_cotangent", "const")
 """Nodes that are not computed: step inputs, carried states, loop-invariant tensors, gradients of the outputs
@@ -146,34 +146,3 @@ def topological(roots: Iterable[Node]) -> list[Node]:
         if id(root) not in seen:
             walk(root)
     return order
-
-
-def format_nodes(names: dict[int, str], nodes: Sequence[Node], returns: Sequence[tuple[str, Node | None]]) -> list[str]:
-    """Readable Python for ``nodes``, the user's own line above each group of nodes that came from it.
-
-    Args:
-        names: names of the leaves by ``id``; names of the other nodes are added.
-        nodes: in topological order.
-        returns: ``(name, node)`` of what the step gives back.
-    """
-    rows: list[str] = []
-    last_line: SourceLine | None = None
-    for node in nodes:
-        if node.is_leaf:
-            continue
-        if node.line is not None and node.line != last_line:
-            rows.append(f"# {node.line.text}  ({node.line.function}:{node.line.lineno})")
-            last_line = node.line
-        name = names.setdefault(id(node), f"t{len(names)}")
-        args = ", ".join(_spell(names, arg) for arg in node.args)
-        dtype = str(node.dtype).removeprefix("torch.")
-        rows.append(f"{name} = {node.op}({args}{', ' + dtype if node.op == 'cast' else ''})  # {dtype}")
-    spelled = [f"{label}={'None' if node is None else _spell(names, node)}" for label, node in returns]
-    rows.append(f"return dict({', '.join(spelled)})")
-    return rows
-
-
-def _spell(names: dict[int, str], node: Node) -> str:
-    if node.op == "const":
-        return repr(node.value)
-    return names.setdefault(id(node), f"{node.op}{node.index}")

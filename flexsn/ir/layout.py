@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from flexsn.scan_plan import LANE_GROUP, Role, Slot
+from flexsn.ir.plan import LANE_GROUP, Role, Slot
 
 __all__ = ["Fresh", "Geometry", "Layout", "TensorLayout", "dense_strides", "lane_order", "make_layout"]
 

@@ -1,0 +1,1 @@
+"""What every room speaks: the step graph, its operations, exact rewrites, the plan, the layout of lanes."""

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from flexsn.blocked import no_path
+from flexsn.captures.snapshot import Frozen
 from flexsn.compiled import Compiled
 from flexsn.errors import BackendError, FallbackWarning, stack_level
-from flexsn.frozen import Frozen
 from flexsn.loop import run_loop
 from flexsn.outputs import plain
 

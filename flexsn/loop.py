@@ -8,59 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.errors import CoreError, defined_at
-from flexsn.signature import argument_label
+from flexsn.captures.contract import call_core
+from flexsn.errors import CoreError
 
-__all__ = ["call_core", "run_loop"]
+__all__ = ["run_loop"]
 
 Core = Callable[..., Any]
-
-
-def call_core(core: Core, arguments: Sequence[Tensor], num_states: int) -> tuple[Tensor, ...]:
-    """Run one step and hold the core to its contract.
-
-    Args:
-        core: ``core(*inputs, *states) -> (*outputs, *new_states)``.
-        arguments: inputs, then states; the states are the last ``num_states``.
-        num_states: how many of the arguments, and of the returned values, are states.
-
-    Returns:
-        The returned values, outputs first.
-
-    Raises:
-        CoreError: a return that is no tensor, too few returns, a state whose shape or dtype drifts.
-    """
-    returned = core(*arguments)
-    values = tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
-    for i, value in enumerate(values):
-        if not isinstance(value, Tensor):
-            raise CoreError(
-                f"core returned {type(value).__name__} as value {i}, expected a tensor",
-                where=defined_at(core),
-                why="a core returns (*outputs, *new_states), all of them tensors",
-            )
-    if len(values) < num_states:
-        raise CoreError(
-            f"core returned {len(values)} value(s), expected at least its {num_states} new state(s)",
-            where=defined_at(core),
-            why="a core returns (*outputs, *new_states)",
-        )
-    for j in range(num_states):
-        old, new = arguments[len(arguments) - num_states + j], values[len(values) - num_states + j]
-        for what, expected, got in (
-            ("shape", tuple(old.shape), tuple(new.shape)),
-            ("dtype", old.dtype, new.dtype),
-        ):
-            if expected != got:
-                label = argument_label(core, len(arguments) - num_states + j)
-                raise CoreError(
-                    f"state {j}{label} changes its {what} from {expected} to {got}",
-                    why="a state keeps its shape and dtype from step to step",
-                    where=defined_at(core),
-                    hint="cast or broadcast it inside the core, or start from a state of that "
-                    f"{what} (init_states, example_inputs, or states=)",
-                )
-    return values
 
 
 def run_loop(

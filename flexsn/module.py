@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from flexsn.arguments import check, compute_dtype, fit
+from flexsn.captures.binding import Loans, register_parameters
+from flexsn.captures.contract import count_outputs, read_signature
 from flexsn.dynamo import left_alone
 from flexsn.errors import CoreError, defined_at
-from flexsn.loans import Loans, register_parameters
 from flexsn.recording import Recording
 from flexsn.scanned import Scanned
-from flexsn.signature import count_outputs, read_signature
 from flexsn.stateful import Shapes
 
 if TYPE_CHECKING:

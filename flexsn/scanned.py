@@ -6,8 +6,8 @@ import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flexsn.copying import copy_core
-from flexsn.loans import Loans, register_parameters
+from flexsn.captures.binding import Loans, register_parameters
+from flexsn.captures.copying import copy_core
 from flexsn.options import Options
 from flexsn.scanner import Scanner
 

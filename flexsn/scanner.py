@@ -17,8 +17,8 @@ from flexsn.arguments import compute_dtype, fit, step_shape
 from flexsn.autograd import run_compiled
 from flexsn.backends import check_backend, choose, runtime
 from flexsn.blocked import explain_blocked
+from flexsn.captures.guards import Environment
 from flexsn.compiled import Compiled
-from flexsn.environment import Environment
 from flexsn.errors import (
     BackendError,
     CoreError,

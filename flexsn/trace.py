@@ -14,12 +14,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexsn.captures.contract import call_core
 from flexsn.clean_context import clean_context
 from flexsn.errors import FlexSNError, SourceLine
 from flexsn.ir.graph import Builder, Node
 from flexsn.ir.simplify import simplify
 from flexsn.ir.step import Ref, StepGraph, StepVjp
-from flexsn.loop import call_core
 from flexsn.lower import is_known
 from flexsn.outer import Outer
 from flexsn.pullback import pullback

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 
 from flexsn.blocked import failing_op
+from flexsn.captures.guards import Environment
+from flexsn.captures.snapshot import Frozen
+from flexsn.captures.source import Slot
 from flexsn.compiled import Compiled
-from flexsn.environment import Environment
 from flexsn.errors import FlexSNError, UnsupportedOpError, defined_at, failing_line
-from flexsn.frozen import Frozen
 from flexsn.remember import once
-from flexsn.slots import Slot
 from flexsn.trace import Tracer
 
 __all__ = ["Traced", "Traces", "check_devices"]

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flexsn import FlexSN, surrogate
-from flexsn.environment import Environment
+from flexsn.captures.guards import Environment
 
 GAIN = 2.0
 CONFIG = SimpleNamespace(gain=2.0, deeper=SimpleNamespace(gain=2.0))

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from flexsn import CoreError, FlexSN
-from flexsn.signature import read_signature
+from flexsn.captures.contract import read_signature
 
 
 class Module(nn.Module):

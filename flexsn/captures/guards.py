@@ -20,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexsn.slots import MISSING, Slot
-from flexsn.walk import Walk
+from flexsn.captures.discovery import Walk
+from flexsn.captures.source import MISSING, Slot
 
 __all__ = ["Environment"]
 

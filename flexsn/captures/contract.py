@@ -1,4 +1,4 @@
-"""How many inputs, states and outputs a core has, and what its states are called."""
+"""The contract of a core: how many inputs, states and outputs it has, what its states are called, what it returns."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from flexsn.environment import Environment
+from flexsn.captures.guards import Environment
 from flexsn.errors import CoreError, defined_at
 
-__all__ = ["CoreSignature", "argument_label", "count_outputs", "read_signature"]
+__all__ = ["CoreSignature", "argument_label", "call_core", "count_outputs", "read_signature"]
 
 
 @dataclass(frozen=True)
@@ -94,6 +94,53 @@ def _positional_names(core: Callable[..., Any]) -> tuple[list[str], bool]:
                 )
             names.append(parameter.name)
     return names, open_ended
+
+
+def call_core(core: Callable[..., Any], arguments: Sequence[Tensor], num_states: int) -> tuple[Tensor, ...]:
+    """Run one step and hold the core to its contract.
+
+    Args:
+        core: ``core(*inputs, *states) -> (*outputs, *new_states)``.
+        arguments: inputs, then states; the states are the last ``num_states``.
+        num_states: how many of the arguments, and of the returned values, are states.
+
+    Returns:
+        The returned values, outputs first.
+
+    Raises:
+        CoreError: a return that is no tensor, too few returns, a state whose shape or dtype drifts.
+    """
+    returned = core(*arguments)
+    values = tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
+    for i, value in enumerate(values):
+        if not isinstance(value, Tensor):
+            raise CoreError(
+                f"core returned {type(value).__name__} as value {i}, expected a tensor",
+                where=defined_at(core),
+                why="a core returns (*outputs, *new_states), all of them tensors",
+            )
+    if len(values) < num_states:
+        raise CoreError(
+            f"core returned {len(values)} value(s), expected at least its {num_states} new state(s)",
+            where=defined_at(core),
+            why="a core returns (*outputs, *new_states)",
+        )
+    for j in range(num_states):
+        old, new = arguments[len(arguments) - num_states + j], values[len(values) - num_states + j]
+        for what, expected, got in (
+            ("shape", tuple(old.shape), tuple(new.shape)),
+            ("dtype", old.dtype, new.dtype),
+        ):
+            if expected != got:
+                label = argument_label(core, len(arguments) - num_states + j)
+                raise CoreError(
+                    f"state {j}{label} changes its {what} from {expected} to {got}",
+                    why="a state keeps its shape and dtype from step to step",
+                    where=defined_at(core),
+                    hint="cast or broadcast it inside the core, or start from a state of that "
+                    f"{what} (init_states, example_inputs, or states=)",
+                )
+    return values
 
 
 def argument_label(core: Callable[..., Any], position: int) -> str:

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from flexsn.environment import Environment
-from flexsn.slots import WRITING
+from flexsn.captures.guards import Environment
+from flexsn.captures.source import WRITING
 
 __all__ = ["Frozen"]
 

@@ -12,8 +12,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from flexsn.environment import Environment
-from flexsn.slots import WRITING, Slot
+from flexsn.captures.guards import Environment
+from flexsn.captures.source import WRITING, Slot
 
 __all__ = ["Loans", "register_parameters"]
 

@@ -17,9 +17,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexsn.code_reads import argument_names, reads_of
-from flexsn.origin import is_foreign, is_neuron, is_ours
-from flexsn.slots import MISSING, Slot
+from flexsn.captures.bytecode import argument_names, reads_of
+from flexsn.captures.origin import is_foreign, is_neuron, is_ours
+from flexsn.captures.source import MISSING, Slot
 
 __all__ = ["Walk"]
 

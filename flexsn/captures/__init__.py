@@ -1,0 +1,1 @@
+"""What a core reads from outside: found, guarded, put back, registered, copied."""

@@ -17,13 +17,16 @@ __all__ = [
     "SourceLine",
     "UnsupportedOpError",
     "calling_line",
+    "core_line",
     "defined_at",
     "failing_line",
+    "is_users_frame",
     "stack_level",
 ]
 
 _STANDARD = os.path.dirname(os.__file__) + os.sep
-_OURS = os.path.dirname(os.path.abspath(__file__)) + os.sep
+_PACKAGE = __name__.partition(".")[0]
+_TRACER = f"{_PACKAGE}.tracing.tracer"
 
 
 @dataclass(frozen=True)
@@ -80,7 +83,7 @@ def failing_line(error: BaseException) -> SourceLine | None:
     """The innermost line of the user's own code on the way to ``error``."""
     found, traceback = None, error.__traceback__
     while traceback is not None:
-        if not _is_library(traceback.tb_frame):
+        if is_users_frame(traceback.tb_frame):
             found = _line(traceback.tb_frame, traceback.tb_lineno)
         traceback = traceback.tb_next
     return found
@@ -89,9 +92,28 @@ def failing_line(error: BaseException) -> SourceLine | None:
 def calling_line() -> SourceLine | None:
     """The innermost line of the user's own code that is running."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None and _is_library(frame):
+    while frame is not None and not is_users_frame(frame):
         frame = frame.f_back
     return None if frame is None else _line(frame, frame.f_lineno)
+
+
+def core_line() -> SourceLine | None:
+    """The innermost line of the core, asked from an operator it runs under the tracer.
+
+    The user's own line where there is one, else that of a built-in neuron.
+    """
+    built_in: SourceLine | None = None
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None:
+        module = str(frame.f_globals.get("__name__", ""))
+        if module == _TRACER:
+            return built_in  # below this frame lies the caller of the tracer, not the core
+        if is_users_frame(frame):
+            return _line(frame, frame.f_lineno)
+        if built_in is None and module.startswith(f"{_PACKAGE}.neurons."):
+            built_in = _line(frame, frame.f_lineno)
+        frame = frame.f_back
+    return None
 
 
 def defined_at(core: object) -> str:
@@ -105,7 +127,7 @@ def defined_at(core: object) -> str:
 def stack_level() -> int:
     """The ``stacklevel`` for ``warnings.warn`` in the caller that points at the user's line."""
     level, frame = 0, sys._getframe(1)
-    while frame.f_back is not None and _is_library(frame):
+    while frame.f_back is not None and not is_users_frame(frame):
         level, frame = level + 1, frame.f_back
     return level + 1
 
@@ -115,9 +137,14 @@ def _line(frame: FrameType, lineno: int) -> SourceLine:
     return SourceLine(code.co_filename, lineno, code.co_name, linecache.getline(code.co_filename, lineno).strip())
 
 
-def _is_library(frame: FrameType) -> bool:
-    module = str(frame.f_globals.get("__name__", "")).split(".")[0]
+def is_users_frame(frame: FrameType) -> bool:
+    """Whether a frame runs the user's own code: not Python's, not torch's, not flexsn's, wherever they lie.
+
+    Modules are told by name, which is the same in a wheel and in an editable install.
+    """
+    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
+    if package in ("torch", _PACKAGE):
+        return False
     filename = os.path.abspath(frame.f_code.co_filename)
-    if filename.startswith(_STANDARD):
-        return not filename.startswith((_STANDARD + "site-packages", _STANDARD + "dist-packages"))
-    return module == "torch" or filename.startswith(_OURS)
+    packages = (_STANDARD + "site-packages", _STANDARD + "dist-packages")
+    return not filename.startswith(_STANDARD) or filename.startswith(packages)

@@ -22,7 +22,7 @@ from flexsn.ir.layout import Layout
 from flexsn.ir.plan import BackwardPlan, ForwardPlan
 from flexsn.ir.step import StepGraph
 from flexsn.module import FlexSN
-from flexsn.trace import Tracer
+from flexsn.tracing.tracer import Tracer
 
 if TYPE_CHECKING:
     from flexsn.kernels.offline import OfflineKernel

@@ -15,7 +15,7 @@ from flexsn.captures.source import Slot
 from flexsn.compiled import Compiled
 from flexsn.errors import FlexSNError, UnsupportedOpError, defined_at, failing_line
 from flexsn.remember import once
-from flexsn.trace import Tracer
+from flexsn.tracing.tracer import Tracer
 
 __all__ = ["Traced", "Traces", "check_devices"]
 

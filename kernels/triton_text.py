@@ -106,7 +106,7 @@ def division(divisor: Node, as_traced: bool) -> Node | None:
     """The factor to multiply by instead of dividing by a literal, where that gives the same bits.
 
     Multiplying by the inverse of a power of two is exact. By the inverse of any number is what eager torch does on
-    a GPU; the rule for that is in ``flexsn.lower_arithmetic``, which knows numbers from tensors, and acts where the
+    a GPU; the rule for that is in ``flexsn.tracing.lowering.arithmetic``, which knows numbers from tensors, and acts where the
     step is traced on the GPU. A step traced on the CPU to be compiled for one gets the same kernel here.
     """
     value = float(divisor.value)  # type: ignore[arg-type]

@@ -13,9 +13,9 @@ from torch import Tensor
 from flexsn.errors import UnsupportedOpError
 from flexsn.ir.graph import Builder, Node
 from flexsn.ir.step import Reduction, Ref
-from flexsn.lower import Unlowerable, is_known, lower
-from flexsn.outer import Outer
-from flexsn.record import Call, Tape, ValueRef
+from flexsn.tracing.host_program import Outer
+from flexsn.tracing.lowering import Unlowerable, is_known, lower
+from flexsn.tracing.recorder import Call, Tape, ValueRef
 
 __all__ = ["Regions"]
 

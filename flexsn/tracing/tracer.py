@@ -15,16 +15,16 @@ import torch
 from torch import Tensor
 
 from flexsn.captures.contract import call_core
-from flexsn.clean_context import clean_context
 from flexsn.errors import FlexSNError, SourceLine
 from flexsn.ir.graph import Builder, Node
 from flexsn.ir.simplify import simplify
 from flexsn.ir.step import Ref, StepGraph, StepVjp
-from flexsn.lower import is_known
-from flexsn.outer import Outer
-from flexsn.pullback import pullback
-from flexsn.record import Recorder, Tape, ValueRef
-from flexsn.regions import Regions
+from flexsn.tracing.clean_context import clean_context
+from flexsn.tracing.host_program import Outer
+from flexsn.tracing.lowering import is_known
+from flexsn.tracing.partition import Regions
+from flexsn.tracing.pullback import pullback
+from flexsn.tracing.recorder import Recorder, Tape, ValueRef
 
 __all__ = ["Tracer"]
 

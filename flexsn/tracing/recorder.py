@@ -6,9 +6,6 @@ backward half, by autograd's own rules, whatever the surrogate gradients look li
 
 from __future__ import annotations
 
-import linecache
-import os
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,13 +15,10 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flexsn.errors import CoreError, SourceLine, UnsupportedOpError
+from flexsn.errors import CoreError, SourceLine, UnsupportedOpError, core_line
 
 __all__ = ["Call", "Recorder", "Tape", "ValueRef"]
 
-_TORCH_DIR = os.path.dirname(torch.__file__) + os.sep
-_HERE = os.path.dirname(os.path.abspath(__file__))
-_TRACE_FILE = os.path.join(_HERE, "trace.py")
 _ALIASES = {"detach", "alias", "lift_fresh", "view_as"}
 _RESHAPES = {"view", "_unsafe_view", "reshape", "expand", "squeeze", "unsqueeze", "_reshape_alias"}
 _SUMS = {"sum", "mean"}
@@ -161,7 +155,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
-        line = user_line()
+        line = core_line()
         if name in _TO_PYTHON:
             raise UnsupportedOpError(
                 "the core turns a tensor into a Python value (if, while, float(), .item())",
@@ -296,18 +290,3 @@ def _decompose(func: Any) -> Callable[..., Any] | None:
     from torch._decomp import decomposition_table  # a second of imports that few cores need
 
     return decomposition_table.get(func)
-
-
-def user_line() -> SourceLine | None:
-    """The innermost line on the stack that belongs to the core, seen from a recorded operator."""
-    frame: Any = sys._getframe(1)
-    while frame is not None:
-        filename = frame.f_code.co_filename
-        if filename == _TRACE_FILE:
-            return None  # below this frame lies the caller of the tracer, not the core
-        ours = os.path.dirname(filename) == _HERE
-        if not ours and not filename.startswith((_TORCH_DIR, "<frozen")):
-            text = linecache.getline(filename, frame.f_lineno).strip()
-            return SourceLine(filename, frame.f_lineno, frame.f_code.co_name, text)
-        frame = frame.f_back
-    return None

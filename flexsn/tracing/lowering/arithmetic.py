@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 
 from flexsn.ir.graph import Node
-from flexsn.lower_rules import RULES, LoweringRule, rule
-from flexsn.lowering import HALF, Arg, Lowering, Unlowerable
+from flexsn.tracing.lowering.context import HALF, Arg, Lowering, Unlowerable
+from flexsn.tracing.lowering.registry import RULES, LoweringRule, rule
 
 
 @rule("add")

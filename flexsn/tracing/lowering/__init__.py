@@ -11,42 +11,18 @@ from typing import Any
 
 import torch
 
-from flexsn import lower_arithmetic, lower_choosing  # noqa: F401  they bring their rules
 from flexsn.errors import SourceLine
 from flexsn.ir.graph import Builder, Node
-from flexsn.lower_rules import RULES, rule
-from flexsn.lowering import Arg, Lowering, Unlowerable
+from flexsn.tracing.lowering import activations, arithmetic, casts, selection  # noqa: F401  they bring their rules
+from flexsn.tracing.lowering.context import Lowering, Unlowerable
+from flexsn.tracing.lowering.registry import RULES
 
-__all__ = ["RULES", "Unlowerable", "is_known", "lower"]
+__all__ = ["Unlowerable", "is_known", "lower"]
 
 
 def is_known(name: str) -> bool:
     """Whether an operator has a rule (and so needs no decomposition)."""
     return name in RULES
-
-
-# ---- values that do not change, or do not depend on the argument ------------------------------------------------
-
-
-@rule("_to_copy", "clone", "convert_element_type", "contiguous", "to", "copy")
-def _to_copy(low: Lowering, x: Arg, *rest: Any, **options: Any) -> Node:
-    source = rest[0] if rest and isinstance(rest[0], Node) and not options else x
-    return low.value(source, low.dtype)
-
-
-@rule("full")
-def _full(low: Lowering, size: Any, value: Arg, **options: Any) -> Node:
-    return low.value(value, low.dtype)
-
-
-@rule("fill")
-def _fill(low: Lowering, x: Arg, value: Arg) -> Node:
-    return low.value(value, low.dtype)
-
-
-@rule("zero")
-def _zero(low: Lowering, x: Arg) -> Node:
-    return low.value(0, low.dtype)
 
 
 def lower(
@@ -59,7 +35,7 @@ def lower(
     device: torch.device,
     line: SourceLine | None,
 ) -> Node:
-    """Apply the rule of operator ``name`` (the other arguments: see :class:`~flexsn.lowering.Lowering`).
+    """Apply the rule of operator ``name`` (the other arguments: see :class:`Lowering`).
 
     Raises:
         Unlowerable: there is no rule, or not for these arguments.

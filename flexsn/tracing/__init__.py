@@ -1,0 +1,1 @@
+"""From a core to its step graph and vjps."""

@@ -1,0 +1,64 @@
+"""Rules for activation functions and their derivatives that torch has as one operator."""
+
+from __future__ import annotations
+
+import ctypes
+
+import torch
+
+from flexsn.ir.graph import Node
+from flexsn.tracing.lowering.context import Arg, Lowering
+from flexsn.tracing.lowering.registry import rule
+
+
+@rule("softshrink")
+def _softshrink(low: Lowering, x: Arg, width: Arg = 0.5) -> Node:
+    x, width = low.value(x, low.dtype), low.value(width, low.dtype)
+    below = low.builder.op("lt", x, low.op("neg", width), dtype=torch.bool, line=low.line)
+    above = low.builder.op("gt", x, width, dtype=torch.bool, line=low.line)
+    middle = low.where(_not_equal(low, x, x), x, 0)
+    return low.where(above, low.op("sub", x, width), low.where(below, low.op("add", x, width), middle))
+
+
+@rule("softshrink_backward", "hardshrink_backward")
+def _shrink_backward(low: Lowering, grad: Arg, x: Arg, width: Arg) -> Node:
+    x, width = low.value(x, low.dtype), low.value(width, low.dtype)
+    above = low.builder.op("ge", x, low.op("neg", width), dtype=torch.bool, line=low.line)
+    below = low.builder.op("le", x, width, dtype=torch.bool, line=low.line)
+    return low.where(low.logical("logical_and", above, below), 0, grad)
+
+
+@rule("hardsigmoid_backward")
+def _hardsigmoid_backward(low: Lowering, grad: Arg, x: Arg) -> Node:
+    x = low.value(x, low.dtype)
+    above = low.builder.op("gt", x, low.value(-3, low.dtype), dtype=torch.bool, line=low.line)
+    below = low.builder.op("lt", x, low.value(3, low.dtype), dtype=torch.bool, line=low.line)
+    sixth = ctypes.c_float(1 / 6).value  # of single precision in eager, whatever the dtype
+    return low.where(low.logical("logical_and", above, below), low.op("mul", grad, sixth), 0)
+
+
+@rule("threshold_backward")
+def _threshold_backward(low: Lowering, grad: Arg, x: Arg, threshold: Arg) -> Node:
+    x_dtype = x.dtype if isinstance(x, Node) else low.dtype
+    below = low.builder.op("le", low.value(x, x_dtype), low.value(threshold, x_dtype), dtype=torch.bool, line=low.line)
+    return low.where(below, 0, grad)
+
+
+@rule("sigmoid_backward")
+def _sigmoid_backward(low: Lowering, grad: Arg, y: Arg) -> Node:
+    return low.op("mul", low.op("mul", grad, low.op("sub", 1, y)), y)
+
+
+@rule("tanh_backward")
+def _tanh_backward(low: Lowering, grad: Arg, y: Arg) -> Node:
+    return low.op("mul", grad, low.op("sub", 1, low.op("mul", y, y)))
+
+
+@rule("logaddexp")
+def _logaddexp(low: Lowering, a: Arg, b: Arg) -> Node:
+    a, b = low.value(a, low.dtype), low.value(b, low.dtype)
+    distance = low.op("neg", low.op("abs", low.op("sub", a, b)))
+    smooth = low.op("add", low.op("maximum", a, b), low.op("log1p", low.op("exp", distance)))
+    equal = low.builder.op("eq", a, b, dtype=torch.bool, line=low.line)
+    infinite = low.builder.op("isinf", a, dtype=torch.bool, line=low.line)
+    return low.where(low.logical("logical_and", equal, infinite), a, smooth)

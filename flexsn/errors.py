@@ -6,6 +6,7 @@ import linecache
 import os
 import sys
 from dataclasses import dataclass
+from functools import cache
 from types import FrameType
 
 __all__ = [
@@ -143,8 +144,12 @@ def is_users_frame(frame: FrameType) -> bool:
     Modules are told by name, which is the same in a wheel and in an editable install.
     """
     package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    if package in ("torch", _PACKAGE):
-        return False
-    filename = os.path.abspath(frame.f_code.co_filename)
+    return package not in ("torch", _PACKAGE) and not _is_standard(frame.f_code.co_filename)
+
+
+@cache
+def _is_standard(filename: str) -> bool:
+    """Whether a file is of Python's own library, installed packages not included."""
+    path = os.path.abspath(filename)
     packages = (_STANDARD + "site-packages", _STANDARD + "dist-packages")
-    return not filename.startswith(_STANDARD) or filename.startswith(packages)
+    return path.startswith(_STANDARD) and not path.startswith(packages)

@@ -106,8 +106,9 @@ def division(divisor: Node, as_traced: bool) -> Node | None:
     """The factor to multiply by instead of dividing by a literal, where that gives the same bits.
 
     Multiplying by the inverse of a power of two is exact. By the inverse of any number is what eager torch does on
-    a GPU; the rule for that is in ``flexsn.tracing.lowering.arithmetic``, which knows numbers from tensors, and acts where the
-    step is traced on the GPU. A step traced on the CPU to be compiled for one gets the same kernel here.
+    a GPU; the rule for that is the one for ``div`` in ``flexsn.tracing.lowering.arithmetic``, which knows numbers
+    from tensors and acts where the step is traced on the GPU. A step traced on the CPU to be compiled for one gets
+    the same kernel here.
     """
     value = float(divisor.value)  # type: ignore[arg-type]
     if value == 0 or not math.isfinite(value) or not divisor.dtype.is_floating_point:

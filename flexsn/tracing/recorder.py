@@ -7,7 +7,7 @@ backward half, by autograd's own rules, whatever the surrogate gradients look li
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from flexsn.errors import CoreError, SourceLine, UnsupportedOpError, core_line
 
-__all__ = ["Call", "Recorder", "Tape", "ValueRef"]
+__all__ = ["Call", "Recorder", "Tape", "ValueRef", "clean_context"]
 
 _ALIASES = {"detach", "alias", "lift_fresh", "view_as"}
 _RESHAPES = {"view", "_unsafe_view", "reshape", "expand", "squeeze", "unsqueeze", "_reshape_alias"}
@@ -290,3 +290,15 @@ def _decompose(func: Any) -> Callable[..., Any] | None:
     from torch._decomp import decomposition_table  # a second of imports that few cores need
 
     return decomposition_table.get(func)
+
+
+@contextmanager
+def clean_context() -> Iterator[None]:
+    """Gradients on, autocast and inference mode off: the caller's context must not leak into the recording."""
+    with ExitStack() as stack:
+        stack.enter_context(torch.inference_mode(False))
+        stack.enter_context(torch.enable_grad())
+        for kind in ("cpu", "cuda"):
+            if torch.is_autocast_enabled(kind):
+                stack.enter_context(torch.autocast(kind, enabled=False))
+        yield

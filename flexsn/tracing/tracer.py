@@ -19,12 +19,11 @@ from flexsn.errors import FlexSNError, SourceLine
 from flexsn.ir.graph import Builder, Node
 from flexsn.ir.simplify import simplify
 from flexsn.ir.step import Ref, StepGraph, StepVjp
-from flexsn.tracing.clean_context import clean_context
 from flexsn.tracing.host_program import Outer
 from flexsn.tracing.lowering import is_known
 from flexsn.tracing.partition import Regions
 from flexsn.tracing.pullback import pullback
-from flexsn.tracing.recorder import Recorder, Tape, ValueRef
+from flexsn.tracing.recorder import Recorder, Tape, ValueRef, clean_context
 
 __all__ = ["Tracer"]
 

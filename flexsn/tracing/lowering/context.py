@@ -56,13 +56,15 @@ class Lowering:
 
     def compare(self, name: str, *args: Arg) -> Node:
         """A row whose arguments are brought to their common dtype and whose result is bool."""
-        nodes = [self.value(a, self.common) for a in args]
+        return self.test(name, *(self.value(a, self.common) for a in args))
+
+    def test(self, name: str, *nodes: Node) -> Node:
+        """A row on nodes as they are, whose result is bool."""
         return self.builder.op(name, *nodes, dtype=torch.bool, line=self.line)
 
     def logical(self, name: str, *args: Arg) -> Node:
         """A row on the truth of its arguments."""
-        nodes = [self.value(a, torch.bool) for a in args]
-        return self.builder.op(name, *nodes, dtype=torch.bool, line=self.line)
+        return self.test(name, *(self.value(a, torch.bool) for a in args))
 
     def where(self, condition: Arg, a: Arg, b: Arg) -> Node:
         """``a`` where the condition holds, else ``b``."""

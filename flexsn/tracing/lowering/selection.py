@@ -62,12 +62,8 @@ def _fmin(low: Lowering, a: Arg, b: Arg) -> Node:
 
 def _skip_nan(low: Lowering, better: str, a: Arg, b: Arg) -> Node:
     a, b = low.value(a, low.dtype), low.value(b, low.dtype)
-    best = low.where(low.builder.op(better, b, a, dtype=torch.bool, line=low.line), b, a)
-    return low.where(_not_equal(low, a, a), b, best) if low.dtype.is_floating_point else best
-
-
-def _not_equal(low: Lowering, a: Node, b: Node) -> Node:
-    return low.builder.op("ne", a, b, dtype=torch.bool, line=low.line)
+    best = low.where(low.test(better, b, a), b, a)
+    return low.where(low.test("ne", a, a), b, best) if low.dtype.is_floating_point else best
 
 
 @rule("logical_not")
@@ -83,7 +79,7 @@ def _bitwise_not(low: Lowering, x: Arg) -> Node:
 def _test(name: str) -> LoweringRule:
     def test(low: Lowering, x: Arg) -> Node:
         if isinstance(x, Node) and x.dtype.is_floating_point:
-            return low.builder.op(name, low.value(x, x.dtype), dtype=torch.bool, line=low.line)
+            return low.test(name, low.value(x, x.dtype))
         return low.value(name == "isfinite", torch.bool)
 
     return test

@@ -13,7 +13,7 @@ import torch
 
 from flexsn import FlexSN, neurons
 from flexsn.neurons import norse, rnnbuilder, snntorch, spikingjelly
-from flexsn.plan import keep_wanted, live_states, plan_backward, plan_forward
+from flexsn.planning.plans import keep_wanted, live_states, plan_backward, plan_forward
 from flexsn.tracing.tracer import Tracer
 
 TARGET = Path(__file__).with_name("neurons.md")

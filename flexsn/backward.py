@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flexsn.blocked import no_path
 from flexsn.ir.step import StepVjp
-from flexsn.plan import keep_wanted, plan_backward
+from flexsn.planning.plans import keep_wanted, plan_backward
 from flexsn.tracing.tracer import Tracer
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from torch import Tensor
 from flexsn.backward import Backward
 from flexsn.ir.layout import Geometry, Layout
 from flexsn.outputs import AskedDtype, OutputKind, output_kinds
-from flexsn.plan import BackwardPlan, ForwardPlan, live_states, plan_forward
+from flexsn.planning.plans import BackwardPlan, ForwardPlan, live_states, plan_forward
 from flexsn.tracing.tracer import Tracer
 
 __all__ = ["Compiled", "Runtime"]

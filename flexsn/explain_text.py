@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from flexsn.ir.format import format_nodes
 from flexsn.ir.graph import Node
 from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role, Slot
-from flexsn.keep import kept_values, remaining
-from flexsn.merge import merged_step
+from flexsn.planning.boundary import merged_step
+from flexsn.planning.rematerialize import kept_values, remaining
 
 if TYPE_CHECKING:
     from flexsn.explain import KernelReport, Report

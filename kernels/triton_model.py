@@ -28,9 +28,9 @@ import torch
 
 from flexsn.ir.graph import Node
 from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role, Slot
-from flexsn.keep import kept_values, remaining
 from flexsn.kernels.triton_access import Access
-from flexsn.merge import merged_step
+from flexsn.planning.boundary import merged_step
+from flexsn.planning.rematerialize import kept_values, remaining
 
 __all__ = ["IN_FLIGHT", "REGISTERS", "Tiling", "choose_checkpoint", "choose_tiling"]
 

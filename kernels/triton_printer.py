@@ -16,11 +16,11 @@ import torch
 from flexsn.ir.graph import Node, topological
 from flexsn.ir.layout import Layout
 from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role, Slot
-from flexsn.keep import kept_values, remaining
 from flexsn.kernels.triton_access import Access, Memory
 from flexsn.kernels.triton_text import TYPES, Values
 from flexsn.kernels.writer import Writer
-from flexsn.merge import merged_step
+from flexsn.planning.boundary import merged_step
+from flexsn.planning.rematerialize import kept_values, remaining
 
 __all__ = ["ENTRY", "TritonSource", "print_triton"]
 

@@ -13,10 +13,10 @@ import flexsn
 ROOT = Path(__file__).parent.parent
 FROM_KERNELS = {
     "flexsn.ir.graph",
-    "flexsn.plan",
+    "flexsn.planning.plans",
     "flexsn.ir.plan",
-    "flexsn.keep",
-    "flexsn.merge",
+    "flexsn.planning.rematerialize",
+    "flexsn.planning.boundary",
     "flexsn.ir.layout",
     "flexsn.errors",
 }

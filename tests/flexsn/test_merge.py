@@ -12,8 +12,8 @@ from flexsn import FlexSN, surrogate
 from flexsn.explain import plan_kernels
 from flexsn.ir.graph import Builder, Node, topological
 from flexsn.ir.plan import BackwardPlan
-from flexsn.keep import kept_values, remaining
-from flexsn.merge import Merger, merged_step
+from flexsn.planning.boundary import Merger, merged_step
+from flexsn.planning.rematerialize import kept_values, remaining
 
 spike = surrogate.ATan()
 F32 = torch.float32

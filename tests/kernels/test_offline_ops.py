@@ -10,7 +10,7 @@ import torch
 from flexsn.ir.graph import Builder, Node
 from flexsn.ir.step import StepGraph
 from flexsn.kernels.ops import OPS, Rule
-from flexsn.plan import plan_forward
+from flexsn.planning.plans import plan_forward
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(

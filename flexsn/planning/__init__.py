@@ -1,0 +1,1 @@
+"""From a step graph and its vjps to a plan."""

@@ -8,10 +8,10 @@ from flexsn.errors import (
     GradientError,
     UnsupportedOpError,
 )
+from flexsn.execution.scan import scan
+from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.explain import explain
 from flexsn.module import FlexSN
-from flexsn.scan import scan
-from flexsn.spike_tensor import SpikeTensor
 from flexsn.stateless import FlexSNKernel
 from flexsn.warmup import warmup
 

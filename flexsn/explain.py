@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flexsn.arguments import compute_dtype
-from flexsn.backends import runtime
-from flexsn.compiled import Compiled
 from flexsn.errors import BackendError, GradientError
+from flexsn.execution.arguments import compute_dtype
+from flexsn.execution.backends import runtime
+from flexsn.execution.forward import Compiled
 from flexsn.explain_text import report_text
 from flexsn.ir.layout import Layout
 from flexsn.ir.plan import BackwardPlan, ForwardPlan

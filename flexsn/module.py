@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from flexsn.arguments import check, compute_dtype, fit
 from flexsn.captures.binding import Loans, register_parameters
 from flexsn.captures.contract import count_outputs, read_signature
-from flexsn.dynamo import left_alone
 from flexsn.errors import CoreError, defined_at
+from flexsn.execution.arguments import check, compute_dtype, fit
+from flexsn.execution.opaque import left_alone
 from flexsn.recording import Recording
 from flexsn.scanned import Scanned
 from flexsn.stateful import Shapes

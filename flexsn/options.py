@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import torch
 
-from flexsn.backends import check_backend, supported_backends
-from flexsn.outputs import AskedDtype, check_output_dtype
+from flexsn.execution.backends import check_backend, supported_backends
+from flexsn.execution.output_dtype import AskedDtype, check_output_dtype
 from flexsn.stateful import Stateful
 
 __all__ = ["Options"]

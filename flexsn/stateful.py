@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexsn.arguments import compute_dtype
+from flexsn.execution.arguments import compute_dtype
 from flexsn.recording import Recording
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flexsn.dynamo import left_alone
+from flexsn.execution.opaque import left_alone
 from flexsn.module import FlexSN
 
 __all__ = ["FlexSNKernel"]

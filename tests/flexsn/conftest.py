@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from flexsn.backends import interpreting, supported_backends
+from flexsn.execution.backends import interpreting, supported_backends
 
 ON_THE_CPU = [name for name in supported_backends() if name != "triton" or interpreting()]
 

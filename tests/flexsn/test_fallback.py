@@ -16,7 +16,7 @@ from contract_cores import lif, sequence
 from torch import Tensor
 
 from flexsn import BackendError, FallbackWarning, FlexSN, UnsupportedOpError, scan
-from flexsn.backends import supported_backends
+from flexsn.execution.backends import supported_backends
 
 COMPILED = [name for name in supported_backends() if name == "cpp"]
 

@@ -12,7 +12,7 @@ from contract_cores import lif, sequence
 from torch import Tensor
 
 from flexsn import CoreError, FlexSN
-from flexsn.loop import run_loop
+from flexsn.execution.loop import run_loop
 
 
 def test_it_calls_the_core_once_per_step_in_order() -> None:

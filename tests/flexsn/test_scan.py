@@ -10,7 +10,7 @@ from contract_cores import lif, sequence, smooth, two
 from torch import Tensor, nn
 
 from flexsn import CoreError, scan
-from flexsn.scan import _scanners
+from flexsn.execution.scan import _scanners
 
 
 def reference(core: Any, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[list[Tensor], ...]:

@@ -46,7 +46,7 @@ def check(
     """Triton and the loop agree: results, gradients of inputs and states in every bit, of parameters closely.
 
     Args:
-        core, inputs, states: as for ``flexsn.scan``.
+        core, inputs, states: as for ``flexsn.execution.scan``.
         parameters: what the core reads.
         use: whose gradients come in: ``y`` outputs, ``v`` final states, ``s`` state sequences.
         want: which inputs and states want a gradient.

@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from flexsn.blocked import no_path
+from flexsn.execution.gradient_path import no_path
 from flexsn.ir.step import StepVjp
 from flexsn.planning.plans import keep_wanted, plan_backward
 from flexsn.tracing.tracer import Tracer
 
 if TYPE_CHECKING:
-    from flexsn.compiled import Compiled
+    from flexsn.execution.forward import Compiled
 
 __all__ = ["Backward"]
 

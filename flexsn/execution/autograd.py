@@ -9,12 +9,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.blocked import no_path
 from flexsn.captures.snapshot import Frozen
-from flexsn.compiled import Compiled
 from flexsn.errors import BackendError, FallbackWarning, stack_level
-from flexsn.loop import run_loop
-from flexsn.outputs import plain
+from flexsn.execution.forward import Compiled
+from flexsn.execution.gradient_path import no_path
+from flexsn.execution.loop import run_loop
+from flexsn.execution.output_dtype import plain
 
 __all__ = ["run_compiled"]
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from flexsn.spike_tensor import SpikeTensor
+from flexsn.execution.spike_tensor import SpikeTensor
 
 __all__ = ["AskedDtype", "OutputKind", "check_output_dtype", "output_kinds", "plain"]
 

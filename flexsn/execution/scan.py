@@ -10,11 +10,11 @@ from typing import Any, Literal, TypeVar, overload
 import torch
 from torch import Tensor
 
-from flexsn.backends import check_backend
-from flexsn.dynamo import left_alone
 from flexsn.errors import CoreError, defined_at
-from flexsn.outputs import check_output_dtype
-from flexsn.scanner import Scanner
+from flexsn.execution.backends import check_backend
+from flexsn.execution.dispatch import Scanner
+from flexsn.execution.opaque import left_alone
+from flexsn.execution.output_dtype import check_output_dtype
 
 __all__ = ["scan"]
 

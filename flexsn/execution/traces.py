@@ -8,13 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.blocked import failing_op
 from flexsn.captures.guards import Environment
 from flexsn.captures.snapshot import Frozen
 from flexsn.captures.source import Slot
-from flexsn.compiled import Compiled
 from flexsn.errors import FlexSNError, UnsupportedOpError, defined_at, failing_line
-from flexsn.remember import once
+from flexsn.execution.forward import Compiled
+from flexsn.execution.gradient_path import failing_op
+from flexsn.execution.memo import once
 from flexsn.tracing.tracer import Tracer
 
 __all__ = ["Traced", "Traces", "check_devices"]

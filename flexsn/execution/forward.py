@@ -8,9 +8,9 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from flexsn.backward import Backward
+from flexsn.execution.backward import Backward
+from flexsn.execution.output_dtype import AskedDtype, OutputKind, output_kinds
 from flexsn.ir.layout import Geometry, Layout
-from flexsn.outputs import AskedDtype, OutputKind, output_kinds
 from flexsn.planning.plans import BackwardPlan, ForwardPlan, live_states, plan_forward
 from flexsn.tracing.tracer import Tracer
 

@@ -7,8 +7,8 @@ from functools import lru_cache
 
 import torch
 
-from flexsn.compiled import Runtime
 from flexsn.errors import BackendError
+from flexsn.execution.forward import Runtime
 
 __all__ = ["BACKENDS", "check_backend", "choose", "runtime", "supported_backends"]
 

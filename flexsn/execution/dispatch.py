@@ -13,12 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from flexsn.arguments import compute_dtype, fit, step_shape
-from flexsn.autograd import run_compiled
-from flexsn.backends import check_backend, choose, runtime
-from flexsn.blocked import explain_blocked
 from flexsn.captures.guards import Environment
-from flexsn.compiled import Compiled
 from flexsn.errors import (
     BackendError,
     CoreError,
@@ -27,11 +22,16 @@ from flexsn.errors import (
     UnsupportedOpError,
     stack_level,
 )
-from flexsn.loop import run_loop
-from flexsn.outputs import AskedDtype, output_kinds, plain
-from flexsn.remember import REMEMBERED, forget, once
-from flexsn.spike_tensor import SpikeTensor
-from flexsn.traces import Traced, Traces, check_devices
+from flexsn.execution.arguments import compute_dtype, fit, step_shape
+from flexsn.execution.autograd import run_compiled
+from flexsn.execution.backends import check_backend, choose, runtime
+from flexsn.execution.forward import Compiled
+from flexsn.execution.gradient_path import explain_blocked
+from flexsn.execution.loop import run_loop
+from flexsn.execution.memo import REMEMBERED, forget, once
+from flexsn.execution.output_dtype import AskedDtype, output_kinds, plain
+from flexsn.execution.spike_tensor import SpikeTensor
+from flexsn.execution.traces import Traced, Traces, check_devices
 
 __all__ = ["Scanner"]
 

@@ -1,0 +1,1 @@
+"""Plan and tensors to results: dispatch, forward, backward, the loop, backends."""

@@ -11,9 +11,9 @@ from flexsn.errors import (
 from flexsn.execution.scan import scan
 from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.explain import explain
-from flexsn.module import FlexSN
-from flexsn.stateless import FlexSNKernel
-from flexsn.warmup import warmup
+from flexsn.modules.flexsn import FlexSN
+from flexsn.modules.kernel import FlexSNKernel
+from flexsn.modules.warmup import warmup
 
 __all__ = [
     "BackendError",

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from flexsn import surrogate
 from flexsn.errors import BackendError
-from flexsn.module import FlexSN
+from flexsn.modules.flexsn import FlexSN
 
 __all__ = ["AdaptiveLIF", "Digits", "DigitsNet", "main"]
 

@@ -21,7 +21,7 @@ from flexsn.explain_text import report_text
 from flexsn.ir.layout import Layout
 from flexsn.ir.plan import BackwardPlan, ForwardPlan
 from flexsn.ir.step import StepGraph
-from flexsn.module import FlexSN
+from flexsn.modules.flexsn import FlexSN
 from flexsn.tracing.tracer import Tracer
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flexsn import surrogate
-from flexsn.module import FlexSN
+from flexsn.modules.flexsn import FlexSN
 
 from .coefficient import Coefficient, Number, check_names, check_shape, wrong
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flexsn import surrogate
-from flexsn.module import FlexSN
+from flexsn.modules.flexsn import FlexSN
 
 from .base import check_flag
 from .coefficient import check_number

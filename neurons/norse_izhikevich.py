@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flexsn.module import FlexSN
+from flexsn.modules.flexsn import FlexSN
 
 from .norse_base import NorseNeuron, Value
 

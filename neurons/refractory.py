@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.module import FlexSN
+from flexsn.modules.flexsn import FlexSN
 
 from .base import Neuron
 from .coefficient import wrong
@@ -26,7 +26,7 @@ class Refractory(Neuron):
     outputs pass as they are.
 
     Args:
-        core: a neuron, or what :class:`~flexsn.module.FlexSN` takes; its first output is the spike.
+        core: a neuron, or what :class:`~flexsn.FlexSN` takes; its first output is the spike.
         steps: how many steps after a spike are silent; an integer >= 0.
         step_mode, backend, store_v_seq: as for :class:`Neuron`.
 

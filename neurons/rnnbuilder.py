@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
 from flexsn import surrogate
-from flexsn.module import FlexSN
+from flexsn.modules.flexsn import FlexSN
 
 from .base import check_flag
 from .coefficient import check_number, check_shape, wrong

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexsn.module import FlexSN
+from flexsn.modules.flexsn import FlexSN
 from flexsn.surrogate import ATan, heaviside
 
 from .base import check_flag

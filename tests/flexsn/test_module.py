@@ -16,7 +16,9 @@ from torch import Tensor, nn
 from flexsn import CoreError, FlexSN, FlexSNKernel
 
 
-@pytest.mark.parametrize("module", ["flexsn.module", "flexsn.stateful", "flexsn.stateless", "flexsn.execution.scan"])
+@pytest.mark.parametrize(
+    "module", ["flexsn.modules.flexsn", "flexsn.modules.stateful", "flexsn.modules.kernel", "flexsn.execution.scan"]
+)
 def test_doctests(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module))
     assert result.failed == 0

@@ -8,7 +8,7 @@ import torch
 
 from flexsn.execution.backends import check_backend, supported_backends
 from flexsn.execution.output_dtype import AskedDtype, check_output_dtype
-from flexsn.stateful import Stateful
+from flexsn.modules.stateful import Stateful
 
 __all__ = ["Options"]
 

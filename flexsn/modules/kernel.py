@@ -8,7 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from flexsn.execution.opaque import left_alone
-from flexsn.module import FlexSN
+from flexsn.modules.flexsn import FlexSN
 
 __all__ = ["FlexSNKernel"]
 
@@ -17,11 +17,11 @@ class FlexSNKernel:
     """The stateless form: ``kernel(*input_seqs, *states) -> (*output_seqs, *state_seqs)``.
 
     Args:
-        core: as for :class:`~flexsn.module.FlexSN`.
+        core: as for :class:`~flexsn.FlexSN`.
         num_inputs, num_states, num_outputs: the counts of the core.
         example_inputs: ``(*inputs, *states)``, only their number is used: states keep the dtypes they are given in.
-        requires_grad: as for :class:`~flexsn.module.FlexSN`.
-        backend: as for :class:`~flexsn.module.FlexSN`.
+        requires_grad: as for :class:`~flexsn.FlexSN`.
+        backend: as for :class:`~flexsn.FlexSN`.
 
     Raises:
         CoreError: counts that contradict the core.

@@ -13,9 +13,9 @@ from flexsn.captures.contract import count_outputs, read_signature
 from flexsn.errors import CoreError, defined_at
 from flexsn.execution.arguments import check, compute_dtype, fit
 from flexsn.execution.opaque import left_alone
-from flexsn.recording import Recording
-from flexsn.scanned import Scanned
-from flexsn.stateful import Shapes
+from flexsn.modules.monitor import Recording
+from flexsn.modules.scanned import Scanned
+from flexsn.modules.stateful import Shapes
 
 if TYPE_CHECKING:
     from flexsn.explain import Report

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from flexsn.captures.binding import Loans, register_parameters
 from flexsn.captures.copying import copy_core
 from flexsn.execution.dispatch import Scanner
-from flexsn.options import Options
+from flexsn.modules.options import Options
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.execution.arguments import compute_dtype
-from flexsn.recording import Recording
+from flexsn.modules.monitor import Recording
 
 if TYPE_CHECKING:
     from typing_extensions import Self

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexsn.module import FlexSN
+from flexsn.modules.flexsn import FlexSN
 
 __all__ = ["warmup"]
 

@@ -39,8 +39,8 @@ from typing import Any
 
 from torch import Tensor
 
-from flexsn.surrogate_base import Surrogate, heaviside
-from flexsn.surrogate_bells import (
+from flexsn.surrogate.base import Surrogate, heaviside
+from flexsn.surrogate.bells import (
     ATan,
     Erf,
     FastSigmoid,
@@ -55,7 +55,7 @@ from flexsn.surrogate_bells import (
     SuperSpike,
     Triangular,
 )
-from flexsn.surrogate_tails import (
+from flexsn.surrogate.tails import (
     S2NN,
     DeterministicPass,
     FakeNumericalGradient,

@@ -11,7 +11,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flexsn.surrogate_base import FINITE, POSITIVE, Coefficient, Rule, Surrogate, magnitude
+from flexsn.surrogate.base import FINITE, POSITIVE, Coefficient, Rule, Surrogate, magnitude
 
 __all__ = [
     "S2NN",

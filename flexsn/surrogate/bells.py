@@ -13,7 +13,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from flexsn.surrogate_base import POSITIVE, Coefficient, Rule, Surrogate, magnitude
+from flexsn.surrogate.base import POSITIVE, Coefficient, Rule, Surrogate, magnitude
 
 __all__ = [
     "ATan",

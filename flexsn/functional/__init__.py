@@ -12,8 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexsn.losses import kernel_dot_product, redundant_one_hot, set_threshold_margin, spike_similar_loss
-from flexsn.spike_trains import first_spike_index, spike_cluster
+from flexsn.functional.losses import kernel_dot_product, redundant_one_hot, set_threshold_margin, spike_similar_loss
+from flexsn.functional.spike_trains import first_spike_index, spike_cluster
 
 __all__ = [
     "detach_net",

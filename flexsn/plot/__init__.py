@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from flexsn.plot_parts import (
+from flexsn.plot.parts import (
     BLUE,
     GREEN,
     MEMBRANE,
@@ -24,7 +24,7 @@ from flexsn.plot_parts import (
     pyplot,
     styled,
 )
-from flexsn.plot_report import neuron_report
+from flexsn.plot.report import neuron_report
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexsn.plot_parts import (
+from flexsn.plot.parts import (
     GREEN,
     GREY,
     ORANGE,

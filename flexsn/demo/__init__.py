@@ -243,7 +243,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         import sklearn  # noqa: F401
         import tqdm  # noqa: F401
 
-        from flexsn.demo_picture import draw
+        from flexsn.demo.picture import draw
     except ImportError as error:
         print(f"the demo needs {error.name}: pip install 'flexsn[demo]'", file=sys.stderr)
         return 2

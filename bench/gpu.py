@@ -178,7 +178,7 @@ def plan_bytes(dtype: torch.dtype) -> float:
 
 
 def _training_plans(neuron: FlexSN, dtype: torch.dtype) -> list[Any]:
-    from flexsn.explain import plan_kernels
+    from flexsn.modules.explain import plan_kernels
 
     plans = plan_kernels(neuron, "triton", dtype)[1]
     return [plans["forward"], plans["backward"]]

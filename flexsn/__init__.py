@@ -10,7 +10,7 @@ from flexsn.errors import (
 )
 from flexsn.execution.scan import scan
 from flexsn.execution.spike_tensor import SpikeTensor
-from flexsn.explain import explain
+from flexsn.modules.explain import explain
 from flexsn.modules.flexsn import FlexSN
 from flexsn.modules.kernel import FlexSNKernel
 from flexsn.modules.warmup import warmup

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str]) -> int:
 
         return demo.main(rest)
     if command == "explain":
-        from flexsn.explain import main as explain  # the package's own `explain` is the function
+        from flexsn.modules.explain import main as explain  # the package's own `explain` is the function
 
         return explain(rest)
     if command == "bench":

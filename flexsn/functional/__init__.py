@@ -1,7 +1,7 @@
 """What one does to a whole network: reset it, set its modes, run single steps or stateless layers over time.
 
-Losses (:mod:`flexsn.functional.losses`) and spike trains (:mod:`flexsn.functional.spike_trains`) are here by name as well, so that
-``flexsn.functional.spike_cluster`` and the rest are found where users of other libraries look.
+Losses (:mod:`flexsn.functional.losses`) and spike trains (:mod:`flexsn.functional.spike_trains`) are here by name as
+well, so that ``flexsn.functional.spike_cluster`` and the rest are found where users of other libraries look.
 """
 
 from __future__ import annotations

@@ -18,7 +18,7 @@ from flexsn.modules.scanned import Scanned
 from flexsn.modules.stateful import Shapes
 
 if TYPE_CHECKING:
-    from flexsn.explain import Report
+    from flexsn.modules.explain import Report
 
 __all__ = ["FlexSN"]
 
@@ -144,8 +144,8 @@ class FlexSN(Scanned):
                 self._check_num_outputs(self._count_outputs())
 
     def explain(self, target: str | None = None, dtype: torch.dtype = torch.float32) -> Report:
-        """What the core is compiled to; see :func:`flexsn.explain`."""
-        from flexsn.explain import explain
+        """What the core is compiled to; see :func:`flexsn.modules.explain`."""
+        from flexsn.modules.explain import explain
 
         return explain(self, target, dtype)
 

@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from flexsn import FlexSN, surrogate
-from flexsn.explain import plan_kernels
 from flexsn.ir.graph import Builder, Node, topological
 from flexsn.ir.plan import BackwardPlan
+from flexsn.modules.explain import plan_kernels
 from flexsn.planning.boundary import Merger, merged_step
 from flexsn.planning.rematerialize import kept_values, remaining
 

@@ -12,8 +12,8 @@ from torch import Tensor, nn
 
 import flexsn
 from flexsn import FlexSN, surrogate
-from flexsn.explain import Report, plan_kernels
 from flexsn.ir.plan import Role
+from flexsn.modules.explain import Report, plan_kernels
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(

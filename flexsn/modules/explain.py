@@ -17,11 +17,11 @@ from flexsn.errors import BackendError, GradientError
 from flexsn.execution.arguments import compute_dtype
 from flexsn.execution.backends import runtime
 from flexsn.execution.forward import Compiled
-from flexsn.explain_text import report_text
 from flexsn.ir.layout import Layout
 from flexsn.ir.plan import BackwardPlan, ForwardPlan
 from flexsn.ir.step import StepGraph
 from flexsn.modules.flexsn import FlexSN
+from flexsn.report.text import report_text
 from flexsn.tracing.tracer import Tracer
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The report of ``flexsn.explain`` as text for people."""
+"""The report of ``flexsn.modules.explain`` as text for people."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from flexsn.planning.boundary import merged_step
 from flexsn.planning.rematerialize import kept_values, remaining
 
 if TYPE_CHECKING:
-    from flexsn.explain import KernelReport, Report
+    from flexsn.modules.explain import KernelReport, Report
 
 __all__ = ["report_text"]
 

@@ -1,0 +1,1 @@
+"""What became of a core, as data and as text."""

@@ -261,7 +261,7 @@ def first_calls() -> list[dict[str, object]]:
 
 def against_model() -> list[dict[str, object]]:
     """Per kernel and lanes per thread: what the tiling model expects beside the bandwidth reached."""
-    from flexsn.kernels.triton_model import choose_tiling
+    from flexsn.kernels.triton.tiling import choose_tiling
 
     rows: list[dict[str, object]] = []
     num_steps, lanes = 16, 2**22

@@ -48,12 +48,12 @@ def choose(backend: str, device: torch.device) -> tuple[str, BackendError | None
 def runtime(backend: str) -> Runtime:
     """The module that compiles and launches kernels for ``"cpp"`` or ``"triton"``."""
     if backend == "cpp":
-        from flexsn.kernels import cpp_runtime
+        from flexsn.kernels.cpp import runtime as cpp
 
-        return cpp_runtime
-    from flexsn.kernels import triton_runtime
+        return cpp
+    from flexsn.kernels.triton import runtime as triton
 
-    return triton_runtime
+    return triton
 
 
 def interpreting() -> bool:
@@ -74,7 +74,7 @@ def _wrong_device(backend: str, device: torch.device) -> BackendError | None:
 def _why_not(backend: str) -> BackendError | None:
     if backend == "triton":
         return _why_not_triton()
-    from flexsn.kernels.cpp_runtime import compiler
+    from flexsn.kernels.cpp.runtime import compiler
 
     try:
         compiler()

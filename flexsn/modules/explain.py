@@ -25,8 +25,8 @@ from flexsn.report.text import report_text
 from flexsn.tracing.tracer import Tracer
 
 if TYPE_CHECKING:
-    from flexsn.kernels.offline import OfflineKernel
-    from flexsn.kernels.triton_model import Tiling
+    from flexsn.kernels.triton.offline import OfflineKernel
+    from flexsn.kernels.triton.tiling import Tiling
 
 __all__ = ["KernelReport", "Report", "explain", "main", "plan_kernels"]
 
@@ -142,11 +142,11 @@ def explain(
     kernels = {}
     for name, (plan, layout) in bound.items():
         if backend == "cpp":
-            from flexsn.kernels.cpp_printer import print_cpp
+            from flexsn.kernels.cpp.printer import print_cpp
 
             kernels[name] = KernelReport(name, plan, print_cpp(plan), None)
         else:
-            from flexsn.kernels.offline import compile_offline
+            from flexsn.kernels.triton.offline import compile_offline
 
             offline = compile_offline(plan, str(target), layout)
             kernels[name] = KernelReport(name, plan, offline.source, offline)

@@ -186,7 +186,7 @@ def test_dense_inputs_are_not_copied() -> None:
 
 
 def test_another_length_or_width_compiles_nothing() -> None:
-    from flexsn.kernels.triton_runtime import load
+    from flexsn.kernels.triton.runtime import load
 
     neuron = FlexSN(lif)
     flexsn.warmup(neuron, rand(8, 4096))

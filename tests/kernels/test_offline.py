@@ -20,7 +20,7 @@ pytestmark = pytest.mark.skipif(
     os.environ.get("TRITON_INTERPRET", "0") not in ("", "0"), reason="a process that interprets cannot compile"
 )
 
-from flexsn.kernels.offline import TARGETS, compile_offline, dense_layout  # noqa: E402
+from flexsn.kernels.triton.offline import TARGETS, compile_offline, dense_layout  # noqa: E402
 
 NEURONS = ("IF", "LIF", "PLIF", "ALIF", "Izhikevich")
 KERNELS = ("inference", "forward", "backward")

@@ -50,7 +50,7 @@ def applied(builder: Builder, name: str, values: list[Node], condition: Node) ->
 @pytest.mark.parametrize("target", ["sm_90", "gfx942"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int32, torch.int64, torch.uint8])
 def test_every_row_compiles(dtype: torch.dtype, target: str, literal: bool) -> None:
-    from flexsn.kernels.offline import compile_offline
+    from flexsn.kernels.triton.offline import compile_offline
 
     builder = Builder()
     x, z = (builder.leaf("input", i, dtype) for i in range(2))

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 
 from flexsn import FlexSN, surrogate
 from flexsn.kernels.ops import OPS
-from flexsn.kernels.triton_access import accesses
-from flexsn.kernels.triton_printer import print_triton
+from flexsn.kernels.triton.memory import accesses
+from flexsn.kernels.triton.printer import print_triton
 from flexsn.modules.explain import plan_kernels
 
 DOCS = Path(__file__).parents[2] / "docs" / "kernels.md"

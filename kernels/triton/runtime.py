@@ -16,9 +16,9 @@ from torch import Tensor
 from flexsn.ir.layout import Layout
 from flexsn.ir.plan import BackwardPlan, ForwardPlan
 from flexsn.kernels.cache import cache_dir, content_key, publish, show_source
-from flexsn.kernels.triton_access import accesses
-from flexsn.kernels.triton_model import choose_checkpoint, choose_tiling
-from flexsn.kernels.triton_printer import ENTRY, print_triton
+from flexsn.kernels.triton.memory import accesses
+from flexsn.kernels.triton.printer import ENTRY, print_triton
+from flexsn.kernels.triton.tiling import choose_checkpoint, choose_tiling
 
 __all__ = ["OPTIONS", "bind", "checkpoint", "interpreting", "load"]
 

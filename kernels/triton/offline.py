@@ -20,10 +20,10 @@ import torch
 from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout, TensorLayout
 from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role
-from flexsn.kernels.triton_access import accesses
-from flexsn.kernels.triton_model import Tiling, choose_tiling
-from flexsn.kernels.triton_printer import TritonSource, print_triton
-from flexsn.kernels.triton_runtime import OPTIONS, interpreting, load
+from flexsn.kernels.triton.memory import accesses
+from flexsn.kernels.triton.printer import TritonSource, print_triton
+from flexsn.kernels.triton.runtime import OPTIONS, interpreting, load
+from flexsn.kernels.triton.tiling import Tiling, choose_tiling
 
 __all__ = ["TARGETS", "OfflineKernel", "compile_offline", "dense_layout"]
 

@@ -20,7 +20,7 @@ from torch import Tensor
 from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout
 from flexsn.kernels.cache import cache_dir, content_key, publish, show_source
-from flexsn.kernels.cpp_printer import ENTRY, print_cpp
+from flexsn.kernels.cpp.printer import ENTRY, print_cpp
 from flexsn.planning.plans import BackwardPlan, ForwardPlan
 
 __all__ = ["BLOCK", "CppKernel", "bind", "build", "checkpoint", "compiler", "vectorized_loops"]

@@ -28,7 +28,7 @@ import torch
 
 from flexsn.ir.graph import Node
 from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role, Slot
-from flexsn.kernels.triton_access import Access
+from flexsn.kernels.triton.memory import Access
 from flexsn.planning.boundary import merged_step
 from flexsn.planning.rematerialize import kept_values, remaining
 

@@ -9,7 +9,7 @@ import torch
 
 from flexsn.ir.layout import Layout
 from flexsn.ir.plan import LANE_GROUP, BackwardPlan, ForwardPlan, Role, Slot
-from flexsn.kernels.triton_text import cast
+from flexsn.kernels.triton.values import cast
 from flexsn.kernels.writer import Writer
 
 __all__ = ["Access", "Memory", "accesses"]

@@ -1,19 +1,19 @@
 """The built-in neurons: each a core of a few lines and a thin class."""
 
-from .adaptive import AdEx, Izhikevich
-from .adaptive_threshold import ALIF, CLIF
-from .base import Neuron, SpikingNeuron
-from .base_node import AdaptBaseNode, BaseNode, SimpleBaseNode
-from .coefficient import Coefficient
-from .graded import ILIF, LIAF, SpikeCount, TernaryIF, TernaryLIF
-from .integrate import IF, LIF, PLIF
-from .nonlinear import EIF, KLIF, QIF
-from .parallel import PSN, MaskedPSN, SlidingPSN
-from .readout import NonSpikingIF, NonSpikingLIF
-from .refractory import Refractory
-from .resonate import ResonateFire
-from .rnnbuilder import Discontinuous
-from .synaptic import AlphaLIF, CubaLIF
+from flexsn.neurons.adaptive import AdEx, Izhikevich
+from flexsn.neurons.adaptive_threshold import ALIF, CLIF
+from flexsn.neurons.base import Neuron, SpikingNeuron
+from flexsn.neurons.base_node import AdaptBaseNode, BaseNode, SimpleBaseNode
+from flexsn.neurons.coefficient import Coefficient
+from flexsn.neurons.graded import ILIF, LIAF, SpikeCount, TernaryIF, TernaryLIF
+from flexsn.neurons.integrate import IF, LIF, PLIF
+from flexsn.neurons.nonlinear import EIF, KLIF, QIF
+from flexsn.neurons.parallel import PSN, MaskedPSN, SlidingPSN
+from flexsn.neurons.readout import NonSpikingIF, NonSpikingLIF
+from flexsn.neurons.refractory import Refractory
+from flexsn.neurons.resonate import ResonateFire
+from flexsn.neurons.rnnbuilder import Discontinuous
+from flexsn.neurons.synaptic import AlphaLIF, CubaLIF
 
 __all__ = [
     "ALIF",

@@ -7,9 +7,9 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import SpikeFunction, SpikingNeuron, hard_reset, is_zero
-from .coefficient import Coefficient, Number
-from .nonlinear import exponential_drive, quadratic_drive
+from flexsn.neurons.base import SpikeFunction, SpikingNeuron, hard_reset, is_zero
+from flexsn.neurons.coefficient import Coefficient, Number
+from flexsn.neurons.nonlinear import exponential_drive, quadratic_drive
 
 __all__ = ["AdEx", "AdaptiveNeuron", "Izhikevich"]
 

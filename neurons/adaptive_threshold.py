@@ -8,9 +8,8 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from flexsn import surrogate
-
-from .base import SpikeFunction, SpikingNeuron, hard_reset, soft_reset
-from .coefficient import Coefficient, Number, exp
+from flexsn.neurons.base import SpikeFunction, SpikingNeuron, hard_reset, soft_reset
+from flexsn.neurons.coefficient import Coefficient, Number, exp
 
 __all__ = ["ALIF", "CLIF"]
 

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from flexsn import surrogate
 from flexsn.modules.flexsn import FlexSN
-
-from .coefficient import Coefficient, Number, check_names, check_shape, wrong
+from flexsn.neurons.coefficient import Coefficient, Number, check_names, check_shape, wrong
 
 __all__ = [
     "Neuron",

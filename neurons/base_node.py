@@ -9,10 +9,9 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from flexsn.errors import CoreError
-
-from .adaptive import AdaptiveNeuron
-from .base import SpikeFunction, SpikingNeuron
-from .coefficient import Number, wrong
+from flexsn.neurons.adaptive import AdaptiveNeuron
+from flexsn.neurons.base import SpikeFunction, SpikingNeuron
+from flexsn.neurons.coefficient import Number, wrong
 
 __all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode"]
 

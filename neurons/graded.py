@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import SpikeFunction, SpikingNeuron, check_flag
-from .coefficient import Coefficient, Number, wrong
-from .integrate import LIF, leaky_charge
+from flexsn.neurons.base import SpikeFunction, SpikingNeuron, check_flag
+from flexsn.neurons.coefficient import Coefficient, Number, wrong
+from flexsn.neurons.integrate import LIF, leaky_charge
 
 __all__ = ["ILIF", "LIAF", "SpikeCount", "TernaryIF", "TernaryLIF"]
 

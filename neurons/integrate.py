@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import SpikeFunction, SpikingNeuron, above_rest, check_flag
-from .coefficient import Coefficient, Number, check_shape, log
+from flexsn.neurons.base import SpikeFunction, SpikingNeuron, above_rest, check_flag
+from flexsn.neurons.coefficient import Coefficient, Number, check_shape, log
 
 __all__ = ["IF", "LIF", "PLIF", "leaky_charge"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from .base import SpikeFunction, SpikingNeuron, check_flag, hard_reset, soft_reset
-from .coefficient import Coefficient, Number, check_shape
-from .integrate import leaky_charge
+from flexsn.neurons.base import SpikeFunction, SpikingNeuron, check_flag, hard_reset, soft_reset
+from flexsn.neurons.coefficient import Coefficient, Number, check_shape
+from flexsn.neurons.integrate import leaky_charge
 
 __all__ = ["EIF", "KLIF", "QIF", "exponential_drive", "quadratic_drive"]
 

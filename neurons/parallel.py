@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from .base import check_flag
-from .parallel_base import ParallelNeuron, SpikeFunction, check_size, like
+from flexsn.neurons.base import check_flag
+from flexsn.neurons.parallel_base import ParallelNeuron, SpikeFunction, check_size, like
 
 __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
 

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import Neuron
-from .coefficient import Coefficient, Number, wrong
+from flexsn.neurons.base import Neuron
+from flexsn.neurons.coefficient import Coefficient, Number, wrong
 
 __all__ = ["NonSpikingIF", "NonSpikingLIF"]
 

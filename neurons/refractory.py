@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from flexsn.modules.flexsn import FlexSN
-
-from .base import Neuron
-from .coefficient import wrong
+from flexsn.neurons.base import Neuron
+from flexsn.neurons.coefficient import wrong
 
 __all__ = ["Refractory"]
 

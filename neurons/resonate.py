@@ -7,8 +7,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from .base import SpikeFunction, SpikingNeuron
-from .coefficient import Coefficient, Number, cos, exp, sin
+from flexsn.neurons.base import SpikeFunction, SpikingNeuron
+from flexsn.neurons.coefficient import Coefficient, Number, cos, exp, sin
 
 __all__ = ["ResonateFire"]
 

@@ -19,9 +19,8 @@ from torch.nn.modules.lazy import LazyModuleMixin
 
 from flexsn import surrogate
 from flexsn.modules.flexsn import FlexSN
-
-from .base import check_flag
-from .coefficient import check_number, check_shape, wrong
+from flexsn.neurons.base import check_flag
+from flexsn.neurons.coefficient import check_number, check_shape, wrong
 
 __all__ = ["LIF", "Adaptive", "Cooldown", "Discontinuous", "NoReset", "SpikeLinear"]
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from .base import SpikeFunction, SpikingNeuron
-from .coefficient import Coefficient, Number, log
+from flexsn.neurons.base import SpikeFunction, SpikingNeuron
+from flexsn.neurons.coefficient import Coefficient, Number, log
 
 __all__ = ["AlphaLIF", "CubaLIF"]
 

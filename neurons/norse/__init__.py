@@ -24,8 +24,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from .norse_base import NorseNeuron, Value
-from .norse_izhikevich import (
+from flexsn.neurons.norse.base import NorseNeuron, Value
+from flexsn.neurons.norse.izhikevich import (
     Izhikevich,
     IzhikevichParameters,
     IzhikevichSpikingBehavior,
@@ -80,7 +80,7 @@ class LIF(NorseNeuron):
 
     Args:
         p: the parameters.
-        dt, record_states, options: as for :class:`~flexsn.neurons.norse_base.NorseNeuron`, with shapes,
+        dt, record_states, options: as for :class:`~flexsn.neurons.norse.base.NorseNeuron`, with shapes,
             returned values and errors. States: ``v`` (from ``v_leak``), ``i``.
 
     Example:
@@ -142,7 +142,7 @@ class LSNN(NorseNeuron):
 
     Args:
         p: the parameters.
-        dt, record_states, options: as for :class:`~flexsn.neurons.norse_base.NorseNeuron`, with shapes,
+        dt, record_states, options: as for :class:`~flexsn.neurons.norse.base.NorseNeuron`, with shapes,
             returned values and errors. States: ``v`` (from ``v_leak``), ``i``, ``b`` (from ``v_th``).
 
     Example:
@@ -209,7 +209,7 @@ class LIFAdEx(NorseNeuron):
 
     Args:
         p: the parameters.
-        dt, record_states, options: as for :class:`~flexsn.neurons.norse_base.NorseNeuron`, with shapes,
+        dt, record_states, options: as for :class:`~flexsn.neurons.norse.base.NorseNeuron`, with shapes,
             returned values and errors. States: ``v`` (from ``v_leak``), ``i``, ``a``.
 
     Example:

@@ -11,10 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.modules.flexsn import FlexSN
+from flexsn.neurons.base import check_flag
+from flexsn.neurons.coefficient import wrong
 from flexsn.surrogate import ATan, heaviside
-
-from .base import check_flag
-from .coefficient import wrong
 
 __all__ = ["Coefficient", "Returned", "SpikingNeuron"]
 

@@ -7,10 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from .coefficient import Number
-from .graded import ILIF, TernaryIF, TernaryLIF
-from .readout import NonSpikingIF, NonSpikingLIF
-from .spikingjelly_base import BaseNode
+from flexsn.neurons.coefficient import Number
+from flexsn.neurons.graded import ILIF, TernaryIF, TernaryLIF
+from flexsn.neurons.readout import NonSpikingIF, NonSpikingLIF
+from flexsn.neurons.spikingjelly.base import BaseNode
 
 __all__ = ["ILIFNode", "NonSpikingIFNode", "NonSpikingLIFNode", "TernaryIFNode", "TernaryLIFNode"]
 

@@ -22,20 +22,25 @@ from typing import Any, ClassVar
 from torch import Tensor
 
 from flexsn import surrogate
-
-from .adaptive import Izhikevich
-from .adaptive_threshold import CLIF
-from .base import SpikeFunction, SpikingNeuron, check_flag
-from .coefficient import Coefficient, Number
-from .graded import LIAF
-from .integrate import IF, LIF, PLIF
-from .nonlinear import EIF, KLIF, QIF
-from .parallel import PSN, MaskedPSN, SlidingPSN
-from .resonate import ResonateFire
-from .spikingjelly_base import AdaptBaseNode, BaseNode, SimpleBaseNode
-from .spikingjelly_graded import ILIFNode, NonSpikingIFNode, NonSpikingLIFNode, TernaryIFNode, TernaryLIFNode
-from .spikingjelly_surrogate import MultiLevelSpikeCount, SquarewaveFourierSeries
-from .synaptic import CubaLIF
+from flexsn.neurons.adaptive import Izhikevich
+from flexsn.neurons.adaptive_threshold import CLIF
+from flexsn.neurons.base import SpikeFunction, SpikingNeuron, check_flag
+from flexsn.neurons.coefficient import Coefficient, Number
+from flexsn.neurons.graded import LIAF
+from flexsn.neurons.integrate import IF, LIF, PLIF
+from flexsn.neurons.nonlinear import EIF, KLIF, QIF
+from flexsn.neurons.parallel import PSN, MaskedPSN, SlidingPSN
+from flexsn.neurons.resonate import ResonateFire
+from flexsn.neurons.spikingjelly.base import AdaptBaseNode, BaseNode, SimpleBaseNode
+from flexsn.neurons.spikingjelly.graded import (
+    ILIFNode,
+    NonSpikingIFNode,
+    NonSpikingLIFNode,
+    TernaryIFNode,
+    TernaryLIFNode,
+)
+from flexsn.neurons.spikingjelly.surrogate import MultiLevelSpikeCount, SquarewaveFourierSeries
+from flexsn.neurons.synaptic import CubaLIF
 
 __all__ = [
     "PSN",

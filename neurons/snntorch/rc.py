@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .base import check_flag
-from .snntorch_base import Coefficient, Returned, SpikingNeuron
+from flexsn.neurons.base import check_flag
+from flexsn.neurons.snntorch.base import Coefficient, Returned, SpikingNeuron
 
 __all__ = ["Alpha", "Lapicque"]
 
@@ -33,7 +33,7 @@ class Alpha(SpikingNeuron):
         beta: decay of the inhibitory current I in one step, below 1; likewise.
         learn_alpha, learn_beta: make them parameters.
         threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
-            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`, with
+            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with
             shapes, returned values and errors.
 
     States:
@@ -96,7 +96,7 @@ class Alpha(SpikingNeuron):
         syn_inh: Tensor | None = None,
         mem: Tensor | None = None,
     ) -> Returned:
-        """See :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`."""
+        """See :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`."""
         return super().forward(input_, syn_exc, syn_inh, mem)
 
     def core(self, x: Tensor, syn_exc: Tensor, syn_inh: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
@@ -137,7 +137,7 @@ class Lapicque(SpikingNeuron):
         time_step: Δt, in units of RC.
         learn_beta: make ``beta`` a parameter; needs ``beta``.
         threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
-            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`, with
+            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with
             shapes, returned values and errors.
 
     States:
@@ -216,7 +216,7 @@ class Lapicque(SpikingNeuron):
         return R, self.C if "C" in self._given else self.time_step / (R * torch.log(1 / self.beta))
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Returned:  # type: ignore[override]
-        """See :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`."""
+        """See :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`."""
         return super().forward(input_, mem)
 
     def core(self, x: Tensor, mem: Tensor) -> tuple[Tensor, ...]:

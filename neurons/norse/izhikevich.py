@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from flexsn.modules.flexsn import FlexSN
-
-from .norse_base import NorseNeuron, Value
+from flexsn.neurons.norse.base import NorseNeuron, Value
 
 __all__ = [
     "Izhikevich",
@@ -77,7 +76,7 @@ class Izhikevich(NorseNeuron):
     Args:
         spiking_method: parameters and first state: one of ``behaviors``, also found by name in
             :mod:`flexsn.neurons.norse`, or what :func:`create_izhikevich_spiking_behavior` makes.
-        dt, record_states, options: as for :class:`~flexsn.neurons.norse_base.NorseNeuron`, with shapes,
+        dt, record_states, options: as for :class:`~flexsn.neurons.norse.base.NorseNeuron`, with shapes,
             returned values and errors. States: ``v``, ``u``.
 
     Example:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from . import base_node
-from .base import SpikingNeuron
+from flexsn.neurons import base_node
+from flexsn.neurons.base import SpikingNeuron
 
 __all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode"]
 

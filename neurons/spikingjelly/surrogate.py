@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from flexsn import surrogate
-
-from .coefficient import Number, wrong
-from .graded import SpikeCount
+from flexsn.neurons.coefficient import Number, wrong
+from flexsn.neurons.graded import SpikeCount
 
 __all__ = ["MultiLevelSpikeCount", "SquarewaveFourierSeries"]
 

@@ -28,9 +28,9 @@ from typing import Any
 
 from torch import Tensor
 
-from .base import check_flag
-from .snntorch_base import Coefficient, Returned, SpikingNeuron
-from .snntorch_rc import Alpha, Lapicque
+from flexsn.neurons.base import check_flag
+from flexsn.neurons.snntorch.base import Coefficient, Returned, SpikingNeuron
+from flexsn.neurons.snntorch.rc import Alpha, Lapicque
 
 __all__ = ["Alpha", "Lapicque", "Leaky", "Synaptic"]
 
@@ -54,7 +54,7 @@ class Leaky(SpikingNeuron):
         reset_delay: ``False`` resets in the step of the spike, through which the gradient then flows.
         threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
             state_quant, output, graded_spikes_factor, learn_graded_spikes_factor, options: as for
-            :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`, with shapes, returned values and errors.
+            :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with shapes, returned values and errors.
 
     States:
         ``mem``, the membrane.
@@ -109,7 +109,7 @@ class Leaky(SpikingNeuron):
         self.reset_delay = reset_delay
 
     def forward(self, input_: Tensor, mem: Tensor | None = None) -> Returned:  # type: ignore[override]
-        """See :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`."""
+        """See :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`."""
         return super().forward(input_, mem)
 
     def core(self, x: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
@@ -142,7 +142,7 @@ class Synaptic(SpikingNeuron):
         learn_alpha, learn_beta: make them parameters.
         reset_delay: ``False`` resets in the step of the spike, through which the gradient then flows.
         threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
-            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`, with
+            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with
             shapes, returned values and errors.
 
     States:
@@ -196,7 +196,7 @@ class Synaptic(SpikingNeuron):
     def forward(  # type: ignore[override]
         self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None
     ) -> Returned:
-        """See :class:`~flexsn.neurons.snntorch_base.SpikingNeuron`."""
+        """See :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`."""
         return super().forward(input_, syn, mem)
 
     def core(self, x: Tensor, syn: Tensor, mem: Tensor) -> tuple[Tensor, ...]:

@@ -13,9 +13,8 @@ from torch import Tensor, nn
 
 from flexsn import surrogate
 from flexsn.modules.flexsn import FlexSN
-
-from .base import check_flag
-from .coefficient import check_number
+from flexsn.neurons.base import check_flag
+from flexsn.neurons.coefficient import check_number
 
 __all__ = ["NorseNeuron", "Value", "spike_function"]
 

@@ -1,4 +1,4 @@
-"""Loans: parameters that live in a closure, an object or a global, registered on the neuron that uses them.
+"""ParameterBinding: parameters that live in a closure, an object or a global, registered on the neuron that uses them.
 
 The registered tensor and the place it was found in are kept one: whichever of the two was replaced last wins.
 """
@@ -12,22 +12,22 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from flexsn.captures.guards import Environment
-from flexsn.captures.source import WRITING, Slot
+from flexsn.captures.guards import Captures
+from flexsn.captures.source import WRITING, Source
 
-__all__ = ["Loans", "register_parameters"]
+__all__ = ["ParameterBinding", "register_parameters"]
 
 
-def register_parameters(neuron: nn.Module, environment: Environment, names: dict[str, str]) -> None:
-    """Register every parameter of the environment that the neuron does not own yet.
+def register_parameters(neuron: nn.Module, captures: Captures, names: dict[str, str]) -> None:
+    """Register every parameter of the captures that the neuron does not own yet.
 
     Args:
         neuron: gets them, each under its variable name, dots turned to underscores.
-        environment: of the neuron's core.
-        names: extended by ``registered name -> name of the slot``.
+        captures: of the neuron's core.
+        names: extended by ``registered name -> name of the source``.
     """
     owned = {id(parameter) for parameter in neuron.parameters()}
-    for path, _, parameter in environment.parameters():
+    for path, _, parameter in captures.parameters():
         if id(parameter) not in owned:
             name = _free_name(neuron, path)
             neuron.register_parameter(name, parameter)
@@ -45,37 +45,37 @@ def _free_name(neuron: nn.Module, path: str) -> str:
 
 
 @dataclass
-class _Loan:
+class _Bound:
     name: str
-    slots: list[Slot]
+    sources: list[Source]
     seen: Any  # what the place held when both were last the same
 
 
-class Loans:
+class ParameterBinding:
     """The registered parameters of one neuron and where its core reads them.
 
     Args:
-        environment: of the neuron's core.
-        names: ``registered name -> name of the slot``.
-        previous: the loans of an earlier environment of the same core.
+        captures: of the neuron's core.
+        names: ``registered name -> name of the source``.
+        previous: the loans of an earlier captures of the same core.
     """
 
-    def __init__(self, environment: Environment, names: Mapping[str, str], previous: Loans | None = None) -> None:
-        self.environment = environment
-        self._loans: list[_Loan]
-        places: dict[str, list[Slot]] = {}
-        aliases: dict[int, list[Slot]] = {}
-        for slot in environment.tensors:
-            places[slot.name] = together = aliases.setdefault(id(slot.read()), [])
-            together.append(slot)
+    def __init__(self, captures: Captures, names: Mapping[str, str], previous: ParameterBinding | None = None) -> None:
+        self.captures = captures
+        self._loans: list[_Bound]
+        places: dict[str, list[Source]] = {}
+        aliases: dict[int, list[Source]] = {}
+        for source in captures.tensors:
+            places[source.name] = together = aliases.setdefault(id(source.read()), [])
+            together.append(source)
         seen = {} if previous is None else {loan.name: loan.seen for loan in previous._loans}
         self._loans = [
-            _Loan(name, places[path], seen.get(name, places[path][0].read()))
+            _Bound(name, places[path], seen.get(name, places[path][0].read()))
             for name, path in names.items()
             if path in places
         ]
 
-    def put(self, neuron: nn.Module) -> list[tuple[Slot, Any]] | None:
+    def put(self, neuron: nn.Module) -> list[tuple[Source, Any]] | None:
         """Make the core read what is registered.
 
         Returns:
@@ -83,10 +83,10 @@ class Loans:
             length only, by ``torch.func.functional_call``, a parametrization, or a copy that reads a global.
         """
         registered: dict[str, Any] = neuron._parameters
-        if all(loan.slots[0].read() is registered.get(loan.name) for loan in self._loans):
+        if all(loan.sources[0].read() is registered.get(loan.name) for loan in self._loans):
             return None
         WRITING.acquire()
-        undo: list[tuple[Slot, Any]] = []
+        undo: list[tuple[Source, Any]] = []
         try:
             self._put(neuron, undo)
         except BaseException:
@@ -97,29 +97,29 @@ class Loans:
         WRITING.release()
         return None
 
-    def _put(self, neuron: nn.Module, undo: list[tuple[Slot, Any]]) -> None:
+    def _put(self, neuron: nn.Module, undo: list[tuple[Source, Any]]) -> None:
         registered: dict[str, Any] = neuron._parameters
         for loan in self._loans:
             current = registered.get(loan.name)
             if current is None:
                 current = getattr(neuron, loan.name, None)  # parametrized, pruned, or a DataParallel replica
-            held = loan.slots[0].read()
+            held = loan.sources[0].read()
             if held is current or not isinstance(current, Tensor):
                 continue
             if held is not loan.seen:
                 if isinstance(held, nn.Parameter) and loan.name in registered:
                     registered[loan.name] = loan.seen = held  # the variable was bound to another parameter
                 continue
-            for slot in loan.slots:
-                slot.write(current)
-            if isinstance(current, nn.Parameter) and not loan.slots[0].shared:
+            for source in loan.sources:
+                source.write(current)
+            if isinstance(current, nn.Parameter) and not loan.sources[0].shared:
                 loan.seen = current
             else:
-                undo += [(slot, held) for slot in loan.slots]
+                undo += [(source, held) for source in loan.sources]
 
     @staticmethod
-    def take_back(undo: list[tuple[Slot, Any]]) -> None:
+    def take_back(undo: list[tuple[Source, Any]]) -> None:
         """Undo what :meth:`put` did for one call."""
-        for slot, value in undo:
-            slot.write(value)
+        for source, value in undo:
+            source.write(value)
         WRITING.release()

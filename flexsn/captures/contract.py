@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from flexsn.captures.guards import Environment
+from flexsn.captures.guards import Captures
 from flexsn.errors import CoreError, defined_at
 
 __all__ = ["CoreSignature", "argument_label", "call_core", "count_outputs", "read_signature"]
@@ -150,18 +150,18 @@ def argument_label(core: Callable[..., Any], position: int) -> str:
 
 
 def count_outputs(
-    environment: Environment, core: Callable[..., Any], dtypes: Sequence[torch.dtype], num_states: int
+    captures: Captures, core: Callable[..., Any], dtypes: Sequence[torch.dtype], num_states: int
 ) -> int | None:
     """How many outputs a core has, by running it on small tensors; ``None`` where it does not run on those.
 
     The run leaves no trace: what it changed of what it reads is put back, random numbers drawn as well.
     """
-    before, seed = environment.snapshot(), torch.get_rng_state()
-    on = {slot.read().device for slot in environment.tensors}
+    before, seed = captures.snapshot(), torch.get_rng_state()
+    on = {source.read().device for source in captures.tensors}
     device = on.pop() if len(on) == 1 else torch.device("cpu")
     try:
         quiet = torch.autocast(device.type, enabled=False)
-        with environment.tensors_kept(), torch.inference_mode(False), torch.no_grad(), quiet:
+        with captures.tensors_kept(), torch.inference_mode(False), torch.no_grad(), quiet:
             for shape in ((), (2, 3)):
                 try:
                     returned = core(*(torch.zeros(shape, dtype=dtype, device=device) for dtype in dtypes))
@@ -170,5 +170,5 @@ def count_outputs(
                 return (len(returned) if isinstance(returned, (tuple, list)) else 1) - num_states
         return None
     finally:
-        environment.install(before)
+        captures.install(before)
         torch.set_rng_state(seed)

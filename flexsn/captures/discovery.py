@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from flexsn.captures.bytecode import argument_names, reads_of
 from flexsn.captures.origin import is_foreign, is_neuron, is_ours
-from flexsn.captures.source import MISSING, Slot
+from flexsn.captures.source import MISSING, Source
 
 __all__ = ["Walk"]
 
@@ -30,18 +30,18 @@ _MODULE_OWN = frozenset(vars(nn.Module()))
 
 
 class Walk:
-    """Collects the slots of a core.
+    """Collects the sources of a core.
 
     Args:
         core: the one-step function.
 
     Attributes:
-        slots: every place read; names are unique, and the same for a copy of the core.
+        sources: every place read; names are unique, and the same for a copy of the core.
         containers: named mutable containers, whose content is read as a whole.
     """
 
     def __init__(self, core: Callable[..., Any]) -> None:
-        self._slots: dict[tuple[int, Any], Slot] = {}
+        self._sources: dict[tuple[int, Any], Source] = {}
         self.containers: list[tuple[str, Any]] = []
         self._taken: dict[str, int] = {}
         self._attributes: set[str] = set()
@@ -54,34 +54,34 @@ class Walk:
         self._settle()
 
     @property
-    def slots(self) -> list[Slot]:
-        return list(self._slots.values())
+    def sources(self) -> list[Source]:
+        return list(self._sources.values())
 
     def _settle(self) -> None:
-        """Revisit objects until no new name, object or slot turns up."""
+        """Revisit objects until no new name, object or source turns up."""
         before = None
-        while before != (before := (len(self._attributes), len(self._objects), len(self._slots), self._reflects)):
+        while before != (before := (len(self._attributes), len(self._objects), len(self._sources), self._reflects)):
             for held, path, shared in list(self._objects.values()):
                 self._object(held, path, shared)
 
-    def _slot(self, path: str, holder: Any, key: Any, shared: bool, *, absent: bool = False) -> None:
+    def _source(self, path: str, holder: Any, key: Any, shared: bool, *, absent: bool = False) -> None:
         identity = (id(holder), key)
-        if identity in self._slots:
+        if identity in self._sources:
             return
-        slot = Slot(path, holder, key, shared)
-        value = slot.read()
+        source = Source(path, holder, key, shared)
+        value = source.read()
         if (value is MISSING and not absent) or (isinstance(value, types.ModuleType) and is_foreign(value)):
             return
         count = self._taken[path] = self._taken.get(path, 0) + 1
         if count > 1:
-            slot.name = f"{path}.{count}"
-        self._slots[identity] = slot
-        self._visit(value, path, slot, shared)
+            source.name = f"{path}.{count}"
+        self._sources[identity] = source
+        self._visit(value, path, source, shared)
 
     # ---- values -------------------------------------------------------------------------------------------
 
-    def _visit(self, value: Any, path: str, slot: Slot | None, shared: bool) -> None:
-        """Look into one value, found in ``slot``."""
+    def _visit(self, value: Any, path: str, source: Source | None, shared: bool) -> None:
+        """Look into one value, found in ``source``."""
         if value is MISSING or isinstance(value, (Tensor, *_CONSTANTS)) or id(value) in self._seen:
             return
         self._seen[id(value)] = value  # keeps it alive, so its id stays taken
@@ -93,8 +93,8 @@ class Walk:
         elif isinstance(value, functools.partial):
             self._partial(value, path, shared)
         elif isinstance(value, tuple):
-            if slot is not None:
-                self._items(slot, path, range(len(value)), shared)
+            if source is not None:
+                self._items(source, path, range(len(value)), shared)
         elif isinstance(value, _CONTAINERS):
             self.containers.append((path, value))
             if isinstance(value, (list, dict)):
@@ -112,46 +112,46 @@ class Walk:
             self._calls_of(value, path, shared)
 
     def _items(self, holder: Any, path: str, keys: Iterable[Any], shared: bool) -> None:
-        value = holder.read() if isinstance(holder, Slot) else holder
+        value = holder.read() if isinstance(holder, Source) else holder
         names = getattr(type(value), "_fields", None)
         for key in list(keys):
             if not isinstance(value[key], _CONSTANTS):  # those are watched with the container that holds them
-                self._slot(f"{path}.{names[key] if names else key}", holder, key, shared)
+                self._source(f"{path}.{names[key] if names else key}", holder, key, shared)
 
     def _partial(self, value: functools.partial[Any], path: str, shared: bool) -> None:
         self._visit(value.func, path, None, shared)
         names = argument_names(value.func)
         names += tuple(f"argument{i}" for i in range(len(names), len(value.args)))
-        self._arguments(Slot(path, value, "args", shared), names, shared)
+        self._arguments(Source(path, value, "args", shared), names, shared)
         for key in value.keywords:
-            self._slot(key, value.keywords, key, shared)
+            self._source(key, value.keywords, key, shared)
 
-    def _arguments(self, holder: Slot, names: Sequence[str], shared: bool) -> None:
+    def _arguments(self, holder: Source, names: Sequence[str], shared: bool) -> None:
         """The items of a tuple of arguments, under their own names."""
         values = holder.read()
         self._seen[id(holder)] = holder
         for i, (value, name) in enumerate(zip(values, names, strict=False)):
             if not isinstance(value, _CONSTANTS):
-                self._slot(name, holder, i, shared)
+                self._source(name, holder, i, shared)
 
     def _function(self, function: types.FunctionType, shared: bool) -> None:
         self._code(function.__code__, function)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             if name != "__class__":  # which super() reads
-                self._slot(name, cell, None, shared)
+                self._source(name, cell, None, shared)
         if is_foreign(function) or is_ours(function):
             return
         if function.__defaults__:
             self._seen[id(function.__defaults__)] = function.__defaults__
-            self._slot(f"{function.__name__}.defaults", function, "__defaults__", shared)
+            self._source(f"{function.__name__}.defaults", function, "__defaults__", shared)
             names = function.__code__.co_varnames[: function.__code__.co_argcount]
-            self._arguments(self._slots[id(function), "__defaults__"], names[-len(function.__defaults__) :], shared)
+            self._arguments(self._sources[id(function), "__defaults__"], names[-len(function.__defaults__) :], shared)
         for key in function.__kwdefaults__ or {}:
-            self._slot(key, function.__kwdefaults__, key, shared)
+            self._source(key, function.__kwdefaults__, key, shared)
         reads = reads_of(function.__code__)
         for name in sorted(reads.globals):
             absent = name in reads.perhaps and not hasattr(builtins, name)
-            self._slot(name, function.__globals__, name, True, absent=absent)
+            self._source(name, function.__globals__, name, True, absent=absent)
 
     def _code(self, code: types.CodeType, owner: Any) -> None:
         reads = reads_of(code)
@@ -187,7 +187,7 @@ class Walk:
         if isinstance(held, type):
             for name in sorted(self._attributes | (_class_names(held) if self._reflects else set())):
                 if _is_constant(_static(held, name)):
-                    self._slot(f"{prefix}{name}", held, name, shared)
+                    self._source(f"{prefix}{name}", held, name, shared)
             return
         own = getattr(held, "__dict__", {})
         stores = [own]
@@ -201,7 +201,7 @@ class Walk:
             if not isinstance(attribute, property):
                 store = next((s for s in stores if name in s), None)
                 if store is not None:
-                    self._slot(f"{prefix}{name}", store, name, shared)
+                    self._source(f"{prefix}{name}", store, name, shared)
                     continue
             self._class_attribute(held, prefix, name, attribute, stores, shared)
 
@@ -224,10 +224,10 @@ class Walk:
         if attribute is MISSING:
             if name in self._perhaps and isinstance(stores[0], dict) and not isinstance(held, types.ModuleType):
                 for store in stores:
-                    self._slot(f"{prefix}{name}", store, name, shared, absent=True)
-        elif _is_constant(attribute) or isinstance(attribute, types.MemberDescriptorType):  # or a slot of __slots__
+                    self._source(f"{prefix}{name}", store, name, shared, absent=True)
+        elif _is_constant(attribute) or isinstance(attribute, types.MemberDescriptorType):  # or a source of __slots__
             if not any(name in vars(base) and is_ours(base) for base in type(held).__mro__):
-                self._slot(f"{prefix}{name}", held, name, shared)
+                self._source(f"{prefix}{name}", held, name, shared)
         else:
             for base in type(held).__mro__:  # super() reaches the overridden ones
                 if name in vars(base) and not is_foreign(base):

@@ -1,4 +1,4 @@
-"""Environment: what a core reads from outside, found once and watched cheaply.
+"""Captures: what a core reads from outside, found once and watched cheaply.
 
 Numbers a core reads are constants of its kernels and tensors are its parameters. Both are checked at every call,
 so changing ``neuron.tau``, a closure cell or a global takes effect at the next one.
@@ -21,31 +21,31 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.captures.discovery import Walk
-from flexsn.captures.source import MISSING, Slot
+from flexsn.captures.source import MISSING, Source
 
-__all__ = ["Environment"]
+__all__ = ["Captures"]
 
 Snapshot = tuple[list[Any], list[list[Any]]]
 _MOST_KEPT = 1 << 24  # elements of a tensor that is copied before the core runs on examples
 _VALUES = (numbers.Number, str, bytes, type(None), torch.dtype, torch.device)
 
 
-class Environment:
+class Captures:
     """The places one core reads.
 
     Args:
         core: the one-step function.
 
     Attributes:
-        tensors: the slots that hold tensors, the core's parameters.
-        slots: all slots.
+        tensors: the sources that hold tensors, the core's parameters.
+        sources: all sources.
     """
 
     def __init__(self, core: Callable[..., Any]) -> None:
         walk = Walk(core)
-        self.slots: list[Slot] = walk.slots
-        values = [slot.read() for slot in self.slots]
-        pairs = list(zip(self.slots, values, strict=True))
+        self.sources: list[Source] = walk.sources
+        values = [source.read() for source in self.sources]
+        pairs = list(zip(self.sources, values, strict=True))
         self.tensors = [s for s, v in pairs if isinstance(v, Tensor)]
         # tensors may be replaced by tensors; everything else has to stay the very same object
         self._tensor_dicts = [s for s in self.tensors if s.in_dict]
@@ -74,7 +74,7 @@ class Environment:
         return self._key
 
     def unchanged(self) -> bool:
-        """Whether every constant is still the object it was and every tensor slot still holds a tensor."""
+        """Whether every constant is still the object it was and every tensor source still holds a tensor."""
         try:
             now: Iterable[Any] = map(getitem, self._holders, self._keys)
             if self._cells:
@@ -89,30 +89,30 @@ class Environment:
 
     def _slow_unchanged(self) -> bool:
         return (
-            all(isinstance(slot.read(), Tensor) for slot in self._tensor_others)
-            and all(slot.read() is value for slot, value in self._others)
+            all(isinstance(source.read(), Tensor) for source in self._tensor_others)
+            and all(source.read() is value for source, value in self._others)
             and all(_same(_content(held), before) for _, held, before in self._containers)
         )
 
-    def parameters(self) -> Iterator[tuple[str, list[Slot], nn.Parameter]]:
-        """The ``nn.Parameter`` objects the core can reach, each with a name and every slot that holds it."""
-        found: dict[int, tuple[str, list[Slot], nn.Parameter]] = {}
-        for slot in self.tensors:
-            value = slot.read()
+    def parameters(self) -> Iterator[tuple[str, list[Source], nn.Parameter]]:
+        """The ``nn.Parameter`` objects the core can reach, each with a name and every source that holds it."""
+        found: dict[int, tuple[str, list[Source], nn.Parameter]] = {}
+        for source in self.tensors:
+            value = source.read()
             if isinstance(value, nn.Parameter):
-                found.setdefault(id(value), (slot.name, [], value))[1].append(slot)
+                found.setdefault(id(value), (source.name, [], value))[1].append(source)
         yield from found.values()
 
     # ---- as it was -----------------------------------------------------------------------------------------
 
     def snapshot(self) -> Snapshot:
-        """What every slot and container holds now."""
-        return [slot.read() for slot in self.slots], [_content(held) for _, held, _ in self._containers]
+        """What every source and container holds now."""
+        return [source.read() for source in self.sources], [_content(held) for _, held, _ in self._containers]
 
     @contextmanager
     def tensors_kept(self) -> Iterator[None]:
         """Undo, at the end, what was written into tensors in place."""
-        held = {id(t): t for t in (slot.read() for slot in self.tensors) if t.numel() <= _MOST_KEPT}
+        held = {id(t): t for t in (source.read() for source in self.tensors) if t.numel() <= _MOST_KEPT}
         before = [(t, t.detach().clone()) for t in held.values() if not t.is_meta]
         try:
             yield
@@ -130,11 +130,11 @@ class Environment:
         """
         values, contents = snapshot
         changed: list[tuple[str, Callable[[], None]]] = []
-        for slot, value in zip(self.slots, values, strict=True):
-            now = slot.read()
+        for source, value in zip(self.sources, values, strict=True):
+            now = source.read()
             if now is not value:
-                changed.append((slot.name, partial(slot.write, now)))
-                slot.write(value)
+                changed.append((source.name, partial(source.write, now)))
+                source.write(value)
         for (name, held, _), content in zip(self._containers, contents, strict=True):
             current = _content(held)
             if not _same(current, content):

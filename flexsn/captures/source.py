@@ -1,4 +1,4 @@
-"""Slot: one place outside a core that the core reads, to look into and to write to."""
+"""Source: one place outside a core that the core reads, to look into and to write to."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import threading
 from types import CellType
 from typing import Any
 
-__all__ = ["MISSING", "WRITING", "Slot"]
+__all__ = ["MISSING", "WRITING", "Source"]
 
 # A place written for the length of one call shows a foreign value to every other core that reads it.
 WRITING = threading.RLock()
@@ -21,12 +21,12 @@ class _Missing:
 MISSING: Any = _Missing()
 
 
-class Slot:
-    """``mapping[key]``, ``list[key]``, a closure cell, an attribute, or an item of a tuple in another slot.
+class Source:
+    """``mapping[key]``, ``list[key]``, a closure cell, an attribute, or an item of a tuple in another source.
 
     Args:
         name: as the user knows it, e.g. ``tau`` or ``config.tau``.
-        holder: the mapping, list, cell or object; for an item of a tuple, the slot that holds the tuple.
+        holder: the mapping, list, cell or object; for an item of a tuple, the source that holds the tuple.
         key: key, index or attribute; ``None`` for a cell.
         shared: whether it was reached through a global name, which other code reads too.
     """
@@ -38,7 +38,7 @@ class Slot:
         self.in_dict = type(holder) is dict
 
     def __repr__(self) -> str:
-        return f"Slot({self.name})"
+        return f"Source({self.name})"
 
     def read(self) -> Any:
         """The value now; ``MISSING`` where it is gone."""
@@ -48,7 +48,7 @@ class Slot:
                 return holder.cell_contents
             if isinstance(holder, (dict, list)):
                 return holder[self.key]
-            if isinstance(holder, Slot):
+            if isinstance(holder, Source):
                 return holder.read()[self.key]
             return getattr(holder, self.key)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError):
@@ -67,7 +67,7 @@ class Slot:
                 del holder[self.key]
             else:
                 holder[self.key] = value
-        elif isinstance(holder, Slot):
+        elif isinstance(holder, Source):
             old = holder.read()
             items = [value if i == self.key else item for i, item in enumerate(old)]
             holder.write(type(old)(*items) if hasattr(old, "_fields") else tuple(items))

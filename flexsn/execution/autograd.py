@@ -9,18 +9,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.captures.snapshot import Frozen
+from flexsn.captures.snapshot import SnapshotCore
 from flexsn.errors import BackendError, FallbackWarning, stack_level
-from flexsn.execution.forward import Compiled
+from flexsn.execution.forward import BoundScan
 from flexsn.execution.gradient_path import no_path
 from flexsn.execution.loop import run_loop
-from flexsn.execution.output_dtype import plain
+from flexsn.execution.output_dtype import is_plain_tensor
 
 __all__ = ["run_compiled"]
 
 
 def run_compiled(
-    compiled: Compiled, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor], training: bool
+    compiled: BoundScan, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor], training: bool
 ) -> tuple[Tensor, ...]:
     """``(*outputs, *final_states)``, differentiable if ``training``."""
     if training:
@@ -31,7 +31,7 @@ def run_compiled(
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, compiled: Compiled, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, compiled: BoundScan, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, states, captured, _ = compiled.split(tensors)
         results, checkpoints = compiled.forward(inputs, states, captured)
         ctx.compiled = compiled
@@ -44,11 +44,11 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        compiled: Compiled = ctx.compiled
+        compiled: BoundScan = ctx.compiled
         needs = ctx.needs_input_grad[1:]
         if all(g is None for g in grads):
             return (None,) * (len(needs) + 1)
-        if torch.is_grad_enabled() or not all(g is None or plain(g) for g in grads):
+        if torch.is_grad_enabled() or not all(g is None or is_plain_tensor(g) for g in grads):
             return (None, *_loop_gradients(compiled, ctx.saved_tensors, grads, needs))
         try:
             return (None, *compiled.backward(ctx.saved_tensors, grads, needs))
@@ -59,14 +59,14 @@ class _Scan(torch.autograd.Function):
 
 
 def _loop_gradients(
-    compiled: Compiled, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
+    compiled: BoundScan, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> list[Tensor | None]:
     """Gradients through the torch loop, which can be differentiated again if gradients are enabled."""
     again = torch.is_grad_enabled()
     inputs, states, captured, _ = compiled.split(saved)
     k = compiled.geometry.time_dim
     core = compiled.tracer.core
-    if isinstance(core, Frozen):
+    if isinstance(core, SnapshotCore):
         core = core.reading(compiled.tracer.captured, captured)
     with torch.enable_grad():
         seqs = [x.movedim(k, 0).to(d) for x, d in zip(inputs, compiled.tracer.input_dtypes, strict=True)]

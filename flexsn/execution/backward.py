@@ -1,4 +1,4 @@
-"""Backward: the backward kernel of a compiled scan, for one pattern of present and wanted gradients."""
+"""BoundBackward: the backward kernel of a compiled scan, for one pattern of present and wanted gradients."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from flexsn.planning.plans import keep_wanted, plan_backward
 from flexsn.tracing.tracer import Tracer
 
 if TYPE_CHECKING:
-    from flexsn.execution.forward import Compiled
+    from flexsn.execution.forward import BoundScan
 
-__all__ = ["Backward"]
+__all__ = ["BoundBackward"]
 
 _KINDS = ("input", "state", "operand", "checkpoint", "cotangent", "grad_final")
 _FRESH = len(_KINDS)
 
 
-class Backward:
+class BoundBackward:
     """Runs the backward kernel and what follows of the parameter side.
 
     Args:
@@ -35,7 +35,7 @@ class Backward:
         GradientError: gradients came in, and none of them can flow back.
     """
 
-    def __init__(self, compiled: Compiled, grads: Sequence[Tensor | None], needs: Sequence[bool]) -> None:
+    def __init__(self, compiled: BoundScan, grads: Sequence[Tensor | None], needs: Sequence[bool]) -> None:
         self.compiled = compiled
         tracer, graph, geometry = compiled.tracer, compiled.tracer.graph, compiled.geometry
         split = len(graph.outputs)
@@ -77,7 +77,7 @@ class Backward:
         self._launch: Any = None
 
     def __call__(self, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
-        """Gradients of inputs, states and captured tensors; see :meth:`Compiled.backward`."""
+        """Gradients of inputs, states and captured tensors; see :meth:`BoundScan.backward`."""
         compiled = self.compiled
         inputs, states, captured, checkpoints = compiled.split(saved)
         fresh = [f.make(compiled.device) for f in self._fresh]
@@ -136,7 +136,7 @@ class _ParameterSide:
     program: Callable[..., tuple[Tensor, ...]]
 
 
-def _check_path(vjps: Sequence[StepVjp], compiled: Compiled) -> None:
+def _check_path(vjps: Sequence[StepVjp], compiled: BoundScan) -> None:
     """A gradient that leads nowhere is the user's missing surrogate."""
     flows = any(g is not None for v in vjps for g in (*v.grad_inputs, *v.grad_captured))
     flows = flows or any(any(v.grad_states) for v in vjps)

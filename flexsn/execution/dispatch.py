@@ -1,4 +1,4 @@
-"""Scanner: scans one core over time on whichever backend fits, tracing and compiling once per kind of call."""
+"""ScanDispatcher: scans one core over time on whichever backend fits, tracing and compiling once per kind of call."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from flexsn.captures.guards import Environment
+from flexsn.captures.guards import Captures
 from flexsn.errors import (
     BackendError,
     CoreError,
@@ -25,22 +25,22 @@ from flexsn.errors import (
 from flexsn.execution.arguments import compute_dtype, fit, step_shape
 from flexsn.execution.autograd import run_compiled
 from flexsn.execution.backends import check_backend, choose, runtime
-from flexsn.execution.forward import Compiled
+from flexsn.execution.forward import BoundScan
 from flexsn.execution.gradient_path import explain_blocked
 from flexsn.execution.loop import run_loop
 from flexsn.execution.memo import REMEMBERED, forget, once
-from flexsn.execution.output_dtype import AskedDtype, output_kinds, plain
+from flexsn.execution.output_dtype import AskedDtype, is_plain_tensor, output_kinds
 from flexsn.execution.spike_tensor import SpikeTensor
-from flexsn.execution.traces import Traced, Traces, check_devices
+from flexsn.execution.traces import TraceEntry, Traces, check_devices
 
-__all__ = ["Scanner"]
+__all__ = ["ScanDispatcher"]
 
 Options = tuple[str, int, tuple[int, ...], int | str, AskedDtype]
 """Backend, time_dim, wanted_states, checkpoint, output_dtype."""
 Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
 
 
-class Scanner:
+class ScanDispatcher:
     """Scans one core.
 
     Args:
@@ -51,17 +51,17 @@ class Scanner:
     def __init__(self, core: Callable[..., Any], num_states: int) -> None:
         self.core = core
         self.num_states = num_states
-        self._environment = Environment(core)
+        self._captures = Captures(core)
         self.traces = Traces(core, num_states)
-        self._ready: dict[Any, _Ready | None] = {}  # None: the loop
+        self._entries: dict[Any, CallEntry | None] = {}  # None: the loop
         self._warned = False
 
-    def environment(self) -> Environment:
+    def captures(self) -> Captures:
         """What the core reads, as it is now."""
-        if not self._environment.unchanged():
-            self._environment = Environment(self.core)
-            self._ready.clear()
-        return self._environment
+        if not self._captures.unchanged():
+            self._captures = Captures(self.core)
+            self._entries.clear()
+        return self._captures
 
     def __call__(
         self,
@@ -75,13 +75,13 @@ class Scanner:
         output_dtype: AskedDtype = None,
     ) -> Result:
         """Scan; returns ``(outputs, final_states, state_seqs)``, the sequences of the ``wanted_states`` alone."""
-        environment = self.environment()
+        captures = self.captures()
         if backend == "auto":
             backend = check_backend(os.environ.get("FLEXSN_BACKEND", backend))
         if SpikeTensor in map(type, inputs):
             inputs = [x.dense() if isinstance(x, SpikeTensor) else x for x in inputs]
         options = (backend, time_dim, wanted_states, checkpoint, output_dtype)
-        read = [slot.read() for slot in environment.tensors]
+        read = [source.read() for source in captures.tensors]
         try:
             everything = (*inputs, *states, *read)
             kinds = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device, type(t)) for t in everything]
@@ -89,14 +89,14 @@ class Scanner:
             fit(inputs, states, time_dim)
             raise
         key = (options, torch.is_grad_enabled(), tuple(kinds))
-        ready = self._ready.get(key)
-        if key not in self._ready or _transformed():
+        ready = self._entries.get(key)
+        if key not in self._entries or _transformed():
             given = (*inputs, *states)
             inputs, states, axis = fit(inputs, states, time_dim)
             ready = self._make_ready(inputs, states, (backend, axis, *options[2:]))
             if not _transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
-                self._ready[key] = ready
-                forget(self._ready, 16 * REMEMBERED)
+                self._entries[key] = ready
+                forget(self._entries, 16 * REMEMBERED)
         if ready is None:
             return self._loop(inputs, states, time_dim % inputs[0].dim(), wanted_states, output_dtype)
         results = run_compiled(ready.compiled, inputs, states, ready.traced.captured(), ready.training)
@@ -107,7 +107,7 @@ class Scanner:
 
     # ---- compiled -------------------------------------------------------------------------------------------
 
-    def _make_ready(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: Options) -> _Ready | None:
+    def _make_ready(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: Options) -> CallEntry | None:
         """Trace and compile for such a call; ``None`` where only the loop will do.
 
         Raises:
@@ -120,7 +120,7 @@ class Scanner:
             self._warn(problem)
         if chosen == "torch" or inputs[0].shape[time_dim] == 0 or _transformed():
             return None
-        if not all(map(plain, (*inputs, *states))):
+        if not all(map(is_plain_tensor, (*inputs, *states))):
             return None
         try:
             return self._build(chosen, inputs, states, options)
@@ -139,10 +139,10 @@ class Scanner:
         inputs: Sequence[Tensor],
         states: Sequence[Tensor],
         options: Options,
-    ) -> _Ready:
+    ) -> CallEntry:
         _, time_dim, wanted_states, checkpoint, asked_dtype = options
         dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
-        traced = self.traces.find(self._environment, dtypes, inputs[0].device, wanted_states)
+        traced = self.traces.find(self._captures, dtypes, inputs[0].device, wanted_states)
         captured = traced.captured()
         check_devices(traced.names, captured, inputs[0].device)
         step = step_shape(inputs[0], time_dim)
@@ -156,8 +156,8 @@ class Scanner:
         kinds = tuple((t.shape, t.stride(), t.dtype) for t in (*inputs, *states, *captured))
         key = (chosen, time_dim, checkpoint, training, asked_dtype, kinds)
 
-        def build() -> Compiled:
-            compiled = Compiled(
+        def build() -> BoundScan:
+            compiled = BoundScan(
                 traced.tracer,
                 runtime(chosen),
                 inputs,
@@ -170,7 +170,7 @@ class Scanner:
             )
             return compiled.prepare(inputs, states, captured)
 
-        return _Ready(traced, once(traced.compiled, key, build), training)
+        return CallEntry(traced, once(traced.compiled, key, build), training)
 
     # ---- the loop -------------------------------------------------------------------------------------------
 
@@ -187,7 +187,7 @@ class Scanner:
             outputs, finals, state_seqs = run_loop(self.core, seqs, states, wanted_states)
             if torch.is_grad_enabled() and len(seqs[0]) and not _transformed():
                 first_step = [*(x[0] for x in seqs), *states]
-                parameters = [slot.read() for slot in self._environment.tensors]
+                parameters = [source.read() for source in self._captures.tensors]
                 results = (*outputs, *finals, *state_seqs)
                 passed = explain_blocked(self.core, first_step, parameters, results)
                 first, last = len(outputs), len(outputs) + len(finals)
@@ -205,11 +205,11 @@ class Scanner:
 
 
 @dataclass(frozen=True)
-class _Ready:
+class CallEntry:
     """What a call needs when one just like it came before."""
 
-    traced: Traced
-    compiled: Compiled
+    traced: TraceEntry
+    compiled: BoundScan
     training: bool
 
 

@@ -1,4 +1,4 @@
-"""Compiled: one traced core on one backend, for calls that agree in shapes, strides and dtypes."""
+"""BoundScan: one traced core on one backend, for calls that agree in shapes, strides and dtypes."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from flexsn.execution.backward import Backward
-from flexsn.execution.output_dtype import AskedDtype, OutputKind, output_kinds
-from flexsn.ir.layout import Geometry, Layout
+from flexsn.execution.backward import BoundBackward
+from flexsn.execution.output_dtype import AskedDtype, OutputDtype, output_kinds
+from flexsn.ir.layout import CallShape, Layout
 from flexsn.planning.plans import BackwardPlan, ForwardPlan, live_states, plan_forward
 from flexsn.tracing.tracer import Tracer
 
-__all__ = ["Compiled", "Runtime"]
+__all__ = ["BoundScan", "Runtime"]
 
 Launch = Callable[[Sequence[Tensor]], None]
 
@@ -29,7 +29,7 @@ class Runtime(Protocol):
         """How many steps to recompute at once, for so many bytes of kept states and inputs per lane and step."""
 
 
-class Compiled:
+class BoundScan:
     """Kernels for one kind of call.
 
     Args:
@@ -57,14 +57,14 @@ class Compiled:
     ) -> None:
         graph = tracer.graph
         self.tracer, self.runtime = tracer, runtime
-        self.geometry = Geometry.of(inputs[0], time_dim)
+        self.geometry = CallShape.of(inputs[0], time_dim)
         self.device = inputs[0].device
         self.num_inputs, self.num_states = len(inputs), len(states)
         self.input_dtypes = tuple(x.dtype for x in inputs)
         computed = [n.dtype for n in graph.outputs]
         split = len(computed) - num_sequences
         kinds = output_kinds(computed[:split], self.input_dtypes, asked_dtype)
-        self.output_kinds = (*kinds, *(OutputKind(d, d) for d in computed[split:]))
+        self.output_kinds = (*kinds, *(OutputDtype(d, d) for d in computed[split:]))
         self.output_dtypes = tuple(kind.memory for kind in self.output_kinds)
         self._plain = all(kind.memory is kind.shown for kind in self.output_kinds)
         self.kept: tuple[int, ...] = ()
@@ -87,7 +87,7 @@ class Compiled:
             (groups.index(s.kind), position[s.index] if s.kind == "checkpoint" else s.index) for s in self.plan.slots
         ]
         self._launch: Launch | None = None
-        self._backwards: dict[Any, Backward] = {}
+        self._backwards: dict[Any, BoundBackward] = {}
 
     def forward(
         self, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]
@@ -100,7 +100,7 @@ class Compiled:
             outputs = [kind.show(y) for kind, y in zip(self.output_kinds, outputs, strict=True)]
         return (*outputs, *finals), checkpoints
 
-    def prepare(self, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]) -> Compiled:
+    def prepare(self, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]) -> BoundScan:
         """Build the forward kernel, so that a backend that cannot says so before anything has run.
 
         Raises:
@@ -147,7 +147,7 @@ class Compiled:
         key = (tuple([None if g is None else (g.stride(), g.dtype) for g in grads]), tuple(needs))
         run = self._backwards.get(key)
         if run is None:
-            run = self._backwards[key] = Backward(self, grads, needs)
+            run = self._backwards[key] = BoundBackward(self, grads, needs)
         return run(saved, grads)
 
     def split(self, values: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any], Sequence[Any], Sequence[Any]]:

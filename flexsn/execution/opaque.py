@@ -7,12 +7,12 @@ from typing import Any, TypeVar
 
 from torch._C._dynamo import eval_frame
 
-__all__ = ["left_alone"]
+__all__ = ["opaque_to_compile"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 
-def left_alone(function: Function) -> Function:
+def opaque_to_compile(function: Function) -> Function:
     """Mark a function that ``torch.compile`` runs as it is, between two graphs, with all it calls.
 
     As ``torch.compiler.disable``, but without its wrapper (a microsecond a call) and its import of the compiler.

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from flexsn.execution.spike_tensor import SpikeTensor
 
-__all__ = ["AskedDtype", "OutputKind", "check_output_dtype", "output_kinds", "plain"]
+__all__ = ["AskedDtype", "OutputDtype", "check_output_dtype", "is_plain_tensor", "output_kinds"]
 
 AskedDtype = torch.dtype | tuple[torch.dtype | None, ...] | None
 
@@ -20,7 +20,7 @@ _CHOICES = (torch.bool, torch.uint8, torch.int8, torch.float16, torch.bfloat16, 
 
 
 @dataclass(frozen=True)
-class OutputKind:
+class OutputDtype:
     """How an output is kept.
 
     Attributes:
@@ -41,7 +41,7 @@ class OutputKind:
         return shown if self.memory is self.shown else SpikeTensor.of(shown, self.memory)
 
 
-def plain(tensor: Tensor) -> bool:
+def is_plain_tensor(tensor: Tensor) -> bool:
     """Whether it is of no class with a mind of its own, such as ``FakeTensor``: whether it is its memory."""
     return type(tensor) in _PLAIN
 
@@ -62,7 +62,7 @@ def check_output_dtype(asked: torch.dtype | Sequence[torch.dtype | None] | None)
 
 def output_kinds(
     computed: Sequence[torch.dtype], inputs: Sequence[torch.dtype], asked: AskedDtype
-) -> tuple[OutputKind, ...]:
+) -> tuple[OutputDtype, ...]:
     """How the outputs of a call are kept.
 
     Args:
@@ -79,11 +79,11 @@ def output_kinds(
     return tuple(_kind(_usual(c, inputs), a) for c, a in zip(computed, each, strict=True))
 
 
-def _kind(usual: torch.dtype, asked: torch.dtype | None) -> OutputKind:
+def _kind(usual: torch.dtype, asked: torch.dtype | None) -> OutputDtype:
     if asked is None:
-        return OutputKind(usual, usual)
+        return OutputDtype(usual, usual)
     differentiable = usual.is_floating_point and not asked.is_floating_point
-    return OutputKind(asked, usual if differentiable else asked)
+    return OutputDtype(asked, usual if differentiable else asked)
 
 
 def _usual(computed: torch.dtype, inputs: Sequence[torch.dtype]) -> torch.dtype:

@@ -12,15 +12,15 @@ from torch import Tensor
 
 from flexsn.errors import CoreError, defined_at
 from flexsn.execution.backends import check_backend
-from flexsn.execution.dispatch import Scanner
-from flexsn.execution.opaque import left_alone
+from flexsn.execution.dispatch import ScanDispatcher
+from flexsn.execution.opaque import opaque_to_compile
 from flexsn.execution.output_dtype import check_output_dtype
 
 __all__ = ["scan"]
 
 Tensors = TypeVar("Tensors", Tensor, "tuple[Tensor, ...]")
 _REMEMBERED = 64
-_scanners: OrderedDict[Any, Scanner] = OrderedDict()
+_dispatchers: OrderedDict[Any, ScanDispatcher] = OrderedDict()
 
 
 @overload
@@ -51,7 +51,7 @@ def scan(
 ) -> tuple[Any, Tensors, Tensors]: ...
 
 
-@left_alone
+@opaque_to_compile
 def scan(
     core: Callable[..., Any],
     inputs: Any,
@@ -95,7 +95,7 @@ def scan(
     """
     input_tuple = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     state_tuple = (states,) if isinstance(states, Tensor) else tuple(states)
-    outputs, finals, state_seqs = _scanner_of(core, len(state_tuple))(
+    outputs, finals, state_seqs = _dispatcher_of(core, len(state_tuple))(
         input_tuple,
         state_tuple,
         backend=check_backend(backend),
@@ -119,16 +119,16 @@ def scan(
     return result
 
 
-def _scanner_of(core: Callable[..., Any], num_states: int) -> Scanner:
-    """One scanner per core; the same lambda written down again, as in a training loop, is the same core."""
+def _dispatcher_of(core: Callable[..., Any], num_states: int) -> ScanDispatcher:
+    """One dispatcher per core; the same lambda written down again, as in a training loop, is the same core."""
     key = (_identity(core), num_states)
-    scanner = _scanners.get(key)
-    bound_anew = scanner is not None and scanner.core is not core and _identity(scanner.core) != key[0]
-    if scanner is None or bound_anew:
-        scanner = _scanners[key] = Scanner(core, num_states)  # keeps the core, so ids stay taken
-        if len(_scanners) > _REMEMBERED:
-            _scanners.popitem(last=False)
-    return scanner
+    dispatcher = _dispatchers.get(key)
+    bound_anew = dispatcher is not None and dispatcher.core is not core and _identity(dispatcher.core) != key[0]
+    if dispatcher is None or bound_anew:
+        dispatcher = _dispatchers[key] = ScanDispatcher(core, num_states)  # keeps the core, so ids stay taken
+        if len(_dispatchers) > _REMEMBERED:
+            _dispatchers.popitem(last=False)
+    return dispatcher
 
 
 def _identity(core: Any) -> tuple[Any, ...]:

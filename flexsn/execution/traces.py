@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.captures.guards import Environment
-from flexsn.captures.snapshot import Frozen
-from flexsn.captures.source import Slot
+from flexsn.captures.guards import Captures
+from flexsn.captures.snapshot import SnapshotCore
+from flexsn.captures.source import Source
 from flexsn.errors import FlexSNError, UnsupportedOpError, defined_at, failing_line
-from flexsn.execution.forward import Compiled
+from flexsn.execution.forward import BoundScan
 from flexsn.execution.gradient_path import failing_op
 from flexsn.execution.memo import once
 from flexsn.tracing.tracer import Tracer
 
-__all__ = ["Traced", "Traces", "check_devices"]
+__all__ = ["TraceEntry", "Traces", "check_devices"]
 
 Dtypes = tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]
 
@@ -33,12 +33,12 @@ class Traces:
     def __init__(self, core: Callable[..., Any], num_states: int) -> None:
         self.core = core
         self.num_states = num_states
-        self._traced: dict[Any, Traced | FlexSNError] = {}
+        self._traced: dict[Any, TraceEntry | FlexSNError] = {}
         self._impure: list[UnsupportedOpError] = []
 
     def find(
-        self, environment: Environment, dtypes: Dtypes, device: torch.device, wanted_states: tuple[int, ...] = ()
-    ) -> Traced:
+        self, captures: Captures, dtypes: Dtypes, device: torch.device, wanted_states: tuple[int, ...] = ()
+    ) -> TraceEntry:
         """The trace for these dtypes of inputs and states, ``wanted_states`` being outputs too.
 
         Raises:
@@ -46,35 +46,33 @@ class Traces:
         """
         if len(self._impure) > 1:  # once may have been a value it computes at first use
             raise self._impure[-1].with_traceback(None)
-        read = [slot.read() for slot in environment.tensors]
+        read = [source.read() for source in captures.tensors]
         # which names share a tensor decides what the graph reads, so it is part of the key
         first = {id(t): i for i, t in reversed(list(enumerate(read)))}
         tensors = tuple((t.dtype, t.shape, t.requires_grad, first[id(t)]) for t in read)
-        key = (environment.key, dtypes, tensors, device, wanted_states)
+        key = (captures.key, dtypes, tensors, device, wanted_states)
         core = _returning_states(self.core, self.num_states, wanted_states) if wanted_states else self.core
-        traced: Traced = once(
-            self._traced, key, lambda: Traced(self._record(core, environment, dtypes, device), environment)
+        traced: TraceEntry = once(
+            self._traced, key, lambda: TraceEntry(self._record(core, captures, dtypes, device), captures)
         )
         return traced
 
-    def _record(
-        self, core: Callable[..., Any], environment: Environment, dtypes: Dtypes, device: torch.device
-    ) -> Tracer:
+    def _record(self, core: Callable[..., Any], captures: Captures, dtypes: Dtypes, device: torch.device) -> Tracer:
         """Trace; whatever the core does to what it reads is undone, and is an error."""
-        before = environment.snapshot()
+        before = captures.snapshot()
         changed: list[str] = []
 
         def trace() -> Tracer:
-            with environment.tensors_kept():
-                return Tracer(Frozen(core, environment), *dtypes, device)
+            with captures.tensors_kept():
+                return Tracer(SnapshotCore(core, captures), *dtypes, device)
 
         try:
             tracer = trace()
         except FlexSNError:
             raise
         except Exception as error:
-            slots = environment.tensors
-            check_devices([slot.name for slot in slots], [slot.read() for slot in slots], device)
+            sources = captures.tensors
+            check_devices([source.name for source in sources], [source.read() for source in sources], device)
             what = failing_op(trace) or "the core"
             raise UnsupportedOpError(
                 f"{what} cannot be traced: {type(error).__name__}: {error}",
@@ -83,7 +81,7 @@ class Traces:
                 hint="write it for any step shape, one lane independent of the others",
             ) from error
         finally:
-            changed = [name for name, _ in environment.install(before)]
+            changed = [name for name, _ in captures.install(before)]
         if changed:
             impure = UnsupportedOpError(
                 f"the core changes {', '.join(changed)} while it runs",
@@ -96,22 +94,22 @@ class Traces:
         return tracer
 
 
-class Traced:
+class TraceEntry:
     """A tracer, where its captured tensors are read from, and what was compiled from it."""
 
-    def __init__(self, tracer: Tracer, environment: Environment) -> None:
+    def __init__(self, tracer: Tracer, captures: Captures) -> None:
         self.tracer = tracer
-        self._environment = environment  # keeps alive what its key names by identity
-        self.compiled: dict[Any, Compiled | FlexSNError] = {}
-        places: dict[int, Slot] = {}
-        for slot in environment.tensors:
-            places.setdefault(id(slot.read()), slot)
-        self._places: list[Slot | Tensor] = [places.get(id(t), t) for t in tracer.captured]
-        self.names = [p.name if isinstance(p, Slot) else "a tensor" for p in self._places]
+        self._captures = captures  # keeps alive what its key names by identity
+        self.compiled: dict[Any, BoundScan | FlexSNError] = {}
+        places: dict[int, Source] = {}
+        for source in captures.tensors:
+            places.setdefault(id(source.read()), source)
+        self._places: list[Source | Tensor] = [places.get(id(t), t) for t in tracer.captured]
+        self.names = [p.name if isinstance(p, Source) else "a tensor" for p in self._places]
 
     def captured(self) -> list[Tensor]:
         """The captured tensors as they are now."""
-        return [p.read() if isinstance(p, Slot) else p for p in self._places]
+        return [p.read() if isinstance(p, Source) else p for p in self._places]
 
 
 def check_devices(names: Sequence[str], tensors: Sequence[Tensor], device: torch.device) -> None:

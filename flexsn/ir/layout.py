@@ -11,7 +11,7 @@ from torch import Tensor
 
 from flexsn.ir.plan import LANE_GROUP, Role, Slot
 
-__all__ = ["Fresh", "Geometry", "Layout", "TensorLayout", "dense_strides", "lane_order", "make_layout"]
+__all__ = ["CallShape", "Layout", "TensorLayout", "TensorSpec", "dense_strides", "lane_order", "make_layout"]
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def step_strides(tensor: Tensor, step_shape: Sequence[int]) -> tuple[int, ...]:
 
 
 @dataclass(frozen=True)
-class Geometry:
+class CallShape:
     """Shapes and memory order of one call.
 
     Attributes:
@@ -84,10 +84,10 @@ class Geometry:
     order: tuple[int, ...]
 
     @staticmethod
-    def of(x: Tensor, time_dim: int) -> Geometry:
+    def of(x: Tensor, time_dim: int) -> CallShape:
         """The geometry of calls whose first input is like ``x``."""
         step = (*x.shape[:time_dim], *x.shape[time_dim + 1 :])
-        return Geometry(x.shape[time_dim], step, time_dim, lane_order(x.shape, x.stride()))
+        return CallShape(x.shape[time_dim], step, time_dim, lane_order(x.shape, x.stride()))
 
     @property
     def lanes(self) -> tuple[int, ...]:
@@ -95,27 +95,27 @@ class Geometry:
         k = self.time_dim
         return tuple(d - (d > k) for d in self.order if d != k)
 
-    def sequence(self, dtype: torch.dtype) -> Fresh:
+    def sequence(self, dtype: torch.dtype) -> TensorSpec:
         """A sequence in the memory order of the inputs."""
         k = self.time_dim
         shape = (*self.step_shape[:k], self.num_steps, *self.step_shape[k:])
-        return Fresh(shape, dense_strides(shape, self.order), dtype)
+        return TensorSpec(shape, dense_strides(shape, self.order), dtype)
 
-    def step(self, dtype: torch.dtype) -> Fresh:
+    def step(self, dtype: torch.dtype) -> TensorSpec:
         """A tensor of one step, in the same order."""
-        return Fresh(self.step_shape, dense_strides(self.step_shape, self.lanes), dtype)
+        return TensorSpec(self.step_shape, dense_strides(self.step_shape, self.lanes), dtype)
 
-    def steps(self, count: int, dtype: torch.dtype) -> Fresh:
+    def steps(self, count: int, dtype: torch.dtype) -> TensorSpec:
         """``count`` tensors of one step, one behind the other."""
         strides = dense_strides(self.step_shape, self.lanes)
         lanes = math.prod(self.step_shape)
-        return Fresh((count, *self.step_shape), (lanes, *strides), dtype)
+        return TensorSpec((count, *self.step_shape), (lanes, *strides), dtype)
 
-    def groups(self, dtype: torch.dtype) -> Fresh:
+    def groups(self, dtype: torch.dtype) -> TensorSpec:
         """One value per group of lanes."""
-        return Fresh((-(-math.prod(self.step_shape) // LANE_GROUP),), (1,), dtype)
+        return TensorSpec((-(-math.prod(self.step_shape) // LANE_GROUP),), (1,), dtype)
 
-    def written(self, slot: Slot) -> Fresh:
+    def written(self, slot: Slot) -> TensorSpec:
         """What the kernel writes to a slot, but for checkpoints, whose number is the call's."""
         make = {Role.STORE: self.sequence, Role.LANE_STORE: self.step, Role.GROUP_STORE: self.groups}
         return make[slot.role](slot.dtype)
@@ -138,7 +138,7 @@ class Geometry:
 
 
 @dataclass(frozen=True)
-class Fresh:
+class TensorSpec:
     """A tensor to allocate."""
 
     shape: tuple[int, ...]

@@ -16,7 +16,7 @@ from torch import Tensor
 from flexsn.errors import BackendError, GradientError
 from flexsn.execution.arguments import compute_dtype
 from flexsn.execution.backends import runtime
-from flexsn.execution.forward import Compiled
+from flexsn.execution.forward import BoundScan
 from flexsn.ir.layout import Layout
 from flexsn.ir.plan import BackwardPlan, ForwardPlan
 from flexsn.ir.step import StepGraph
@@ -189,16 +189,16 @@ def plan_kernels(
     probe = [torch.ones(1, 1, dtype=dtype, device=device) for _ in range(neuron.num_inputs)]
     states = neuron.init_states(neuron.num_states, "m", *probe)
     state_dtypes = tuple(compute_dtype(s.dtype) for s in states)
-    scanner = neuron._scanner
+    dispatcher = neuron._dispatcher
     dtypes = (compute_dtype(dtype),) * neuron.num_inputs, state_dtypes
-    traced = scanner.traces.find(scanner.environment(), dtypes, device)
+    traced = dispatcher.traces.find(dispatcher.captures(), dtypes, device)
     tracer, captured = traced.tracer, [t.detach() for t in traced.captured()]
     step = (16, *(8 if size == 1 else size for size in tracer.param_shape))
     inputs = [torch.ones(_STEPS, *step, dtype=dtype, device=device) for _ in range(neuron.num_inputs)]
     states = [torch.ones(step, dtype=d, device=device) for d in state_dtypes]
     planner = _Planner(backend)
     for trained in (False, True):
-        compiled = Compiled(
+        compiled = BoundScan(
             tracer, planner, inputs, states, 0, neuron.checkpoint, trained, asked_dtype=neuron.output_dtype
         )
         compiled.prepare(inputs, states, captured)

@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from flexsn.captures.binding import Loans, register_parameters
+from flexsn.captures.binding import ParameterBinding, register_parameters
 from flexsn.captures.contract import count_outputs, read_signature
 from flexsn.errors import CoreError, defined_at
 from flexsn.execution.arguments import check, compute_dtype, fit
-from flexsn.execution.opaque import left_alone
+from flexsn.execution.opaque import opaque_to_compile
 from flexsn.modules.monitor import Recording
 from flexsn.modules.scanned import Scanned
 from flexsn.modules.stateful import Shapes
@@ -85,7 +85,7 @@ class FlexSN(Scanned):
             "_checkpoint",
             "_output_dtype",
             "_recording",
-            "_scanner_cache",
+            "_dispatcher_cache",
             "_loans_cache",
             "_loan_names",
         }
@@ -139,7 +139,7 @@ class FlexSN(Scanned):
             if num_outputs not in (None, len(example_outputs)):
                 raise CoreError(f"num_outputs={num_outputs}, but example_outputs has {len(example_outputs)} entries")
         if core is not None:  # a subclass is not complete yet, and owns its parameters anyway
-            register_parameters(self, self._scanner.environment(), self._loan_names)
+            register_parameters(self, self._dispatcher.captures(), self._loan_names)
             if self._num_outputs is not None:
                 self._check_num_outputs(self._count_outputs())
 
@@ -151,7 +151,7 @@ class FlexSN(Scanned):
 
     # ---- the call -----------------------------------------------------------------------------------------
 
-    @left_alone
+    @opaque_to_compile
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run ``T`` steps (``step_mode="m"``) or one (``"s"``), continuing from the last states.
 
@@ -208,7 +208,7 @@ class FlexSN(Scanned):
         loans = self._loans()
         lent = loans.put(self) if loans else None
         try:
-            result = self._scanner(
+            result = self._dispatcher(
                 inputs,
                 states,
                 backend=mine["_backend"],
@@ -219,7 +219,7 @@ class FlexSN(Scanned):
             )
         finally:
             if lent:
-                Loans.take_back(lent)
+                ParameterBinding.take_back(lent)
         if self._num_outputs != len(result[0]):
             self._check_num_outputs(len(result[0]))
         return result
@@ -260,7 +260,7 @@ class FlexSN(Scanned):
     def _count_outputs(self) -> int | None:
         num_arguments = self.num_inputs + self.num_states
         dtypes = self._example_dtypes or (torch.get_default_dtype(),) * num_arguments
-        return count_outputs(self._scanner.environment(), self.core, dtypes, self.num_states)
+        return count_outputs(self._dispatcher.captures(), self.core, dtypes, self.num_states)
 
     def _check_num_outputs(self, found: int | None) -> None:
         if found is None:

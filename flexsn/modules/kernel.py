@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flexsn.execution.opaque import left_alone
+from flexsn.execution.opaque import opaque_to_compile
 from flexsn.modules.flexsn import FlexSN
 
 __all__ = ["FlexSNKernel"]
@@ -47,7 +47,7 @@ class FlexSNKernel:
     ) -> None:
         self._neuron = FlexSN(core, num_inputs, num_states, num_outputs, example_inputs, requires_grad, "m", backend)
 
-    @left_alone
+    @opaque_to_compile
     def __call__(self, *args: Tensor) -> tuple[Tensor, ...]:
         """Scan the input sequences ``[T, ...]`` from the given states ``[...]``."""
         neuron = self._neuron

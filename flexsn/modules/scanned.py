@@ -6,9 +6,9 @@ import copy
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from flexsn.captures.binding import Loans, register_parameters
+from flexsn.captures.binding import ParameterBinding, register_parameters
 from flexsn.captures.copying import copy_core
-from flexsn.execution.dispatch import Scanner
+from flexsn.execution.dispatch import ScanDispatcher
 from flexsn.modules.options import Options
 
 if TYPE_CHECKING:
@@ -18,31 +18,31 @@ __all__ = ["Scanned"]
 
 
 class Scanned(Options):
-    """Holds a core, its scanner and the loans of its parameters."""
+    """Holds a core, its dispatcher and the loans of its parameters."""
 
     core: Callable[..., Any]
 
     @property
-    def _scanner(self) -> Scanner:
-        scanner: Scanner | None = self.__dict__.get("_scanner_cache")
-        if scanner is None:
-            scanner = self.__dict__["_scanner_cache"] = Scanner(self.core, self.num_states)
-        return scanner
+    def _dispatcher(self) -> ScanDispatcher:
+        dispatcher: ScanDispatcher | None = self.__dict__.get("_dispatcher_cache")
+        if dispatcher is None:
+            dispatcher = self.__dict__["_dispatcher_cache"] = ScanDispatcher(self.core, self.num_states)
+        return dispatcher
 
-    def _loans(self) -> Loans | None:
+    def _loans(self) -> ParameterBinding | None:
         names: dict[str, str] = self.__dict__["_loan_names"]
         if not names:
             return None
-        loans: Loans | None = self.__dict__.get("_loans_cache")
-        environment = self._scanner.environment()
-        if loans is None or loans.environment is not environment:
-            register_parameters(self, environment, names)
-            loans = self.__dict__["_loans_cache"] = Loans(environment, names, loans)
+        loans: ParameterBinding | None = self.__dict__.get("_loans_cache")
+        captures = self._dispatcher.captures()
+        if loans is None or loans.captures is not captures:
+            register_parameters(self, captures, names)
+            loans = self.__dict__["_loans_cache"] = ParameterBinding(captures, names, loans)
         return loans
 
     def _replicate_for_data_parallel(self) -> Self:
         replica: Self = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
-        for name in ("_scanner_cache", "_loans_cache"):  # which read the original's tensors
+        for name in ("_dispatcher_cache", "_loans_cache"):  # which read the original's tensors
             replica.__dict__.pop(name, None)
         return replica
 
@@ -52,7 +52,7 @@ class Scanned(Options):
     def _own_state(self) -> dict[str, Any]:
         """What copies and pickles hold: no kernels, and states without their graph."""
         state = self.__dict__.copy()
-        for name in ("_scanner_cache", "_loans_cache"):
+        for name in ("_dispatcher_cache", "_loans_cache"):
             state.pop(name, None)
         for name in ("_states", "state_seqs"):
             if state[name] is not None:

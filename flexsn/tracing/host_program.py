@@ -1,4 +1,4 @@
-"""Outer: what happens once per call in plain torch, around the kernel.
+"""HostProgram: what happens once per call in plain torch, around the kernel.
 
 Parameter-shaped values (``sigmoid(w)``, a view, a softmax over channels) are computed before the kernel, and
 what follows from a reduced gradient after it. Both are recorded torch calls, replayed as a Python function.
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flexsn.ir.step import Ref
 
-__all__ = ["Outer"]
+__all__ = ["HostProgram"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class _Call:
     kwargs: dict[str, Any]
 
 
-class Outer:
+class HostProgram:
     """A growing list of recorded torch calls; the same call on the same values is one value."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Regions: sort recorded operators by shape into the kernel's step, and what torch does around it."""
+"""Partitioner: sort recorded operators by shape into the kernel's step, and what torch does around it."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor
 from flexsn.errors import UnsupportedOpError
 from flexsn.ir.graph import Builder, Node
 from flexsn.ir.step import Reduction, Ref
-from flexsn.tracing.host_program import Outer
+from flexsn.tracing.host_program import HostProgram
 from flexsn.tracing.lowering import Unlowerable, is_known, lower
 from flexsn.tracing.recorder import Call, Tape, ValueRef
 
-__all__ = ["Regions"]
+__all__ = ["Partitioner"]
 
 _RESHAPES = {"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "_reshape_alias", "alias", "detach"}
 _SUMS = {"sum"}
@@ -33,7 +33,7 @@ class _Post:
 _Value = Node | Ref | Reduction | _Post
 
 
-class Regions:
+class Partitioner:
     """Walks a tape once and gives every recorded value its place.
 
     Args:
@@ -45,7 +45,7 @@ class Regions:
     """
 
     def __init__(
-        self, builder: Builder, outer: Outer, operands: list[Ref], sentinel: torch.Size, free: Sequence[bool]
+        self, builder: Builder, outer: HostProgram, operands: list[Ref], sentinel: torch.Size, free: Sequence[bool]
     ) -> None:
         self._builder, self._outer, self._operands = builder, outer, operands
         self._sentinel, self._free = sentinel, tuple(free)

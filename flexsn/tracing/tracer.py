@@ -19,9 +19,9 @@ from flexsn.errors import FlexSNError, SourceLine
 from flexsn.ir.graph import Builder, Node
 from flexsn.ir.simplify import simplify
 from flexsn.ir.step import Ref, StepGraph, StepVjp
-from flexsn.tracing.host_program import Outer
+from flexsn.tracing.host_program import HostProgram
 from flexsn.tracing.lowering import is_known
-from flexsn.tracing.partition import Regions
+from flexsn.tracing.partition import Partitioner
 from flexsn.tracing.pullback import pullback
 from flexsn.tracing.recorder import Recorder, Tape, ValueRef, clean_context
 
@@ -61,15 +61,15 @@ class Tracer:
         self.input_dtypes, self.state_dtypes = tuple(input_dtypes), tuple(state_dtypes)
         self.device = device
         self.builder = Builder(simplify)
-        self.outer = Outer()
+        self.outer = HostProgram()
         self.operands: list[Ref] = []
         self.captured: list[Tensor] = []
         self._captured_refs: dict[int, Ref] = {}
         self._vjps: dict[tuple[tuple[bool, ...], tuple[int, ...], bool, bool], StepVjp] = {}
         self._free = self._probe()
-        regions, values, _ = self._record(None)
+        partitioner, values, _ = self._record(None)
         returned = [ref for ref in values if ref is not None]  # all of them: only gradients may be absent
-        nodes = [regions.step_value(ref, f"value {i} the core returns") for i, ref in enumerate(returned)]
+        nodes = [partitioner.step_value(ref, f"value {i} the core returns") for i, ref in enumerate(returned)]
         split = len(nodes) - len(self.state_dtypes)
         self.graph = StepGraph(
             tuple(self.builder.leaf("input", i, d) for i, d in enumerate(self.input_dtypes)),
@@ -102,11 +102,11 @@ class Tracer:
 
     def _trace_vjp(self, outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
         leaves = self._cotangents(outputs, states, last)
-        regions, grads, blocked = self._record(leaves)
+        partitioner, grads, blocked = self._record(leaves)
         num_inputs, num_states = len(self.input_dtypes), len(self.state_dtypes)
         split = num_inputs + num_states
-        step = [None if ref is None else regions.step_value(ref, "a gradient") for ref in grads[:split]]
-        captured = [None if ref is None else regions.outer_value(ref) for ref in grads[split:]]
+        step = [None if ref is None else partitioner.step_value(ref, "a gradient") for ref in grads[:split]]
+        captured = [None if ref is None else partitioner.outer_value(ref) for ref in grads[split:]]
         sums = step[num_inputs:]
         grad_states: list[tuple[Node, ...]] = [() if node is None else (node,) for node in sums]
         returned = self._returned(outputs) if apart else set()
@@ -118,7 +118,7 @@ class Tracer:
                 assert ref is not None
                 grad_states[j] = self._summands(again.step_value(ref, "a gradient"), sums[j])
         return StepVjp(
-            tuple(step[:num_inputs]), tuple(grad_states), tuple(regions.reductions), tuple(captured), blocked
+            tuple(step[:num_inputs]), tuple(grad_states), tuple(partitioner.reductions), tuple(captured), blocked
         )
 
     def _returned(self, outputs: Sequence[bool]) -> set[int]:
@@ -189,7 +189,7 @@ class Tracer:
 
     def _record(
         self, leaves: Sequence[tuple[str, int, int]] | None, marked: Sequence[int] = ()
-    ) -> tuple[Regions, list[ValueRef | None], tuple[tuple[int, SourceLine | None], ...]]:
+    ) -> tuple[Partitioner, list[ValueRef | None], tuple[tuple[int, SourceLine | None], ...]]:
         """Run the core, and its backward half if there are cotangents, and sort what was recorded.
 
         The gradients of ``marked`` states start from a ``mark`` leaf each, as if an output's came in first.
@@ -253,19 +253,19 @@ class Tracer:
         by_id = {id(t): r for t, r in zip(tape.captured.values(), refs, strict=False)}
         return [by_id.get(id(tensor)) for tensor in self.captured]
 
-    def _sort(self, tape: Tape, num_arguments: int, cotangents: Sequence[tuple[str, int]]) -> Regions:
-        regions = Regions(self.builder, self.outer, self.operands, self._sentinel, self._free)
+    def _sort(self, tape: Tape, num_arguments: int, cotangents: Sequence[tuple[str, int]]) -> Partitioner:
+        partitioner = Partitioner(self.builder, self.outer, self.operands, self._sentinel, self._free)
         num_inputs = len(self.input_dtypes)
         kinds = [("input", i) for i in range(num_inputs)] + [("state", j) for j in range(num_arguments - num_inputs)]
         for index, (kind, position) in enumerate((*kinds, *cotangents)):
-            regions.bind(ValueRef(index), self.builder.leaf(kind, position, tape.tensors[index].dtype))
+            partitioner.bind(ValueRef(index), self.builder.leaf(kind, position, tape.tensors[index].dtype))
         for index, tensor in tape.captured.items():
             if index in tape.literals and tensor.dim() == 0:
-                regions.bind(ValueRef(index), self.builder.const(tensor.item(), tensor.dtype))
+                partitioner.bind(ValueRef(index), self.builder.const(tensor.item(), tensor.dtype))
             else:
-                regions.bind(ValueRef(index), self._capture(tensor))
-        regions.run(tape)
-        return regions
+                partitioner.bind(ValueRef(index), self._capture(tensor))
+        partitioner.run(tape)
+        return partitioner
 
     def _capture(self, tensor: Tensor) -> Ref:
         if id(tensor) not in self._captured_refs:

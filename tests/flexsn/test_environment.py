@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from flexsn import FlexSN, surrogate
-from flexsn.captures.guards import Environment
+from flexsn.captures.guards import Captures
 
 GAIN = 2.0
 CONFIG = SimpleNamespace(gain=2.0, deeper=SimpleNamespace(gain=2.0))
@@ -240,12 +240,12 @@ def restore_globals() -> Any:
 @pytest.mark.parametrize("name", CASES)
 def test_a_change_is_seen(name: str) -> None:
     core, change = CASES[name]()
-    before = Environment(core)
+    before = Captures(core)
     assert before.unchanged()
-    assert Environment(core).key == before.key
+    assert Captures(core).key == before.key
     change()
     assert not before.unchanged()
-    assert Environment(core).key != before.key
+    assert Captures(core).key != before.key
 
 
 @pytest.mark.parametrize("name", ["attribute", "closure cell", "global", "surrogate alpha", "dict item"])
@@ -281,14 +281,14 @@ def test_minus_zero_and_types_make_different_kernels() -> None:
     keys = set()
     for value in (0.0, -0.0, 0, False):
         held = SimpleNamespace(gain=value)
-        keys.add(Environment(lambda x, v, held=held: (x * held.gain, v)).key)
+        keys.add(Captures(lambda x, v, held=held: (x * held.gain, v)).key)
     assert len(keys) == 4
 
 
 def test_what_no_code_mentions_is_not_watched() -> None:
     net = Base()
     net.other = 1.0  # type: ignore[attr-defined]
-    environment = Environment(net.step)
+    environment = Captures(net.step)
     net.other = 2.0  # type: ignore[attr-defined]
     assert environment.unchanged()
     assert [slot.name for slot in environment.slots] == ["gain"]
@@ -296,7 +296,7 @@ def test_what_no_code_mentions_is_not_watched() -> None:
 
 def test_tensors_may_be_replaced_by_tensors_only() -> None:
     held = SimpleNamespace(gain=torch.ones(3))
-    environment = Environment(lambda x, v: (x * held.gain, v))
+    environment = Captures(lambda x, v: (x * held.gain, v))
     held.gain = torch.zeros(3)
     assert environment.unchanged()
     held.gain = 1.0
@@ -304,13 +304,13 @@ def test_tensors_may_be_replaced_by_tensors_only() -> None:
 
 
 def test_library_modules_are_no_constants() -> None:
-    environment = Environment(lambda x, v: (torch.exp(x) * math.pi, v))
+    environment = Captures(lambda x, v: (torch.exp(x) * math.pi, v))
     assert environment.slots == []
 
 
 def test_install_puts_back_slots_and_containers() -> None:
     numbers, held = [1.0, 2.0], SimpleNamespace(gain=2.0)
-    environment = Environment(lambda x, v: (x * numbers[0] * held.gain, v))
+    environment = Captures(lambda x, v: (x * numbers[0] * held.gain, v))
     snapshot = environment.snapshot()
     numbers.append(3.0)
     held.gain = 5.0

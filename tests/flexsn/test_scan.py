@@ -10,7 +10,7 @@ from contract_cores import lif, sequence, smooth, two
 from torch import Tensor, nn
 
 from flexsn import CoreError, scan
-from flexsn.execution.scan import _scanners
+from flexsn.execution.scan import _dispatchers
 
 
 def reference(core: Any, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[list[Tensor], ...]:
@@ -137,13 +137,13 @@ def test_parameters_get_gradients(backend: str) -> None:
 
 
 def test_the_same_lambda_again_is_the_same_core(backend: str) -> None:
-    _scanners.clear()
+    _dispatchers.clear()
     seen = []
     for gain in (2.0, 2.0, 3.0):
         y, _ = scan(lambda x, v: (v + x * gain, v), torch.ones(2, 3), torch.zeros(3), backend=backend)  # noqa: B023
         seen.append(y[0, 0].item())
     assert seen == [2.0, 2.0, 3.0]
-    assert len(_scanners) == 2
+    assert len(_dispatchers) == 2
 
 
 def test_a_shared_scanner_is_not_used_after_its_cell_was_bound_anew(backend: str) -> None:
@@ -169,7 +169,7 @@ def test_a_shared_scanner_is_not_used_after_its_cell_was_bound_anew(backend: str
 def test_remembered_cores_are_limited() -> None:
     for i in range(200):
         scan(lambda x, v, i=i: (x + i, v), torch.ones(1, 1), torch.zeros(1), backend="torch")
-    assert len(_scanners) <= 64
+    assert len(_dispatchers) <= 64
 
 
 def test_bound_methods_and_modules(backend: str) -> None:

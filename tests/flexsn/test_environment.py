@@ -288,33 +288,33 @@ def test_minus_zero_and_types_make_different_kernels() -> None:
 def test_what_no_code_mentions_is_not_watched() -> None:
     net = Base()
     net.other = 1.0  # type: ignore[attr-defined]
-    environment = Captures(net.step)
+    captures = Captures(net.step)
     net.other = 2.0  # type: ignore[attr-defined]
-    assert environment.unchanged()
-    assert [slot.name for slot in environment.slots] == ["gain"]
+    assert captures.unchanged()
+    assert [source.name for source in captures.sources] == ["gain"]
 
 
 def test_tensors_may_be_replaced_by_tensors_only() -> None:
     held = SimpleNamespace(gain=torch.ones(3))
-    environment = Captures(lambda x, v: (x * held.gain, v))
+    captures = Captures(lambda x, v: (x * held.gain, v))
     held.gain = torch.zeros(3)
-    assert environment.unchanged()
+    assert captures.unchanged()
     held.gain = 1.0
-    assert not environment.unchanged()
+    assert not captures.unchanged()
 
 
 def test_library_modules_are_no_constants() -> None:
-    environment = Captures(lambda x, v: (torch.exp(x) * math.pi, v))
-    assert environment.slots == []
+    captures = Captures(lambda x, v: (torch.exp(x) * math.pi, v))
+    assert captures.sources == []
 
 
 def test_install_puts_back_slots_and_containers() -> None:
     numbers, held = [1.0, 2.0], SimpleNamespace(gain=2.0)
-    environment = Captures(lambda x, v: (x * numbers[0] * held.gain, v))
-    snapshot = environment.snapshot()
+    captures = Captures(lambda x, v: (x * numbers[0] * held.gain, v))
+    snapshot = captures.snapshot()
     numbers.append(3.0)
     held.gain = 5.0
-    changes = environment.install(snapshot)
+    changes = captures.install(snapshot)
     assert (numbers, held.gain) == ([1.0, 2.0], 2.0)
     assert sorted(name for name, _ in changes) == ["held.gain", "numbers"]
     for _, undo in changes:

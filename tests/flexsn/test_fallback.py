@@ -342,7 +342,7 @@ def test_triton_on_cpu_tensors_says_what_it_needs() -> None:
 @pytest.mark.parametrize("time_dim", [0, 1])
 def test_a_backward_kernel_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch, time_dim: int) -> None:
     """The disk filled up after the forward pass: the loop gives the gradients."""
-    from flexsn.kernels import cpp_runtime
+    from flexsn.kernels.cpp import runtime as cpp_runtime
 
     found = []
     for broken in (False, True):

@@ -13,11 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from flexsn import functional, losses, spike_trains
+from flexsn import functional
 from flexsn.functional import (
     detach_net,
     first_spike_index,
     kernel_dot_product,
+    losses,
     multi_step_forward,
     redundant_one_hot,
     reset_net,
@@ -27,6 +28,7 @@ from flexsn.functional import (
     set_threshold_margin,
     spike_cluster,
     spike_similar_loss,
+    spike_trains,
 )
 
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 import flexsn
-from flexsn.kernels import cpp_runtime
+from flexsn.kernels.cpp import runtime as cpp_runtime
 from flexsn.surrogate import ATan, PiecewiseQuadratic
 
 spike, soft = ATan(), PiecewiseQuadratic()

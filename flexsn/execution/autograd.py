@@ -32,7 +32,7 @@ def run_compiled(
 class _Scan(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, compiled: BoundScan, *tensors: Tensor) -> tuple[Tensor, ...]:
-        inputs, states, captured, _ = compiled.split(tensors)
+        inputs, states, captured, _ = compiled.spec.split(tensors)
         results, checkpoints = compiled.forward(inputs, states, captured)
         ctx.compiled = compiled
         ctx.save_for_backward(*tensors, *checkpoints)
@@ -63,15 +63,15 @@ def _loop_gradients(
 ) -> list[Tensor | None]:
     """Gradients through the torch loop, which can be differentiated again if gradients are enabled."""
     again = torch.is_grad_enabled()
-    inputs, states, captured, _ = compiled.split(saved)
-    k = compiled.geometry.time_dim
-    core = compiled.tracer.core
+    spec = compiled.spec
+    inputs, states, captured, _ = spec.split(saved)
+    k, core = spec.shape.time_dim, spec.tracer.core
     if isinstance(core, SnapshotCore):
-        core = core.reading(compiled.tracer.captured, captured)
+        core = core.reading(spec.tracer.captured, captured)
     with torch.enable_grad():
-        seqs = [x.movedim(k, 0).to(d) for x, d in zip(inputs, compiled.tracer.input_dtypes, strict=True)]
+        seqs = [x.movedim(k, 0).to(d) for x, d in zip(inputs, spec.tracer.input_dtypes, strict=True)]
         computed, finals, _ = run_loop(core, seqs, states)
-        outputs = [y.to(kind.shown).movedim(0, k) for y, kind in zip(computed, compiled.output_kinds, strict=True)]
+        outputs = [y.to(kind.shown).movedim(0, k) for y, kind in zip(computed, spec.outputs, strict=True)]
     pairs = [(r, g) for r, g in zip((*outputs, *finals), grads, strict=True) if g is not None and r.requires_grad]
     if not pairs:
         raise no_path(core, [*(x[0] for x in seqs), *states])

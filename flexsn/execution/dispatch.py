@@ -24,7 +24,8 @@ from flexsn.errors import (
 )
 from flexsn.execution.arguments import compute_dtype, fit, step_shape
 from flexsn.execution.autograd import run_compiled
-from flexsn.execution.backends import check_backend, choose, runtime
+from flexsn.execution.backends import check_backend, choose
+from flexsn.execution.call import CallSpec
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.gradient_path import explain_blocked
 from flexsn.execution.loop import run_loop
@@ -32,6 +33,7 @@ from flexsn.execution.memo import REMEMBERED, forget, once
 from flexsn.execution.output_dtype import AskedDtype, is_plain_tensor, output_kinds
 from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.execution.traces import TraceEntry, Traces, check_devices
+from flexsn.kernels.backend import Backend
 
 __all__ = ["ScanDispatcher"]
 
@@ -118,7 +120,7 @@ class ScanDispatcher:
         chosen, problem = choose(backend, inputs[0].device)
         if problem is not None:
             self._warn(problem)
-        if chosen == "torch" or inputs[0].shape[time_dim] == 0 or _transformed():
+        if chosen is None or inputs[0].shape[time_dim] == 0 or _transformed():
             return None
         if not all(map(is_plain_tensor, (*inputs, *states))):
             return None
@@ -135,7 +137,7 @@ class ScanDispatcher:
 
     def _build(
         self,
-        chosen: str,
+        chosen: Backend,
         inputs: Sequence[Tensor],
         states: Sequence[Tensor],
         options: Options,
@@ -154,21 +156,13 @@ class ScanDispatcher:
             )
         training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *captured))
         kinds = tuple((t.shape, t.stride(), t.dtype) for t in (*inputs, *states, *captured))
-        key = (chosen, time_dim, checkpoint, training, asked_dtype, kinds)
+        key = (chosen.name, time_dim, checkpoint, training, asked_dtype, kinds)
 
         def build() -> BoundScan:
-            compiled = BoundScan(
-                traced.tracer,
-                runtime(chosen),
-                inputs,
-                states,
-                time_dim,
-                checkpoint,
-                training,
-                len(wanted_states),
-                asked_dtype,
+            spec = CallSpec.of(
+                traced.tracer, chosen, inputs, time_dim, checkpoint, training, len(wanted_states), asked_dtype
             )
-            return compiled.prepare(inputs, states, captured)
+            return BoundScan(spec).prepare(inputs, states, captured)
 
         return CallEntry(traced, once(traced.compiled, key, build), training)
 

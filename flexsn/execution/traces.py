@@ -28,11 +28,13 @@ class Traces:
     Args:
         core: ``core(*inputs, *states) -> (*outputs, *new_states)``.
         num_states: how many of its arguments are states.
+        on_gpu: whether the step is for a GPU; that of the call's tensors if not given.
     """
 
-    def __init__(self, core: Callable[..., Any], num_states: int) -> None:
+    def __init__(self, core: Callable[..., Any], num_states: int, on_gpu: bool | None = None) -> None:
         self.core = core
         self.num_states = num_states
+        self._on_gpu = on_gpu
         self._traced: dict[Any, TraceEntry | FlexSNError] = {}
         self._impure: list[UnsupportedOpError] = []
 
@@ -64,7 +66,7 @@ class Traces:
 
         def trace() -> Tracer:
             with captures.tensors_kept():
-                return Tracer(SnapshotCore(core, captures), *dtypes, device)
+                return Tracer(SnapshotCore(core, captures), *dtypes, device, self._on_gpu)
 
         try:
             tracer = trace()

@@ -1,21 +1,45 @@
-"""StepGraph: one time step as a small typed pointwise SSA graph, shared by every backend."""
+"""Graph: one time step as a small typed pointwise SSA graph, shared by every backend."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from enum import Enum
 from typing import Any
 
 import torch
 
 from flexsn.errors import SourceLine
 
-__all__ = ["LEAVES", "Builder", "Node", "topological"]
+__all__ = ["Builder", "LeafKind", "Node", "reached_from", "topological"]
 
-LEAVES = ("input", "state", "operand", "cotangent", "state_cotangent", "const")
-"""Nodes that are not computed: step inputs, carried states, loop-invariant tensors, gradients of the outputs
-and of the new states, literals."""
+
+class LeafKind(Enum):
+    """What a node stands for that is not computed.
+
+    Attributes:
+        varies: whether its value changes from step to step.
+        is_gradient: whether it exists only on the way back.
+    """
+
+    INPUT = "input", True, False  # of the step
+    STATE = "state", True, False  # before the step
+    OPERAND = "operand", False, False  # a tensor that stays the same through a call
+    COTANGENT = "grad_output", True, True  # gradient of an output
+    STATE_COTANGENT = "grad_state", True, True  # gradient of a new state
+    CONST = "const", False, False  # a literal
+    STEP_INDEX = "t", True, False
+    NUM_STEPS = "T", False, False
+    LANE_INDEX = "lane", False, False  # the lane's number in the step shape, row by row
+
+    def __init__(self, label: str, varies: bool, is_gradient: bool) -> None:
+        self.label, self.varies, self.is_gradient = label, varies, is_gradient
+
+    @property
+    def is_coordinate(self) -> bool:
+        """Whether it says where in the scan a value is: one per scan, not numbered."""
+        return self in (LeafKind.STEP_INDEX, LeafKind.NUM_STEPS, LeafKind.LANE_INDEX)
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,27 +47,40 @@ class Node:
     """One value of the step; equal nodes are the same object (see :class:`Builder`).
 
     Attributes:
-        op: a row of the op table, or one of :data:`LEAVES`.
+        op: a row of the op table, or what a leaf stands for.
         args: the nodes it reads, already of the dtype the op computes in.
         dtype: of the value.
-        value: the number of a ``const``.
-        index: which input, state, operand or cotangent a leaf stands for.
+        value: the number of a literal.
+        index: which input, state, operand or output a leaf belongs to.
+        part: which summand of a state's gradient a state cotangent is, where it is carried in several.
         line: where in the user's code it came from.
     """
 
-    op: str
+    op: str | LeafKind
     args: tuple[Node, ...]
     dtype: torch.dtype
     value: bool | int | float | None = None
     index: int = 0
+    part: int = 0
     line: SourceLine | None = field(default=None, compare=False)
 
     @property
     def is_leaf(self) -> bool:
-        return self.op in LEAVES
+        return isinstance(self.op, LeafKind)
+
+    @property
+    def is_const(self) -> bool:
+        return self.op is LeafKind.CONST
+
+    @property
+    def label(self) -> str:
+        """A leaf's name."""
+        assert isinstance(self.op, LeafKind)
+        number = "" if self.op.is_coordinate else self.index
+        return f"{self.op.label}{number}" + (f"_part{self.part}" if self.part else "")
 
     def __repr__(self) -> str:
-        what = repr(self.value) if self.op == "const" else f"{self.op}{self.index if self.is_leaf else ''}"
+        what = repr(self.value) if self.is_const else self.label if self.is_leaf else self.op
         return f"<{what} {str(self.dtype).removeprefix('torch.')}>"
 
 
@@ -62,45 +99,38 @@ class Builder:
         self._nodes: dict[tuple[Any, ...], Node] = {}
         self._line: SourceLine | None = None
 
-    def leaf(self, kind: str, index: int, dtype: torch.dtype) -> Node:
-        return self._intern(kind, (), dtype, None, index, None)
+    def leaf(self, kind: LeafKind, index: int, dtype: torch.dtype, part: int = 0) -> Node:
+        return self._intern(Node(kind, (), dtype, None, index, part))
+
+    def coordinate(self, kind: LeafKind) -> Node:
+        """The step index, the number of steps or the lane index, of 64 bits."""
+        return self.leaf(kind, 0, torch.int64)
 
     def const(self, value: bool | int | float, dtype: torch.dtype) -> Node:
         """A literal, rounded to what ``dtype`` can hold."""
-        return self._intern("const", (), dtype, _rounded(value, dtype), 0, None)
+        return self._intern(Node(LeafKind.CONST, (), dtype, _rounded(value, dtype)))
 
     def op(self, op: str, *args: Node, dtype: torch.dtype, line: SourceLine | None = None) -> Node:
         line = line or self._line
         if self._simplify is not None:
-            outer, self._line = self._line, line  # what a rule makes comes from the same line
+            before, self._line = self._line, line  # what a rule makes comes from the same line
             simpler = self._simplify(self, op, args, dtype)
-            self._line = outer
+            self._line = before
             if simpler is not None:
                 return simpler
-        return self._intern(op, args, dtype, None, 0, line)
+        return self._intern(Node(op, args, dtype, line=line))
 
     def cast(self, node: Node, dtype: torch.dtype, line: SourceLine | None = None) -> Node:
         if node.dtype == dtype:
             return node
-        if node.op == "const" and node.value is not None and _fits(node.value, dtype):
+        if node.is_const and node.value is not None and _fits(node.value, dtype):
             return self.const(node.value, dtype)
         return self.op("cast", node, dtype=dtype, line=line)
 
-    def _intern(
-        self,
-        op: str,
-        args: tuple[Node, ...],
-        dtype: torch.dtype,
-        value: bool | int | float | None,
-        index: int,
-        line: SourceLine | None,
-    ) -> Node:
+    def _intern(self, node: Node) -> Node:
         # repr tells -0.0 from 0.0 and keeps nan equal to itself
-        key = (op, tuple(map(id, args)), dtype, repr(value), index)
-        node = self._nodes.get(key)
-        if node is None:
-            node = self._nodes[key] = Node(op, args, dtype, value, index, line)
-        return node
+        key = (node.op, tuple(map(id, node.args)), node.dtype, repr(node.value), node.index, node.part)
+        return self._nodes.setdefault(key, node)
 
 
 def _rounded(value: bool | int | float, dtype: torch.dtype) -> bool | int | float:
@@ -146,3 +176,12 @@ def topological(roots: Iterable[Node]) -> list[Node]:
         if id(root) not in seen:
             walk(root)
     return order
+
+
+def reached_from(order: Iterable[Node], starts: Callable[[Node], bool]) -> set[int]:
+    """The ids of those nodes, in topological order, that are a start or depend on one."""
+    reached: set[int] = set()
+    for node in order:
+        if starts(node) or any(id(arg) in reached for arg in node.args):
+            reached.add(id(node))
+    return reached

@@ -60,10 +60,10 @@ def dense_strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]
     return tuple(strides)
 
 
-def step_strides(tensor: Tensor, step_shape: Sequence[int]) -> tuple[int, ...]:
+def step_strides(tensor: TensorSpec, step_shape: Sequence[int]) -> tuple[int, ...]:
     """Strides of a tensor without time axis, broadcast to the step shape."""
-    missing = len(step_shape) - tensor.dim()
-    own = zip(tensor.shape, tensor.stride(), step_shape[missing:], strict=True)
+    missing = len(step_shape) - len(tensor.shape)
+    own = zip(tensor.shape, tensor.strides, step_shape[missing:], strict=True)
     return (0,) * missing + tuple(0 if size == 1 and full != 1 else stride for size, stride, full in own)
 
 
@@ -115,22 +115,25 @@ class CallShape:
         """One value per group of lanes."""
         return TensorSpec((-(-math.prod(self.step_shape) // LANE_GROUP),), (1,), dtype)
 
-    def written(self, slot: Slot) -> TensorSpec:
-        """What the kernel writes to a slot, but for checkpoints, whose number is the call's."""
-        make = {Role.STORE: self.sequence, Role.LANE_STORE: self.step, Role.GROUP_STORE: self.groups}
-        return make[slot.role](slot.dtype)
+    def dense(self, slot: Slot, checkpoints: int = 0) -> TensorSpec:
+        """The tensor of a slot as a kernel is given a fresh one, of so many checkpoints."""
+        if slot.role in (Role.CHECKPOINT_LOAD, Role.CHECKPOINT_STORE):
+            return self.steps(checkpoints, slot.dtype)
+        if slot.role is Role.GROUP_STORE:
+            return self.groups(slot.dtype)
+        return self.sequence(slot.dtype) if slot.role.per_step else self.step(slot.dtype)
 
-    def layout(self, slots: Sequence[Slot], tensors: Sequence[Tensor]) -> Layout:
+    def layout(self, slots: Sequence[Slot], tensors: Sequence[TensorSpec]) -> Layout:
         """Number the lanes for these tensors."""
         addresses = [self._address(s.role, t) for s, t in zip(slots, tensors, strict=True)]
         return make_layout(self.num_steps, self.step_shape, self.lanes, addresses)
 
-    def _address(self, role: Role, tensor: Tensor) -> tuple[int, tuple[int, ...]]:
+    def _address(self, role: Role, tensor: TensorSpec) -> tuple[int, tuple[int, ...]]:
         """Time stride and step strides of a tensor in that role."""
         if role in (Role.CHECKPOINT_LOAD, Role.CHECKPOINT_STORE):
-            return tensor.stride(0), tensor.stride()[1:]
+            return tensor.strides[0], tensor.strides[1:]
         if role.per_step:
-            strides, k = tensor.stride(), self.time_dim
+            strides, k = tensor.strides, self.time_dim
             return strides[k], (*strides[:k], *strides[k + 1 :])
         if role is Role.GROUP_STORE:  # has no lanes of its own to address
             return 0, dense_strides(self.step_shape, self.lanes)
@@ -139,11 +142,15 @@ class CallShape:
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor to allocate."""
+    """Shape, strides and dtype of a tensor that is there, or is to be allocated."""
 
     shape: tuple[int, ...]
     strides: tuple[int, ...]
     dtype: torch.dtype
+
+    @staticmethod
+    def of(tensor: Tensor) -> TensorSpec:
+        return TensorSpec(tuple(tensor.shape), tensor.stride(), tensor.dtype)
 
     def make(self, device: torch.device) -> Tensor:
         return torch.empty_strided(self.shape, self.strides, dtype=self.dtype, device=device)

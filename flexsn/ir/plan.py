@@ -1,11 +1,11 @@
-"""ScanPlan: the loop over time, said once for every backend.
+"""The scan plan: the loop over time, said once for every backend.
 
-What is loaded, carried, stored, hoisted and checkpointed is settled here; printers only spell it.
+What is loaded, carried, stored, hoisted, checkpointed, saved and recomputed is settled here; printers only spell it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import Enum
 
@@ -14,7 +14,19 @@ import torch
 from flexsn.ir.graph import Node
 from flexsn.ir.step import StepVjp
 
-__all__ = ["LANE_GROUP", "BackwardPlan", "Carry", "ForwardPlan", "Program", "Role", "Slot", "Variant"]
+__all__ = [
+    "LANE_GROUP",
+    "BackwardPlan",
+    "BackwardStep",
+    "Carry",
+    "ForwardPlan",
+    "Holds",
+    "Plan",
+    "Program",
+    "Role",
+    "Saved",
+    "Slot",
+]
 
 LANE_GROUP = 64
 """Lanes that are summed within a kernel; every block of lanes is a multiple of it."""
@@ -28,8 +40,8 @@ class Role(Enum):
     LANE_LOAD = "lane_load"  # one value per lane, read once
     LANE_STORE = "lane_store"  # one value per lane, written once
     GROUP_STORE = "group_store"  # the sum over LANE_GROUP lanes, written once
-    CHECKPOINT_LOAD = "checkpoint_load"  # one value per lane and K steps, read
-    CHECKPOINT_STORE = "checkpoint_store"  # one value per lane and K steps, written
+    CHECKPOINT_LOAD = "checkpoint_load"  # one value per lane and interval, read
+    CHECKPOINT_STORE = "checkpoint_store"  # one value per lane and interval, written
 
     @property
     def per_step(self) -> bool:
@@ -40,23 +52,43 @@ class Role(Enum):
         return self in (Role.STORE, Role.LANE_STORE, Role.GROUP_STORE, Role.CHECKPOINT_STORE)
 
 
+class Holds(Enum):
+    """What the tensor of a slot is; the value begins the slot's name in generated source."""
+
+    INPUT = "x"
+    STATE = "v"  # an initial state
+    OPERAND = "p"
+    LANE_INDEX = "lane"  # the number of every lane
+    OUTPUT = "y"
+    FINAL_STATE = "v_final"
+    CHECKPOINT = "c"  # a state before steps K, 2K, ...
+    COTANGENT = "gy"  # gradient of an output
+    FINAL_COTANGENT = "gv_final"  # gradient of a final state
+    GRAD_INPUT = "gx"
+    GRAD_STATE = "gv"  # gradient of an initial state
+    ACCUMULATOR = "acc"  # a sum over time, for a parameter
+
+
 @dataclass(frozen=True)
 class Slot:
     """A tensor the kernel touches.
 
     Attributes:
-        name: its name in the generated source.
         role: how it is touched.
         dtype: in memory; values are cast to and from the dtype the step computes in.
-        kind: what it stands for (``"input"``, ``"output"``, ``"state"``, ``"operand"``, ...).
-        index: which one.
+        holds: what it is.
+        index: which one of these.
     """
 
-    name: str
     role: Role
     dtype: torch.dtype
-    kind: str
+    holds: Holds
     index: int
+
+    @property
+    def name(self) -> str:
+        """Its name in the generated source."""
+        return f"{self.holds.value}{self.index}"
 
 
 @dataclass(frozen=True)
@@ -77,7 +109,7 @@ class Program:
     body: tuple[Node, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ForwardPlan:
     """The loop ``for t: outputs[t], states = step(inputs[t], states)``.
 
@@ -89,7 +121,7 @@ class ForwardPlan:
         carries: one per state.
         stores: ``(slot, node)`` written at every step.
         checkpoints: ``(slot, state leaf)`` written before steps ``K, 2K, ...``.
-        checkpoint: ``K``, or ``None`` where nothing is kept (inference).
+        interval: ``K``, or ``None`` where nothing is checkpointed (inference).
         unroll: steps whose loads may be in flight together; divides ``K``.
     """
 
@@ -100,22 +132,26 @@ class ForwardPlan:
     carries: tuple[Carry, ...]
     stores: tuple[tuple[Slot, Node], ...]
     checkpoints: tuple[tuple[Slot, Node], ...] = ()
-    checkpoint: int | None = None
+    interval: int | None = None
     unroll: int = 1
-
-    kind = "forward"
 
     @property
     def bytes_per_lane_step(self) -> float:
         """Memory traffic of one step of one lane, once-per-call tensors left out."""
-        return _traffic(self.slots, self.checkpoint)
+        return _traffic(self.slots, self.interval)
+
+    @property
+    def results(self) -> tuple[Node, ...]:
+        """What a step computes its values for."""
+        return (*(n for _, n in self.stores), *(c.next for c in self.carries if c.next is not None))
 
 
 @dataclass(frozen=True)
-class Variant:
+class BackwardStep:
     """One step backward for one pattern of incoming state gradients.
 
     Attributes:
+        when: a condition on step index and number of steps; ``None`` at all steps no other one is for.
         program: everything this step computes, the recomputed forward values included.
         loads: ``(slot, leaf)`` read.
         stores: ``(slot, node)`` of input gradients; ``None`` stores zero.
@@ -123,60 +159,115 @@ class Variant:
         accumulate: per accumulator, what this step adds.
     """
 
+    when: Node | None
     program: Program
     loads: tuple[tuple[Slot, Node], ...]
     stores: tuple[tuple[Slot, Node | None], ...]
     grad_states: tuple[Node | None, ...]
     accumulate: tuple[Node | None, ...]
 
+    @property
+    def results(self) -> tuple[Node, ...]:
+        """What the step computes its values for."""
+        every = (*(n for _, n in self.stores), *self.accumulate, *self.grad_states)
+        return tuple(n for n in every if n is not None)
+
 
 @dataclass(frozen=True)
+class Saved:
+    """What of a recomputed step waits in registers until the walk back reaches it, and what is computed when.
+
+    Attributes:
+        values: the nodes that wait.
+        recompute: computes them from inputs and states.
+        advance: computes the next states, once ``recompute`` has run.
+        walk_back: computes the rest of the step from them, the gradients included.
+    """
+
+    values: tuple[Node, ...]
+    recompute: tuple[Node, ...]
+    advance: tuple[Node, ...]
+    walk_back: tuple[Node, ...]
+
+
+@dataclass(frozen=True, eq=False)
 class BackwardPlan:
     """The loop backwards: recompute up to ``K`` states from a checkpoint, then walk back through them.
 
     Attributes:
         slots, lane_loads: as for :class:`ForwardPlan`.
-        checkpoint: ``K``.
+        interval: ``K``.
         states: leaves of the states that must be known at every step.
-        recompute: advances those states by one step; its loads are ``recompute_loads``.
+        advance: computes those states one step on; its loads are ``advance_loads``.
         next_states: per state, its value one step on.
         initial: per state, the slot of its value before the first step.
         checkpoints: per state, the slot of its value before steps ``K, 2K, ...``.
-        variants: ``variants[age]`` for the ``age``-th step from the end; the last one for all others.
+        branches: what a step does, by how far it is from the end: the last step, the one before, ..., all others.
         carries: the gradients that go from step to step; their ``final`` is none.
         finals: ``(slot, node)`` of initial states' gradients, computed from the carries after the loop.
         accumulators: what is summed over time per lane, and over groups of lanes where all share a parameter.
         groups: ``(first accumulator, vjp)``: which accumulators feed the parameter gradients of which vjp.
+        step: all branches as one graph that chooses by the step index.
+        saved: for targets that recompute in registers, how ``step`` is divided between recomputation and walk back.
     """
 
     slots: tuple[Slot, ...]
     lane_loads: tuple[tuple[Slot, Node], ...]
-    checkpoint: int
+    interval: int
     states: tuple[Node, ...]
-    recompute: Program
-    recompute_loads: tuple[tuple[Slot, Node], ...]
+    advance: Program
+    advance_loads: tuple[tuple[Slot, Node], ...]
     next_states: tuple[Node, ...]
     initial: tuple[Slot, ...]
     checkpoints: tuple[Slot, ...]
-    variants: tuple[Variant, ...]
+    branches: tuple[BackwardStep, ...]
     carries: tuple[Carry, ...]
     finals: tuple[tuple[Slot, Node], ...]
     accumulators: tuple[Slot, ...]
     groups: tuple[tuple[int, StepVjp], ...]
-
-    kind = "backward"
+    step: BackwardStep
+    saved: Saved | None = None
 
     @property
     def bytes_per_lane_step(self) -> float:
         """Memory traffic of one step of one lane, once-per-call tensors left out."""
-        return _traffic(self.slots, self.checkpoint)
+        return _traffic(self.slots, self.interval)
+
+    @property
+    def chunk_loads(self) -> tuple[tuple[Slot, Node], ...]:
+        """``(slot, leaf)`` read at every step of a chunk, on the way there or back."""
+        return tuple(sorted({*self.step.loads, *self.advance_loads}, key=lambda load: self.slots.index(load[0])))
+
+    @property
+    def walk_back_loads(self) -> tuple[Slot, ...]:
+        """What only the walk back reads."""
+        ahead = {slot for slot, _ in self.advance_loads}
+        return tuple(slot for slot in self.slots if slot not in ahead and slot in dict(self.step.loads))
+
+    @property
+    def hoisted(self) -> tuple[Node, ...]:
+        """What is computed once per lane, before the loop."""
+        return tuple(dict.fromkeys((*self.advance.hoisted, *self.step.program.hoisted)))
 
 
-def _traffic(slots: Iterable[Slot], checkpoint: int | None) -> float:
+Plan = ForwardPlan | BackwardPlan
+
+
+def programs(plan: Plan) -> Iterator[Program]:
+    """Everything a kernel of the plan computes in its loop over time."""
+    if isinstance(plan, ForwardPlan):
+        yield plan.program
+    else:
+        yield plan.advance
+        for branch in plan.branches:
+            yield branch.program
+
+
+def _traffic(slots: Iterable[Slot], interval: int | None) -> float:
     total = 0.0
     for slot in slots:
         if slot.role.per_step:
             total += slot.dtype.itemsize
-        elif slot.role in (Role.CHECKPOINT_LOAD, Role.CHECKPOINT_STORE) and checkpoint:
-            total += slot.dtype.itemsize / checkpoint
+        elif slot.role in (Role.CHECKPOINT_LOAD, Role.CHECKPOINT_STORE) and interval:
+            total += slot.dtype.itemsize / interval
     return total

@@ -9,16 +9,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-if TYPE_CHECKING:
-    from flexsn.ir.graph import Builder, Node
+from flexsn.ir.graph import Builder, Node
+from flexsn.ir.ops import OPS
 
 __all__ = ["simplify"]
 
-_Rule = Callable[["Builder", "tuple[Node, ...]", torch.dtype], "Node | None"]
+_Rule = Callable[[Builder, tuple[Node, ...], torch.dtype], Node | None]
 _RULES: dict[str, _Rule] = {}
 _COMPUTED_IN = (torch.bool, torch.int32, torch.int64, torch.float32, torch.float64)  # by literals of these
 _FITS = {
@@ -34,8 +34,9 @@ _FITS = {
 
 def simplify(builder: Builder, op: str, args: tuple[Node, ...], dtype: torch.dtype) -> Node | None:
     """A simpler node with the bits of ``op(*args)``, or ``None``."""
-    if op in _FOLDED and all(a.op == "const" and a.dtype in _COMPUTED_IN for a in args):
-        return _fold(builder, op, [a.value for a in args], dtype)
+    fold = OPS[op].fold
+    if fold is not None and all(a.is_const and a.dtype in _COMPUTED_IN for a in args):
+        return _fold(builder, fold, [a.value for a in args], dtype)
     rule = _RULES.get(op)
     return rule(builder, args, dtype) if rule else None
 
@@ -50,37 +51,19 @@ def _rule(op: str) -> Callable[[_Rule], _Rule]:
 
 def _is(node: Node, value: float) -> bool:
     """Whether a node is that literal; 0.0 is not -0.0."""
-    if node.op != "const" or node.value != value:
+    if not node.is_const or node.value != value:
         return False
     return not node.dtype.is_floating_point or math.copysign(1, node.value) == math.copysign(1, value)
 
 
 # ---- literals ----------------------------------------------------------------------------------------------------
 
-_FOLDED: dict[str, Callable[..., Any]] = {
-    "add": lambda a, b: a + b,
-    "sub": lambda a, b: a - b,
-    "mul": lambda a, b: a * b,
-    "neg": lambda a: -a,
-    "abs": abs,
-    "eq": lambda a, b: a == b,
-    "ne": lambda a, b: a != b,
-    "lt": lambda a, b: a < b,
-    "le": lambda a, b: a <= b,
-    "gt": lambda a, b: a > b,
-    "ge": lambda a, b: a >= b,
-    "logical_and": lambda a, b: a and b,
-    "logical_or": lambda a, b: a or b,
-    "logical_xor": lambda a, b: a != b,
-    "logical_not": lambda a: not a,
-}
 
-
-def _fold(builder: Builder, op: str, values: list[Any], dtype: torch.dtype) -> Node | None:
+def _fold(builder: Builder, fold: Callable[..., Any], values: list[Any], dtype: torch.dtype) -> Node | None:
     """The literal that finite literals make; fp32 is computed in fp64, where rounding twice is rounding once."""
     if not all(math.isfinite(v) for v in values):
         return None
-    value = _FOLDED[op](*values)
+    value = fold(*values)
     if dtype in (torch.int32, torch.int64):
         info = torch.iinfo(dtype)
         return builder.const(value, dtype) if info.min <= value <= info.max else None
@@ -101,7 +84,7 @@ def _div(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node |
     a, b = args
     if _is(b, 1):
         return a
-    if b.op == "const" and b.value and math.isfinite(b.value) and abs(math.frexp(b.value)[0]) == 0.5:
+    if b.is_const and b.value and math.isfinite(b.value) and abs(math.frexp(b.value)[0]) == 0.5:
         # dividing by a power of two and multiplying by its inverse round the same number
         inverse = builder.const(1 / b.value, dtype) if 2.0**-126 <= abs(b.value) <= 2.0**126 else None
         return inverse and builder.op("mul", a, inverse, dtype=dtype)
@@ -140,7 +123,7 @@ def _where(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node
     condition, a, b = args
     if a is b:
         return a
-    if condition.op == "const":
+    if condition.is_const:
         return a if condition.value else b
     if condition.op == "logical_not":
         return builder.op("where", condition.args[0], b, a, dtype=dtype)
@@ -180,7 +163,7 @@ def _and_or(keeps: bool) -> _Rule:
         for a, b in (args, args[::-1]):
             if a is b:
                 return a
-            if a.op == "const":
+            if a.is_const:
                 return b if bool(a.value) is keeps else a
         return None
 
@@ -195,7 +178,7 @@ def _against_truth(at_false: Callable[[float], bool], at_true: Callable[[float],
 
     def rule(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node | None:
         a, b = args
-        if a.op != "cast" or a.args[0].dtype != torch.bool or b.op != "const":
+        if a.op != "cast" or a.args[0].dtype != torch.bool or not b.is_const:
             return None
         number = float(b.value or 0)
         if at_false(number) == at_true(number):

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from flexsn.errors import SourceLine
-from flexsn.ir.graph import Node
+from flexsn.ir.graph import Builder, Node
 
 __all__ = ["Reduction", "Ref", "StepGraph", "StepVjp"]
 
@@ -37,10 +37,14 @@ class Reduction:
         return all(size == 1 for size in self.base)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class StepGraph:
-    """One step forward: what it returns, as nodes over inputs, states and operands."""
+    """One step forward: what it returns, as nodes over inputs, states and operands.
 
+    ``builder`` made the nodes, and makes those that are added to them.
+    """
+
+    builder: Builder = field(repr=False)
     inputs: tuple[Node, ...]
     states: tuple[Node, ...]
     outputs: tuple[Node, ...]
@@ -56,7 +60,7 @@ class StepVjp:
         grad_states: per state what its gradient is the sum of, in this order; ``()`` where nothing flows. Several
             summands only where an output's gradient comes before them in the sum.
         reductions: what is summed over time and lanes.
-        grad_captured: per captured tensor, the value of the outer program that is its gradient.
+        grad_captured: per captured tensor, the value of the host program that is its gradient.
         blocked: outputs whose cotangent leads nowhere, with the line that made them.
     """
 
@@ -65,3 +69,10 @@ class StepVjp:
     reductions: tuple[Reduction, ...]
     grad_captured: tuple[Ref | None, ...]
     blocked: tuple[tuple[int, SourceLine | None], ...]
+
+    @property
+    def results(self) -> tuple[Node, ...]:
+        """Everything that is computed for gradients."""
+        every = [*self.grad_inputs, *(n for summands in self.grad_states for n in summands)]
+        every += [r.node for r in self.reductions]
+        return tuple(n for n in every if n is not None)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,9 +16,8 @@ from flexsn.execution.opaque import opaque_to_compile
 from flexsn.modules.monitor import Recording
 from flexsn.modules.scanned import Scanned
 from flexsn.modules.stateful import Shapes
-
-if TYPE_CHECKING:
-    from flexsn.modules.explain import Report
+from flexsn.report.build import build_report
+from flexsn.report.report import Report
 
 __all__ = ["FlexSN"]
 
@@ -144,10 +143,12 @@ class FlexSN(Scanned):
                 self._check_num_outputs(self._count_outputs())
 
     def explain(self, target: str | None = None, dtype: torch.dtype = torch.float32) -> Report:
-        """What the core is compiled to; see :func:`flexsn.modules.explain`."""
-        from flexsn.modules.explain import explain
+        """What the core is compiled to; see :func:`flexsn.explain`."""
+        return build_report(self, self._shown_name(), target or "cpp", dtype)
 
-        return explain(self, target, dtype)
+    def _shown_name(self) -> str:
+        shown = self.core if type(self) is FlexSN else type(self)
+        return str(getattr(shown, "__qualname__", type(shown).__name__))
 
     # ---- the call -----------------------------------------------------------------------------------------
 

@@ -1,1 +1,71 @@
-"""From a step graph and its vjps to a plan."""
+"""From a step graph and its vjps to plans."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from weakref import WeakKeyDictionary
+
+from flexsn.ir.passes import passed
+from flexsn.ir.step import StepGraph
+from flexsn.planning.backward import plan_backward
+from flexsn.planning.boundary import steps_from_end, unify_last_steps
+from flexsn.planning.forward import plan_forward
+from flexsn.planning.liveness import leads_nowhere, prune_gradients, states_to_checkpoint
+from flexsn.planning.rematerialize import choose_saved
+from flexsn.planning.request import Gradients, ScanPlans, ScanRequest, Target, Vjp
+
+__all__ = ["Gradients", "ScanPlans", "ScanRequest", "Target", "plan_scan"]
+
+_PLANS: WeakKeyDictionary[StepGraph, dict[tuple[ScanRequest, str], ScanPlans]] = WeakKeyDictionary()
+"""Plans last as long as the step they are of."""
+
+
+def plan_scan(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) -> ScanPlans:
+    """The one door to planning: what the kernels of one kind of call do.
+
+    Args:
+        step: one step forward.
+        vjp: one step backward, for any pattern of gradients.
+        request: the kind of call.
+        target: the backend.
+    """
+    known = _PLANS.setdefault(step, {})
+    key = (request, target.name)
+    if key not in known:
+        known[key] = (
+            _forward(step, vjp, request, target)
+            if request.gradients is None
+            else _both(step, vjp, request, request.gradients, target)
+        )
+    return known[key]
+
+
+def _forward(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) -> ScanPlans:
+    live: tuple[int, ...] = ()
+    interval = None
+    if request.training:
+        live = states_to_checkpoint(step, vjp)
+        interval = request.interval or target.choose_interval(_step_bytes(step, request, live))
+    forward = plan_forward(step, request, live, interval)
+    passed("forward plan" if request.training else "inference plan", forward)
+    return ScanPlans(forward, None)
+
+
+def _both(step: StepGraph, vjp: Vjp, request: ScanRequest, gradients: Gradients, target: Target) -> ScanPlans:
+    forward = plan_scan(step, vjp, replace(request, gradients=None), target).forward
+    assert forward.interval is not None
+    vjps = steps_from_end(vjp, gradients)
+    if leads_nowhere(vjps):
+        return ScanPlans(forward, None)
+    vjps = prune_gradients(vjps, gradients)
+    branches = plan_backward(step, vjps, request, gradients, forward.interval)
+    backward = unify_last_steps(step.builder, branches)
+    passed("unified backward step", backward.step)
+    if target.saves_in_registers:
+        backward = choose_saved(backward)
+    passed("backward plan", backward)
+    return ScanPlans(forward, backward)
+
+
+def _step_bytes(step: StepGraph, request: ScanRequest, live: tuple[int, ...]) -> int:
+    return sum(step.states[j].dtype.itemsize for j in live) + sum(d.itemsize for d in request.input_dtypes)

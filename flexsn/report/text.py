@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Iterable, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
-from flexsn.ir.format import format_nodes
-from flexsn.ir.graph import Node
-from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role, Slot
-from flexsn.planning.boundary import merged_step
-from flexsn.planning.rematerialize import kept_values, remaining
-
-if TYPE_CHECKING:
-    from flexsn.modules.explain import KernelReport, Report
+from flexsn.ir.format import Names
+from flexsn.ir.graph import LeafKind, Node, reached_from, topological
+from flexsn.ir.plan import BackwardPlan, ForwardPlan, Holds, Role, Saved, Slot
+from flexsn.report.report import KernelReport, Report
 
 __all__ = ["report_text"]
+
+
+_PER_STEP = {
+    Holds.INPUT: "input",
+    Holds.OUTPUT: "output",
+    Holds.COTANGENT: "gradient of output",
+    Holds.GRAD_INPUT: "gradient of input",
+}
 
 
 def report_text(report: Report) -> str:
@@ -24,12 +27,11 @@ def report_text(report: Report) -> str:
     parts = [f"{report.name} on {report.target}, {dtype}"]
     if report.core:
         parts.append(_section("The core", report.core))
-    names = _leaf_names(report)
-    parts.append(_section("One step forward", "\n".join(_forward_step(report, dict(names)))))
+    parts.append(_section("One step forward", "\n".join(_forward_step(report))))
     backward = report.kernels.get("backward")
     if backward is not None and isinstance(backward.plan, BackwardPlan):
-        parts.append(_section("One step backward", "\n".join(_backward_step(report, backward.plan, dict(names)))))
-        parts.append(_section("Saved and recomputed", "\n".join(_saved(report, backward.plan, dict(names)))))
+        parts.append(_section("One step backward", "\n".join(_backward_step(report, backward.plan))))
+        parts.append(_section("Saved and recomputed", "\n".join(_saved(report, backward.plan))))
     elif report.no_backward:
         parts.append(_section("No backward kernel", report.no_backward))
     parts.append(_section("Memory traffic, bytes per lane and step", "\n".join(map(_traffic, report.kernels.values()))))
@@ -47,9 +49,9 @@ def _section(title: str, body: str) -> str:
 # ---- the step --------------------------------------------------------------------------------------------------
 
 
-def _leaf_names(report: Report) -> dict[int, str]:
+def _leaf_names(report: Report) -> dict[Node, str]:
     graph = report.graph
-    return {id(n): name for n, name in zip((*graph.inputs, *graph.states), report.arguments, strict=True)}
+    return dict(zip((*graph.inputs, *graph.states), report.arguments, strict=True))
 
 
 def _split(report: Report) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -58,93 +60,78 @@ def _split(report: Report) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return report.arguments[:count], report.arguments[count:]
 
 
-def _forward_step(report: Report, names: dict[int, str]) -> list[str]:
-    plan = report.kernels["inference"].plan
-    assert isinstance(plan, ForwardPlan)
+def _forward_step(report: Report) -> list[str]:
+    names = Names(_leaf_names(report))
     _, states = _split(report)
     returns = [(f"y{i}", node) for i, node in enumerate(report.graph.outputs)]
-    returns += [(name, node) for name, node in zip(states, report.graph.new_states, strict=True)]
-    return _hoisted(names, plan.program.hoisted) + format_nodes(names, plan.program.body, returns)
+    returns += list(zip(states, report.graph.new_states, strict=True))
+    plan = report.kernels["inference"].plan
+    assert isinstance(plan, ForwardPlan)
+    return [*names.program(plan.program), names.returned(returns)]
 
 
-def _hoisted(names: dict[int, str], nodes: Sequence[Node]) -> list[str]:
-    if not nodes:
-        return []
-    return ["# once per lane, before the loop over time", *format_nodes(names, nodes, [])[:-1], "# every step"]
+def _backward_names(report: Report, plan: BackwardPlan) -> Names:
+    _, states = _split(report)
+    leaves = _leaf_names(report)
+    for node in topological(plan.step.results):
+        if node.op is LeafKind.COTANGENT:
+            leaves[node] = f"grad_y{node.index}"
+        elif node.op is LeafKind.STATE_COTANGENT:
+            leaves[node] = _gradient_name(states, node)
+    for n, branch in enumerate(plan.branches):
+        if branch.when is not None:
+            leaves[branch.when] = "is_last" if n == 0 else f"is_{n}_before_last"
+    return Names(leaves)
 
 
-def _backward_step(report: Report, plan: BackwardPlan, names: dict[int, str]) -> list[str]:
-    step = merged_step(plan)
+def _backward_step(report: Report, plan: BackwardPlan) -> list[str]:
+    names, step = _backward_names(report, plan), plan.step
     inputs, states = _split(report)
-    for node in _every_leaf(step.program.body):
-        if node.op == "cotangent":
-            names[id(node)] = f"grad_y{node.index}"
-        elif node.op == "state_cotangent":
-            names[id(node)] = _gradient_name(states, node)
-        elif node.op == "age":
-            names[id(node)] = "is_last" if node.index == 0 else f"is_{node.index}_before_last"
     returns: list[tuple[str, Node | None]] = [(f"grad_{inputs[slot.index]}", node) for slot, node in step.stores]
     carried = zip(plan.carries, step.grad_states, strict=True)
     returns += [(_gradient_name(states, carry.leaf), node) for carry, node in carried]
     returns += [
         (f"add_to_sum{slot.index}", node) for slot, node in zip(plan.accumulators, step.accumulate, strict=True)
     ]
-    return _hoisted(names, step.program.hoisted) + format_nodes(names, step.program.body, returns)
+    return [*names.program(step.program), names.returned(returns)]
 
 
 def _gradient_name(states: Sequence[str], leaf: Node) -> str:
     """Of a carried gradient; where a state's is carried in parts, they are numbered."""
-    part, state = divmod(leaf.index, len(states))
-    return f"grad_{states[state]}" + (f"_{part + 1}" if part else "")
+    return f"grad_{states[leaf.index]}" + (f"_{leaf.part + 1}" if leaf.part else "")
 
 
-def _every_leaf(nodes: Iterable[Node]) -> list[Node]:
-    return list({id(a): a for n in nodes for a in n.args if a.is_leaf or a.op == "age"}.values())
-
-
-def _saved(report: Report, plan: BackwardPlan, names: dict[int, str]) -> list[str]:
+def _saved(report: Report, plan: BackwardPlan) -> list[str]:
     _, states = _split(report)
     read = {s.index for s in plan.states}
     rows = []
     if read:
         listed = ", ".join(states[j] for j in sorted(read))
         rows.append(
-            f"{listed}: stored once in {plan.checkpoint} steps, since gradients depend on it; what lies between is "
+            f"{listed}: stored once in {plan.interval} steps, since gradients depend on it; what lies between is "
             "recomputed from there with the very same operations."
         )
     for j, name in enumerate(states):
         if j not in read:
             rows.append(f"{name}: not stored, no gradient depends on its value.")
-    if report.target != "cpp":
-        rows.append(_waiting(plan, names))
+    if plan.saved is not None:
+        rows.append(_waiting(_backward_names(report, plan), plan, plan.saved))
     rows.append("Nothing else is kept: inputs are read again, outputs are not needed.")
     if plan.accumulators:
         rows.append(f"{len(plan.accumulators)} sum(s) over time for the parameters, over lanes after the loop.")
     return [line for row in rows for line in textwrap.wrap(row, 100, initial_indent="- ", subsequent_indent="  ")]
 
 
-def _waiting(plan: BackwardPlan, names: dict[int, str]) -> str:
-    step = merged_step(plan)
-    results = (*(n for _, n in step.stores), *step.accumulate, *step.grad_states)
-    roots = [n for n in results if n is not None]
-    kept = kept_values(roots)
-    format_nodes(names, step.program.body, [])
-    again = [n for n in remaining(roots, [*kept, *step.program.hoisted]) if not _is_gradient(n)]
-    listed = ", ".join(names.get(id(n), f"{n.op}{n.index}") for n in kept) or "nothing"
+def _waiting(names: Names, plan: BackwardPlan, saved: Saved) -> str:
+    names.program(plan.step.program)  # as the step is shown
+    back = (LeafKind.COTANGENT, LeafKind.STATE_COTANGENT, LeafKind.STEP_INDEX)
+    gradients = reached_from(topological(plan.step.results), lambda n: n.op in back)
+    again = [n for n in saved.walk_back if id(n) not in gradients]
+    listed = ", ".join(map(names.of, saved.values)) or "nothing"
     return (
         f"From the recomputation to the walk back, {listed} of each step waits in registers: the smallest set from "
         f"which the rest ({len(again)} operations) follows again."
     )
-
-
-def _is_gradient(node: Node) -> bool:
-    pending = [node]
-    while pending:
-        n = pending.pop()
-        if n.op in ("cotangent", "state_cotangent", "age"):
-            return True
-        pending.extend(n.args)
-    return False
 
 
 # ---- the kernels -----------------------------------------------------------------------------------------------
@@ -161,9 +148,8 @@ def _traffic(kernel: KernelReport) -> str:
 
 
 def _slot(slot: Slot) -> str:
-    kind = {"cotangent": "gradient of output", "grad_input": "gradient of input"}.get(slot.kind, slot.kind)
     verb = "read" if slot.role is Role.LOAD else "write"
-    return f"{verb} {kind} {slot.index} ({slot.dtype.itemsize})"
+    return f"{verb} {_PER_STEP[slot.holds]} {slot.index} ({slot.dtype.itemsize})"
 
 
 def _machine(kernel: KernelReport) -> str:

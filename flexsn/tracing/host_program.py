@@ -1,4 +1,4 @@
-"""HostProgram: what happens once per call in plain torch, around the kernel.
+"""The host program: what happens once per call in plain torch, around the kernel.
 
 Parameter-shaped values (``sigmoid(w)``, a view, a softmax over channels) are computed before the kernel, and
 what follows from a reduced gradient after it. Both are recorded torch calls, replayed as a Python function.
@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_flatten
 
 from flexsn.ir.step import Ref
 
@@ -62,16 +63,6 @@ class HostProgram:
         program: Callable[..., tuple[Tensor, ...]] = constants["program"]
         return program
 
-    def describe(self, wanted: Sequence[Ref]) -> list[str]:
-        """One readable line per call."""
-        rows = []
-        for index in self._needed(wanted):
-            call = self._calls[index]
-            if call is not None:
-                args = ", ".join(f"p{a.index}" if isinstance(a, Ref) else repr(a) for a in call.args)
-                rows.append(f"p{index} = {call.func}({args})")
-        return rows
-
     def _needed(self, wanted: Sequence[Ref]) -> list[int]:
         needed: set[int] = set()
         stack = [ref.index for ref in wanted]
@@ -86,13 +77,7 @@ class HostProgram:
 
 
 def _refs(value: Any) -> list[Ref]:
-    if isinstance(value, Ref):
-        return [value]
-    if isinstance(value, (list, tuple)):
-        return [ref for item in value for ref in _refs(item)]
-    if isinstance(value, dict):
-        return [ref for item in value.values() for ref in _refs(item)]
-    return []
+    return [leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, Ref)]
 
 
 def _spell(value: Any, constants: dict[str, Any]) -> str:

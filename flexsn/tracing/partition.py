@@ -1,4 +1,4 @@
-"""Partitioner: sort recorded operators by shape into the kernel's step, and what torch does around it."""
+"""Partition: sort recorded operators by shape into the kernel's step, and what torch does around it."""
 
 from __future__ import annotations
 
@@ -9,23 +9,24 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from flexsn.errors import UnsupportedOpError
 from flexsn.ir.graph import Builder, Node
 from flexsn.ir.step import Reduction, Ref
 from flexsn.tracing.host_program import HostProgram
 from flexsn.tracing.lowering import Unlowerable, is_known, lower
-from flexsn.tracing.recorder import Call, Tape, ValueRef
+from flexsn.tracing.sentinel import Sentinel
+from flexsn.tracing.tape import Call, Tape, ValueRef, refs_in
 
 __all__ = ["Partitioner"]
 
-_RESHAPES = {"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "_reshape_alias", "alias", "detach"}
-_SUMS = {"sum"}
+_SHAPE_ONLY = {"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "_reshape_alias", "alias", "detach"}
 
 
 @dataclass(frozen=True)
 class _Post:
-    """An outer value that depends on reduced gradients."""
+    """A host value that depends on reduced gradients."""
 
     ref: Ref
 
@@ -38,17 +39,17 @@ class Partitioner:
 
     Args:
         builder: makes the step's nodes.
-        outer: collects what torch computes around the kernel.
-        operands: grows by the outer values the step reads.
-        sentinel: the step shape of the recording.
-        free: which of its dimensions no parameter has.
+        host: collects what torch computes around the kernel.
+        operands: grows by the host program's values that the step reads.
+        sentinel: what the recording was made at.
+        on_gpu: whether the step is for a GPU.
     """
 
     def __init__(
-        self, builder: Builder, outer: HostProgram, operands: list[Ref], sentinel: torch.Size, free: Sequence[bool]
+        self, builder: Builder, host: HostProgram, operands: list[Ref], sentinel: Sentinel, on_gpu: bool
     ) -> None:
-        self._builder, self._outer, self._operands = builder, outer, operands
-        self._sentinel, self._free = sentinel, tuple(free)
+        self._builder, self._host, self._operands = builder, host, operands
+        self._sentinel, self._free, self._on_gpu = sentinel.shape, sentinel.free, on_gpu
         self._values: dict[int, _Value] = {}
         self._tape = Tape()
         self.reductions: list[Reduction] = []
@@ -78,12 +79,12 @@ class Partitioner:
             hint="expand it to the shape of the input, or compute it outside the core",
         )
 
-    def outer_value(self, ref: ValueRef) -> Ref:
-        """The outer value of a gradient that belongs to a captured tensor."""
+    def host_value(self, ref: ValueRef) -> Ref:
+        """The host value of a gradient that belongs to a captured tensor."""
         value = self._values[ref.index]
-        if isinstance(value, Node) and value.op == "const":
+        if isinstance(value, Node) and value.is_const:
             shape = tuple(self._tape.tensors[ref.index].shape)
-            return self._outer.call(torch.full, (shape, value.value), {"dtype": value.dtype, "device": self._device})
+            return self._host.call(torch.full, (shape, value.value), {"dtype": value.dtype, "device": self._device})
         if isinstance(value, Node):
             raise UnsupportedOpError("a parameter has one value per lane and step", hint="pass it as an input")
         return value if isinstance(value, Ref) else self._post(value)
@@ -91,9 +92,8 @@ class Partitioner:
     # ---- one call -------------------------------------------------------------------------------------------
 
     def _sort(self, call: Call, backward: bool) -> None:
-        args = [self._lookup(a) for a in call.args]
-        kwargs = {k: self._lookup(v) for k, v in call.kwargs.items()}
-        flat = list(_flatten((args, tuple(kwargs.values()))))
+        args, kwargs = self._lookup((list(call.args), call.kwargs))
+        flat = tree_flatten((args, kwargs))[0]
         reduced = [v for v in flat if isinstance(v, (Reduction, _Post))]
         shapes = [self._tape.tensors[r.index].shape for r in call.results]
         live = any(r.index in self._tape.live for r in call.results)
@@ -101,28 +101,28 @@ class Partitioner:
             self._after_reduction(call, args, kwargs, flat)
         elif len(shapes) == 1 and shapes[0] == self._sentinel:
             self._step_call(call, args, kwargs)
-        elif backward and call.name in _SUMS and any(isinstance(v, Node) for v in flat):
+        elif backward and call.name == "sum" and any(isinstance(v, Node) for v in flat):
             self._reduce(call, args)
         elif live:
             raise self._mixes_lanes(call, shapes)
         elif shapes == [()] and is_known(call.name) and not any(isinstance(v, Ref) for v in flat):
             self._step_call(call, args, kwargs)  # a literal: no captured tensor takes part
         else:
-            self._outer_call(call, args, kwargs, post=False)
+            self._host_call(call, args, kwargs, post=False)
 
     def _step_call(self, call: Call, args: list[Any], kwargs: dict[str, Any]) -> None:
         result = call.results[0]
         if call.name == "expand" and isinstance(args[0], (Ref, Node)):
             self._values[result.index] = args[0]
             return
-        tensors = [self._tape.tensors[r.index] for r in _flat_value_refs(call.args)]
+        tensors = [self._tape.tensors[r.index] for r in refs_in(call.args)]
         numbers = [a for a in call.args if isinstance(a, (bool, int, float))]
         common = _common_dtype([*tensors, *numbers])
         nodes = [self._as_node(a, r) for a, r in zip(args, call.args, strict=True)]
         options = {k: self._as_node(a, call.kwargs[k]) for k, a in kwargs.items()}
         like = self._tape.tensors[result.index]
         try:
-            node = lower(self._builder, call.name, nodes, options, like.dtype, common, like.device, call.line)
+            node = lower(self._builder, call.name, nodes, options, like.dtype, common, self._on_gpu, call.line)
         except Unlowerable as error:
             raise UnsupportedOpError(
                 f"{call.origin} cannot be part of a kernel", where=call.line, why=str(error)
@@ -145,18 +145,18 @@ class Partitioner:
     def _after_reduction(self, call: Call, args: list[Any], kwargs: dict[str, Any], flat: list[Any]) -> None:
         shape = tuple(self._tape.tensors[call.results[0].index].shape)
         result = call.results[0].index
-        if call.name in _RESHAPES and isinstance(args[0], Reduction):
+        if call.name in _SHAPE_ONLY and isinstance(args[0], Reduction):
             self._values[result] = Reduction(args[0].node, args[0].base, shape)
         elif call.name == "add" and len(args) == 2 and not kwargs and _same_place(args[0], args[1]):
             a, b = args[0].node, args[1].node
             total = self._builder.op("add", a, b, dtype=a.dtype, line=call.line)
             self._values[result] = Reduction(total, args[0].base, shape)
-        elif any(isinstance(v, Node) and v.op != "const" for v in flat) or shape == tuple(self._sentinel):
+        elif any(isinstance(v, Node) and not v.is_const for v in flat) or shape == tuple(self._sentinel):
             raise self._mixes_lanes(call, [torch.Size(shape)])
         else:
-            self._outer_call(call, args, kwargs, post=True)
+            self._host_call(call, args, kwargs, post=True)
 
-    def _outer_call(self, call: Call, args: list[Any], kwargs: dict[str, Any], post: bool) -> None:
+    def _host_call(self, call: Call, args: list[Any], kwargs: dict[str, Any], post: bool) -> None:
         for r in call.results:
             shape = self._tape.tensors[r.index].shape
             aligned = zip(reversed(shape), reversed(self._sentinel), reversed(self._free), strict=False)
@@ -166,21 +166,17 @@ class Partitioner:
                     return
                 if not post:
                     raise self._mixes_lanes(call, [shape])
-        whole = self._outer.call(call.func, self._to_outer(args), self._to_outer(kwargs))
+        whole = self._host.call(call.func, self._to_host(args), self._to_host(kwargs))
         refs = [whole]
         if len(call.results) != 1:
-            refs = [self._outer.call(operator.getitem, (whole, i), {}) for i in range(len(call.results))]
+            refs = [self._host.call(operator.getitem, (whole, i), {}) for i in range(len(call.results))]
         for r, ref in zip(call.results, refs, strict=True):
             self._values[r.index] = _Post(ref) if post else ref
 
     # ---- arguments ------------------------------------------------------------------------------------------
 
-    def _lookup(self, value: Any) -> Any:
-        if isinstance(value, ValueRef):
-            return self._values[value.index]
-        if isinstance(value, tuple):
-            return tuple(self._lookup(item) for item in value)
-        return value
+    def _lookup(self, args: Any) -> Any:
+        return tree_map_only(ValueRef, lambda ref: self._values[ref.index], args)
 
     def _as_node(self, value: Any, ref: Any) -> Any:
         if isinstance(value, Ref):
@@ -192,23 +188,20 @@ class Partitioner:
             self._operands.append(ref)
         return self._builder.leaf("operand", self._operands.index(ref), dtype)
 
-    def _to_outer(self, value: Any) -> Any:
-        if isinstance(value, (Reduction, _Post)):
-            return self._post(value)
+    def _to_host(self, args: Any) -> Any:
+        return tree_map_only((Reduction, _Post, Node), self._as_ref, args)
+
+    def _as_ref(self, value: Reduction | _Post | Node) -> Ref:
         if isinstance(value, Node):  # a literal: numbers in a call are no nodes, so torch expects a tensor
-            return self._outer.call(torch.full, ((), value.value), {"dtype": value.dtype, "device": self._device})
-        if isinstance(value, (list, tuple)):
-            return tuple(self._to_outer(item) for item in value)
-        if isinstance(value, dict):
-            return {k: self._to_outer(v) for k, v in value.items()}
-        return value
+            return self._host.call(torch.full, ((), value.value), {"dtype": value.dtype, "device": self._device})
+        return self._post(value)
 
     def _post(self, value: Reduction | _Post) -> Ref:
         if isinstance(value, _Post):
             return value.ref
         if value not in self.reductions:
             self.reductions.append(value)
-        return self._outer.leaf(("reduced", self.reductions.index(value)))
+        return self._host.leaf(("reduced", self.reductions.index(value)))
 
     def _mixes_lanes(self, call: Call, shapes: Sequence[Sequence[int]]) -> UnsupportedOpError:
         return UnsupportedOpError(
@@ -222,18 +215,6 @@ class Partitioner:
 
 def _same_place(a: Any, b: Any) -> bool:
     return isinstance(a, Reduction) and isinstance(b, Reduction) and (a.base, a.shape) == (b.base, b.shape)
-
-
-def _flatten(value: Any) -> Any:
-    if isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _flatten(item)
-    else:
-        yield value
-
-
-def _flat_value_refs(value: Any) -> list[ValueRef]:
-    return [item for item in _flatten(value) if isinstance(item, ValueRef)]
 
 
 def _common_dtype(values: Sequence[Tensor | bool | int | float]) -> torch.dtype:

@@ -6,9 +6,8 @@ backward half, by autograd's own rules, whatever the surrogate gradients look li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,11 +15,12 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flexsn.errors import CoreError, SourceLine, UnsupportedOpError, core_line
+from flexsn.tracing.tape import Call, Tape, ValueRef, refs_in
 
-__all__ = ["Call", "Recorder", "Tape", "ValueRef", "clean_context"]
+__all__ = ["Recorder", "clean_context"]
 
 _ALIASES = {"detach", "alias", "lift_fresh", "view_as"}
-_RESHAPES = {"view", "_unsafe_view", "reshape", "expand", "squeeze", "unsqueeze", "_reshape_alias"}
+_VIEWS = {"view", "_unsafe_view", "reshape", "expand", "squeeze", "unsqueeze", "_reshape_alias"}
 _SUMS = {"sum", "mean"}
 _CONSTANTS = {
     *("zeros_like", "ones_like", "full_like", "empty_like", "new_zeros", "new_ones", "new_full", "new_empty"),
@@ -28,50 +28,6 @@ _CONSTANTS = {
     "_efficientzerotensor",
 }
 _TO_PYTHON = {"_local_scalar_dense", "equal", "is_nonzero"}
-
-
-@dataclass(frozen=True)
-class ValueRef:
-    """The ``index``-th tensor of a :class:`Tape`."""
-
-    index: int
-
-
-@dataclass(frozen=True)
-class Call:
-    """One operator: ``func(*args, **kwargs)`` with tensors replaced by :class:`ValueRef`.
-
-    ``origin`` is the operator the user called, where ``func`` came out of its decomposition.
-    """
-
-    func: Any
-    origin: Any
-    name: str
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-    results: tuple[ValueRef, ...]
-    line: SourceLine | None
-
-
-@dataclass
-class Tape:
-    """What was recorded.
-
-    Attributes:
-        tensors: the example value of every :class:`ValueRef`.
-        calls: in the order they ran.
-        live: indices of the values that depend on a placeholder.
-        captured: tensors read from outside, by the index of their value.
-        literals: indices of captured tensors that the function made itself (``torch.tensor(2.0)``).
-        num_forward: how many of the calls ran before :meth:`Recorder.mark_backward`.
-    """
-
-    tensors: list[Tensor] = field(default_factory=list)
-    calls: list[Call] = field(default_factory=list)
-    live: set[int] = field(default_factory=set)
-    captured: dict[int, Tensor] = field(default_factory=dict)
-    literals: set[int] = field(default_factory=set)
-    num_forward: int | None = None
 
 
 class _Cell:
@@ -105,6 +61,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._origin: Any = None
         for name, tensor in placeholders.items():
             cell = self._new_cell(tensor, argument=name)
+            self.tape.arguments.append(name)
             self.tape.live.add(cell.ref.index)
 
     @classmethod
@@ -141,12 +98,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self.tape.captured[cell.ref.index] = tensor
         return cell
 
-    def _to_refs(self, value: Any) -> Any:
-        if isinstance(value, Tensor):
-            return self._cell(value).ref
-        if isinstance(value, (list, tuple)):
-            return tuple(self._to_refs(item) for item in value)
-        return value
+    def _to_refs(self, values: Any) -> Any:
+        """Tensors as recorded values, lists as tuples."""
+        if isinstance(values, (list, tuple)):
+            return tuple(self._to_refs(item) for item in values)
+        return self._cell(values).ref if isinstance(values, Tensor) else values
 
     # ---- the operators ------------------------------------------------------------------------------------
 
@@ -172,10 +128,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         ref_args = tuple(self._to_refs(arg) for arg in args)
         ref_kwargs = {key: self._to_refs(value) for key, value in kwargs.items()}
-        refs = list(_flat_refs((ref_args, tuple(ref_kwargs.values()))))
+        refs = list(refs_in((ref_args, ref_kwargs)))
         live = any(ref.index in self.tape.live for ref in refs)
         mutated = name.endswith("_") and not name.endswith("__") and func._schema.is_mutable
-        stepwise = live and not mutated and name not in _RESHAPES | _ALIASES | _SUMS and not self._known(name)
+        stepwise = live and not mutated and name not in _VIEWS | _ALIASES | _SUMS and not self._known(name)
         if stepwise and any(isinstance(a, Tensor) and a.shape == self._step_shape for a in args):
             decomposed = _decompose(func)
             if decomposed is not None:
@@ -207,11 +163,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     @contextmanager
     def _part_of(self, func: Any) -> Iterator[None]:
         """What is recorded inside comes from ``func``, unless that came from another already."""
-        outer, self._origin = self._origin, self._origin or func
+        before, self._origin = self._origin, self._origin or func
         try:
             yield
         finally:
-            self._origin = outer
+            self._origin = before
 
     def _is_plain_write(self, name: str, args: tuple[Any, ...]) -> bool:
         """Whether an in-place operator has a rule and does not round through another dtype."""
@@ -261,7 +217,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         ref = ValueRef(len(self.tape.tensors))
         self.tape.tensors.append(target)
-        if any(r.index in self.tape.live for r in _flat_refs((args, tuple(kwargs.values())))):
+        if any(r.index in self.tape.live for r in refs_in((args, kwargs))):
             self.tape.live.add(ref.index)
         self.tape.calls.append(Call(func, self._origin or func, name[:-1], args, kwargs, (ref,), line))
         cell.ref = ref
@@ -270,20 +226,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
 def _is_alias(name: str, out: Tensor, source: Any) -> bool:
     if not isinstance(source, Tensor):
         return False
-    return name in _ALIASES or (name in _RESHAPES and out.shape == source.shape)
+    return name in _ALIASES or (name in _VIEWS and out.shape == source.shape)
 
 
 def _storage_key(tensor: Tensor) -> tuple[Any, ...]:
     storage = tensor.untyped_storage()._cdata
     return (storage, tensor.storage_offset(), tensor.shape, tensor.stride(), tensor.dtype)
-
-
-def _flat_refs(value: Any) -> Iterable[ValueRef]:
-    if isinstance(value, ValueRef):
-        yield value
-    elif isinstance(value, (list, tuple)):
-        for item in value:
-            yield from _flat_refs(item)
 
 
 def _decompose(func: Any) -> Callable[..., Any] | None:

@@ -8,9 +8,9 @@ from contextlib import AbstractContextManager
 
 import torch
 
-from flexsn.ir.graph import Node, topological
-from flexsn.ir.plan import LANE_GROUP, BackwardPlan, ForwardPlan, Program, Role, Slot, Variant
-from flexsn.kernels.ops import OPS
+from flexsn.ir.graph import LeafKind, Node, topological
+from flexsn.ir.plan import LANE_GROUP, BackwardPlan, BackwardStep, ForwardPlan, Plan, Role, Slot, programs
+from flexsn.kernels.cpp.spelling import SPELLINGS
 from flexsn.kernels.writer import Writer
 
 __all__ = ["ENTRY", "print_cpp"]
@@ -29,17 +29,18 @@ _MEMORY = {
     torch.int32: "int",
     torch.int64: "fx::i64",
 }
+_COORDINATES = {LeafKind.STEP_INDEX: "t", LeafKind.NUM_STEPS: "call.T"}
 # a bool in a lane loop keeps GCC from vectorising it; 16-bit floats are held rounded, in fp32
 _VALUE = _MEMORY | {torch.bool: "int", torch.float16: "float", torch.bfloat16: "float"}
 
 
-def print_cpp(plan: ForwardPlan | BackwardPlan) -> str:
+def print_cpp(plan: Plan) -> str:
     """The source of a kernel, without the text of ``scan.h``."""
     return _Printer(plan).print()
 
 
 class _Printer:
-    def __init__(self, plan: ForwardPlan | BackwardPlan) -> None:
+    def __init__(self, plan: Plan) -> None:
         self.plan = plan
         self.w = Writer("  ")
         self.names: dict[int, str] = {}
@@ -67,7 +68,7 @@ class _Printer:
                         if slot.role is not Role.GROUP_STORE:
                             w(f"{slot.name}.bind(b * call.block, lanes);")
                     for slot, leaf in plan.lane_loads:
-                        self._array(leaf, slot.name.replace("p", "operand"))
+                        self._array(leaf, leaf.label)
                         self._copy_in(slot, self.arrays[id(leaf)], leaf.dtype)
                     if isinstance(plan, ForwardPlan):
                         self._forward(plan)
@@ -79,16 +80,16 @@ class _Printer:
 
     def _forward(self, plan: ForwardPlan) -> None:
         w = self.w
-        self._hoist([plan.program], plan.lane_loads)
+        self._hoist(plan.program.hoisted)
         for carry in plan.carries:
             assert carry.initial is not None
-            self._array(carry.leaf, f"state{carry.leaf.index}")
+            self._array(carry.leaf, carry.leaf.label)
             self._copy_in(carry.initial, self.arrays[id(carry.leaf)], carry.leaf.dtype)
         with w.indent("for (fx::i64 t = 0; t < call.T; ++t) {", "}"):
-            if plan.checkpoint:
-                with w.indent(f"if (t && t % {plan.checkpoint} == 0) {{", "}"):
+            if plan.interval:
+                with w.indent(f"if (t && t % {plan.interval} == 0) {{", "}"):
                     for slot, leaf in plan.checkpoints:
-                        self._copy_out(slot, self.arrays[id(leaf)], leaf.dtype, f"t / {plan.checkpoint} - 1")
+                        self._copy_out(slot, self.arrays[id(leaf)], leaf.dtype, f"t / {plan.interval} - 1")
             self._pointers((s for s, _ in plan.loads), "load", "t")
             self._pointers((s for s, _ in plan.stores), "store", "t")
             with self._lane_loop():
@@ -110,25 +111,26 @@ class _Printer:
         sizes = [f"sizeof({_VALUE[s.dtype]})" for s in plan.states]
         if not sizes:
             return
-        w(f"char* memory = static_cast<char*>(fx::scratch({plan.checkpoint}LL * fx::LANES * ({' + '.join(sizes)})));")
+        w(f"char* memory = static_cast<char*>(fx::scratch({plan.interval}LL * fx::LANES * ({' + '.join(sizes)})));")
         for i, state in enumerate(plan.states):
-            offset = f"{plan.checkpoint}LL * fx::LANES * ({' + '.join(sizes[:i]) or '0'})"
+            offset = f"{plan.interval}LL * fx::LANES * ({' + '.join(sizes[:i]) or '0'})"
             kind = _VALUE[state.dtype]
-            w(f"{kind}* kept{state.index} = reinterpret_cast<{kind}*>(memory + {offset});")
+            w(f"{kind}* saved{state.index} = reinterpret_cast<{kind}*>(memory + {offset});")
 
     def _backward(self, plan: BackwardPlan) -> None:
         w = self.w
-        self._hoist([plan.recompute, *(v.program for v in plan.variants)], plan.lane_loads)
+        self._hoist(plan.hoisted)
         for carry in plan.carries:
-            self._array(carry.leaf, f"grad{carry.leaf.index}")
+            name = carry.leaf.label
+            self._array(carry.leaf, name)
             if carry.initial is not None:
                 self._copy_in(carry.initial, self.arrays[id(carry.leaf)], carry.leaf.dtype)
             else:
-                w(f"for (int l = 0; l < n; ++l) grad{carry.leaf.index}[l] = 0;")
+                w(f"for (int l = 0; l < n; ++l) {name}[l] = 0;")
         for slot in plan.accumulators:
             w(f"alignas(64) {_VALUE[slot.dtype]} sum_{slot.name}[fx::LANES];")
             w(f"for (int l = 0; l < n; ++l) sum_{slot.name}[l] = 0;")
-        k = plan.checkpoint
+        k = plan.interval
         with w.indent(f"for (fx::i64 chunk = (call.T - 1) / {k}; chunk >= 0; --chunk) {{", "}"):
             w(f"const fx::i64 start = chunk * {k}, end = start + {k} < call.T ? start + {k} : call.T;")
             if plan.states:
@@ -136,13 +138,12 @@ class _Printer:
             with w.indent("for (fx::i64 t = end - 1; t >= start; --t) {", "}"):
                 for state in plan.states:
                     kind = _VALUE[state.dtype]
-                    w(f"const {kind}* state{state.index} = kept{state.index} + (t - start) * fx::LANES;")
+                    w(f"const {kind}* state{state.index} = saved{state.index} + (t - start) * fx::LANES;")
                     self.arrays[id(state)] = f"state{state.index}"
-                for age, variant in enumerate(plan.variants):
-                    last = age == len(plan.variants) - 1
-                    opening = "{" if last else f"if (t == call.T - {age + 1}) {{"
-                    with w.indent(opening if age == 0 else f"else {opening}", "}"):
-                        self._walk_back(plan, variant)
+                for i, branch in enumerate(plan.branches):
+                    opening = "{" if branch.when is None else f"if {self._uniform(branch.when)} {{"
+                    with w.indent(f"else {opening}" if i else opening, "}"):
+                        self._walk_back(plan, branch)
         self._finish(plan)
         for slot in plan.accumulators:
             if slot.role is Role.GROUP_STORE:
@@ -170,42 +171,38 @@ class _Printer:
             with w.indent("{", "}"):
                 kind = _MEMORY[initial.dtype]
                 w(f"const {kind}* from = chunk ? {checkpoint.name}.load(chunk - 1) : {initial.name}.load(0);")
-                w(f"for (int l = 0; l < n; ++l) kept{state.index}[l] = from[l];")
-        # what only the walk back reads comes in from memory meanwhile
-        later = sorted(
-            {s for v in plan.variants for s, _ in v.loads} - {s for s, _ in plan.recompute_loads}, key=plan.slots.index
-        )
-        for slot in later:
+                w(f"for (int l = 0; l < n; ++l) saved{state.index}[l] = from[l];")
+        for slot in plan.walk_back_loads:  # comes in from memory meanwhile
             w(f"{slot.name}.prefetch(end - 1, n);")
         with w.indent("for (fx::i64 t = start; t + 1 < end; ++t) {", "}"):
             for state in plan.states:
                 kind = _VALUE[state.dtype]
-                w(f"const {kind}* state{state.index} = kept{state.index} + (t - start) * fx::LANES;")
-                w(f"{kind}* next{state.index} = kept{state.index} + (t - start + 1) * fx::LANES;")
+                w(f"const {kind}* state{state.index} = saved{state.index} + (t - start) * fx::LANES;")
+                w(f"{kind}* next{state.index} = saved{state.index} + (t - start + 1) * fx::LANES;")
                 self.arrays[id(state)] = f"state{state.index}"
-            for slot in later:
+            for slot in plan.walk_back_loads:
                 w(f"{slot.name}.prefetch(t, n);")
-            self._pointers((s for s, _ in plan.recompute_loads), "load", "t")
+            self._pointers((s for s, _ in plan.advance_loads), "load", "t")
             with self._lane_loop():
-                self._read(plan.recompute_loads)
-                self._compute(plan.recompute.body)
+                self._read(plan.advance_loads)
+                self._compute(plan.advance.body)
                 for state, node in zip(plan.states, plan.next_states, strict=True):
                     w(f"next{state.index}[l] = {self._use(node)};")
 
-    def _walk_back(self, plan: BackwardPlan, variant: Variant) -> None:
+    def _walk_back(self, plan: BackwardPlan, step: BackwardStep) -> None:
         w = self.w
-        self._pointers((s for s, _ in variant.loads), "load", "t")
-        self._pointers((s for s, _ in variant.stores), "store", "t")
+        self._pointers((s for s, _ in step.loads), "load", "t")
+        self._pointers((s for s, _ in step.stores), "store", "t")
         with self._lane_loop():
-            self._read(variant.loads)
-            self._compute(variant.program.body)
-            for slot, node in variant.stores:
+            self._read(step.loads)
+            self._compute(step.program.body)
+            for slot, node in step.stores:
                 self._assign(slot, node)
-            for slot, node in zip(plan.accumulators, variant.accumulate, strict=True):
+            for slot, node in zip(plan.accumulators, step.accumulate, strict=True):
                 if node is not None:
                     w(f"sum_{slot.name}[l] += {self._use(node)};")
-            self._carry_on([(c.leaf, n) for c, n in zip(plan.carries, variant.grad_states, strict=True)])
-        for slot, _ in variant.stores:
+            self._carry_on([(c.leaf, n) for c, n in zip(plan.carries, step.grad_states, strict=True)])
+        for slot, _ in step.stores:
             w(f"{slot.name}.flush(t);")
 
     def _carry_on(self, carried: Sequence[tuple[Node, Node | None]]) -> None:
@@ -228,30 +225,25 @@ class _Printer:
         self.w("#pragma omp simd")
         return self.w.indent("for (int l = 0; l < n; ++l) {", "}")
 
-    def _hoist(self, programs: Sequence[Program], lane_loads: Sequence[tuple[Slot, Node]]) -> None:
+    def _hoist(self, nodes: Sequence[Node]) -> None:
         """Compute what does not change with time; keep in arrays what the loop over time reads."""
-        nodes = {id(n): n for p in programs for n in p.hoisted}
-        read = {id(a) for p in programs for n in p.body for a in n.args}
-        read |= {id(n) for n in self._returned()}
-        kept = [n for key, n in nodes.items() if key in read]
-        if not kept:
+        read = {a for p in programs(self.plan) for n in p.body for a in n.args}.union(self._returned())
+        held = [n for n in nodes if n in read]
+        if not held:
             return
-        for i, node in enumerate(kept):
+        for i, node in enumerate(held):
             self.w(f"alignas(64) {_VALUE[node.dtype]} fixed{i}[fx::LANES];")
         with self._lane_loop():
-            self._compute(nodes.values())
-            for i, node in enumerate(kept):
+            self._compute(nodes)
+            for i, node in enumerate(held):
                 self.w(f"fixed{i}[l] = {self._use(node)};")
-        for i, node in enumerate(kept):
+        for i, node in enumerate(held):
             self.arrays[id(node)] = f"fixed{i}"
 
     def _returned(self) -> list[Node]:
         if isinstance(self.plan, ForwardPlan):
-            return [n for _, n in self.plan.stores] + [c.next for c in self.plan.carries if c.next is not None]
-        nodes = list(self.plan.next_states)
-        for v in self.plan.variants:
-            nodes += [n for n in (*(n for _, n in v.stores), *v.grad_states, *v.accumulate) if n is not None]
-        return nodes
+            return list(self.plan.results)
+        return [*self.plan.next_states, *(n for branch in self.plan.branches for n in branch.results)]
 
     def _array(self, leaf: Node, name: str) -> None:
         self.w(f"alignas(64) {_VALUE[leaf.dtype]} {name}[fx::LANES];")
@@ -290,13 +282,21 @@ class _Printer:
         args = [self._use(a) for a in node.args]
         if node.op == "cast":
             return _cast(args[0], node.args[0].dtype, node.dtype)
-        text = OPS[node.op].cpp.format(*args)
+        text = SPELLINGS[str(node.op)].format(*args)
         small = not node.dtype.is_floating_point and node.dtype.itemsize < 4 and node.dtype != torch.bool
         return f"static_cast<{_VALUE[node.dtype]}>({text})" if small else text
 
+    def _uniform(self, node: Node) -> str:
+        """A value that is the same for all lanes, as one expression."""
+        if node.is_leaf:
+            return self._use(node)
+        return f"({SPELLINGS[str(node.op)].format(*map(self._uniform, node.args))})"
+
     def _use(self, node: Node) -> str:
-        if node.op == "const":
+        if node.is_const:
             return _literal(node)
+        if node.op in _COORDINATES:
+            return _COORDINATES[node.op]
         if id(node) in self.arrays:
             return f"{self.arrays[id(node)]}[l]"
         return self.names[id(node)]

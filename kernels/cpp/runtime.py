@@ -13,41 +13,34 @@ from array import array
 from collections.abc import Callable, Sequence
 from functools import cache, lru_cache
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
 from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout
+from flexsn.ir.passes import passed
+from flexsn.ir.plan import Plan
 from flexsn.kernels.cache import cache_dir, content_key, publish, show_source
 from flexsn.kernels.cpp.printer import ENTRY, print_cpp
-from flexsn.planning.plans import BackwardPlan, ForwardPlan
 
-__all__ = ["BLOCK", "CppKernel", "bind", "build", "checkpoint", "compiler", "vectorized_loops"]
+__all__ = ["BLOCK", "CppKernel", "bind", "build", "compiler", "vectorized_loops"]
 
 BLOCK = 512  # LANES of scan.h
 _PAD = 64  # PAD of scan.h
-_CACHE_BYTES = 512 * 1024
 _HEADER = Path(__file__).with_name("scan.h")
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp-simd"),
     *("-fwrapv", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
 )
 _WELCOME_FLAGS = ("-fopenmp", "-mprefer-vector-width=512")  # threads, wide vectors: tried first, not everywhere known
+_SOURCES: WeakKeyDictionary[Plan, str] = WeakKeyDictionary()
 _BASE_MATH = ("expf", "logf", "sinf", "cosf", "powf")
 _FULL_MATH = ("tanhf", "erff", "log1pf", "expm1f", "atan2f", "exp2f", "log2f", "log10f", "hypotf", "acoshf")
 
 
-def checkpoint(step_bytes: int) -> int:
-    """How many steps to recompute at once: as many as keep states and inputs of a block in half a L2 cache.
-
-    Args:
-        step_bytes: bytes per lane and step of the kept states and the inputs.
-    """
-    return max(8, min(128, _CACHE_BYTES // (BLOCK * max(step_bytes, 1))))
-
-
-def bind(plan: ForwardPlan | BackwardPlan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
+def bind(plan: Plan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
     """A function that runs the plan's kernel on tensors of that layout, given in the order of the plan's slots."""
     kernel = build(_source(plan))
     record = [layout.num_steps, layout.num_lanes, len(layout.sizes), 1, BLOCK, *layout.sizes]
@@ -70,7 +63,13 @@ def bind(plan: ForwardPlan | BackwardPlan, layout: Layout) -> Callable[[Sequence
     return launch
 
 
-_source = lru_cache(maxsize=1024)(print_cpp)
+def _source(plan: Plan) -> str:
+    """The plan's text, printed once for as long as the plan lasts."""
+    text = _SOURCES.get(plan)
+    if text is None:
+        text = _SOURCES[plan] = print_cpp(plan)
+        passed("C++", text)
+    return text
 
 
 def _round_up(value: int, step: int) -> int:

@@ -5,12 +5,13 @@ Under Triton's interpreter libdevice does not exist; torch's own functions stand
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import numpy as np
 import triton
 import triton.language as tl
+
+from flexsn.kernels.triton.runtime import interpreting
 
 __all__ = ["INF", "NAN", "floor_divide", "fmod", "libdevice", "remainder"]
 
@@ -48,10 +49,10 @@ def _exact_fmod(a: Any, b: Any) -> Any:
     return torch.from_numpy(np.fmod(a.numpy(), b.numpy()))
 
 
-if os.environ.get("TRITON_INTERPRET", "0") in ("", "0"):
-    from triton.language.extra import libdevice
-else:
+if interpreting():
     libdevice = _Interpreted()
+else:
+    from triton.language.extra import libdevice
 
 
 @triton.jit

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from flexsn.ir.layout import Layout
-from flexsn.ir.plan import LANE_GROUP, BackwardPlan, ForwardPlan, Role, Slot
+from flexsn.ir.plan import LANE_GROUP, Plan, Role, Slot
 from flexsn.kernels.triton.values import cast
 from flexsn.kernels.writer import Writer
 
@@ -31,7 +31,7 @@ class Access:
     unit: bool = False
 
 
-def accesses(plan: ForwardPlan | BackwardPlan, layout: Layout) -> tuple[Access, ...]:
+def accesses(plan: Plan, layout: Layout) -> tuple[Access, ...]:
     """The access of every slot in a layout."""
     result = []
     for tensor in layout.tensors:

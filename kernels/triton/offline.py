@@ -19,7 +19,7 @@ import torch
 
 from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout, TensorLayout
-from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role
+from flexsn.ir.plan import ForwardPlan, Plan, Role
 from flexsn.kernels.triton.memory import accesses
 from flexsn.kernels.triton.printer import TritonSource, print_triton
 from flexsn.kernels.triton.runtime import OPTIONS, interpreting, load
@@ -82,7 +82,7 @@ class OfflineKernel:
         return self.assembly
 
 
-def dense_layout(plan: ForwardPlan | BackwardPlan, num_lanes: int = 1 << 20) -> Layout:
+def dense_layout(plan: Plan, num_lanes: int = 1 << 20) -> Layout:
     """Every tensor contiguous and of the full step shape."""
     timed = (Role.LOAD, Role.STORE, Role.CHECKPOINT_LOAD, Role.CHECKPOINT_STORE)
     tensors = [TensorLayout(num_lanes if slot.role in timed else 0, (1,), True) for slot in plan.slots]
@@ -90,7 +90,7 @@ def dense_layout(plan: ForwardPlan | BackwardPlan, num_lanes: int = 1 << 20) -> 
 
 
 def compile_offline(
-    plan: ForwardPlan | BackwardPlan,
+    plan: Plan,
     target: str,
     layout: Layout | None = None,
     aligned: bool = True,
@@ -111,14 +111,14 @@ def compile_offline(
     _check(target)
     layout = layout or dense_layout(plan)
     access = accesses(plan, layout)
-    source = print_triton(plan, access, len(layout.sizes), as_traced=False)
+    source = print_triton(plan, access, len(layout.sizes))
     tiling = tiling or choose_tiling(plan, access)
     pointers = tuple(_POINTERS[s.dtype] for s in plan.slots)
     compiled, seconds = _compile(source, pointers, source.numbers(layout), target, aligned, tiling)
     nvidia = target.startswith("sm_")
     assembly = compiled.asm["ptx" if nvidia else "amdgcn"]
     registers, spills = _resources(compiled, nvidia)
-    steps = plan.unroll if isinstance(plan, ForwardPlan) else plan.checkpoint
+    steps = plan.unroll if isinstance(plan, ForwardPlan) else plan.interval
     loads, stores = _accesses(assembly, nvidia)
     return OfflineKernel(
         target=target,
@@ -131,7 +131,7 @@ def compile_offline(
         stores={width: count / steps for width, count in sorted(stores.items())},
         fused=_fused(compiled.asm["llir"]),
         bytes_per_lane_step=plan.bytes_per_lane_step,
-        checkpoint=plan.checkpoint,
+        checkpoint=plan.interval,
         tiling=tiling,
         seconds=seconds,
     )

@@ -15,12 +15,10 @@ import torch
 
 from flexsn.ir.graph import Node, topological
 from flexsn.ir.layout import Layout
-from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role, Slot
+from flexsn.ir.plan import BackwardPlan, ForwardPlan, Plan, Role, Slot
 from flexsn.kernels.triton.memory import Access, Memory
 from flexsn.kernels.triton.values import TYPES, Values
 from flexsn.kernels.writer import Writer
-from flexsn.planning.boundary import merged_step
-from flexsn.planning.rematerialize import kept_values, remaining
 
 __all__ = ["ENTRY", "TritonSource", "print_triton"]
 
@@ -59,16 +57,13 @@ class TritonSource:
         return (*strides, *sizes, layout.num_steps, layout.num_lanes)
 
 
-def print_triton(
-    plan: ForwardPlan | BackwardPlan, access: Sequence[Access], num_dims: int, as_traced: bool
-) -> TritonSource:
+def print_triton(plan: Plan, access: Sequence[Access], num_dims: int) -> TritonSource:
     """Print the kernel of ``plan``.
 
     Args:
         plan: what to do.
         access: how each tensor is addressed.
         num_dims: how many dimensions the lanes have.
-        as_traced: the step was traced on the device it runs on; if not, see :func:`~.triton_text.division`.
     """
     writer = Writer()
     memory = Memory(writer, plan.slots, access, num_dims)
@@ -78,9 +73,9 @@ def print_triton(
     writer(f"@triton.jit(do_not_specialize={plain!r})")
     with writer.indent(f"def {ENTRY}({', '.join(arguments)}, BLOCK: tl.constexpr):"):
         memory.prologue()
-        values = Values(writer, as_traced)
+        values = Values(writer)
         for slot, leaf in plan.lane_loads:
-            name = memory.load(slot, leaf.dtype, f"operand{leaf.index}")
+            name = memory.load(slot, leaf.dtype, leaf.label)
             values.fix(leaf, name, memory.is_scalar(slot))
         kernel = _Forward if isinstance(plan, ForwardPlan) else _Backward
         kernel(plan, memory, values, writer).print()  # type: ignore[arg-type]
@@ -136,7 +131,7 @@ class _Forward(_Kernel):
         self.states = {}
         for carry in plan.carries:
             assert carry.initial is not None
-            name = f"state{carry.leaf.index}"
+            name = carry.leaf.label
             if memory.is_scalar(carry.initial):
                 memory.load(carry.initial, carry.leaf.dtype, f"{name}_scalar")
                 w(f"{name} = tl.broadcast_to({name}_scalar, [BLOCK])")
@@ -159,7 +154,7 @@ class _Forward(_Kernel):
         plan = self.plan
         if not plan.checkpoints:
             return
-        due = "" if plan.unroll == plan.checkpoint else f" and start % {plan.checkpoint} == 0"
+        due = "" if plan.unroll == plan.interval else f" and start % {plan.interval} == 0"
         with self.w.indent(f"if start > 0{due}:"):
             for slot, leaf in plan.checkpoints:
                 self.memory.store(slot, self.states[id(leaf)], leaf.dtype)
@@ -167,7 +162,7 @@ class _Forward(_Kernel):
 
     def _step(self, loaded: dict[int, str], k: str) -> None:
         plan, values = self.plan, self.values
-        values.names = {**loaded, **self.states}
+        values.at_step(f"start + {k}", {**loaded, **self.states})
         values.compute(plan.program.body)
         for slot, node in plan.stores:
             self.memory.store(slot, values.tensor(node), node.dtype, k)
@@ -178,20 +173,15 @@ class _Forward(_Kernel):
 class _Backward(_Kernel):
     def __init__(self, plan: BackwardPlan, memory: Memory, values: Values, writer: Writer) -> None:
         super().__init__(memory, values, writer, plan.slots)
-        self.plan = plan
-        self.step = merged_step(plan)
-        results = (*(n for _, n in self.step.stores), *self.step.accumulate, *self.step.grad_states)
-        self.roots = [n for n in results if n is not None]
-        self.kept = kept_values(self.roots)
-        self.ages = {n.index: n for m in self.step.program.body for n in m.args if n.op == "age"}
+        assert plan.saved is not None
+        self.plan, self.saved = plan, plan.saved
 
     def print(self) -> None:
-        w, plan, memory, k = self.w, self.plan, self.memory, self.plan.checkpoint
-        self.values.hoist(plan.recompute.hoisted)
-        self.values.hoist(self.step.program.hoisted)
+        w, plan, memory, k = self.w, self.plan, self.memory, self.plan.interval
+        self.values.hoist(plan.hoisted)
         self.grads = {}
         for carry in plan.carries:
-            name = self.grads[id(carry.leaf)] = f"grad{carry.leaf.index}"
+            name = self.grads[id(carry.leaf)] = carry.leaf.label
             w(f"{name} = tl.zeros([BLOCK], {TYPES[carry.leaf.dtype]})")
             if carry.initial is not None:
                 w(f"{name} += {memory.load(carry.initial, carry.leaf.dtype, name + '_final')}")
@@ -218,29 +208,27 @@ class _Backward(_Kernel):
 
     def _chunk(self) -> None:
         """Recompute the states of a chunk, then walk back through it."""
-        plan, values = self.plan, self.values
-        loads = sorted({*self.step.loads, *plan.recompute_loads}, key=lambda item: plan.slots.index(item[0]))
-        loaded = self.load_chunk(loads, plan.checkpoint)
-        states, kept = self._first_states(), []
-        fixed = [*plan.recompute.hoisted, *self.step.program.hoisted]
-        for k in range(plan.checkpoint):
-            values.names = {**loaded[k], **states}
-            values.compute(remaining(self.kept, fixed))
-            kept.append({id(n): self._opaque(values.block(n), n, k) for n in self.kept})
-            if k + 1 < plan.checkpoint:
-                values.compute(remaining(plan.next_states, fixed))
+        plan, values, saved = self.plan, self.values, self.saved
+        loaded = self.load_chunk(plan.chunk_loads, plan.interval)
+        states, waiting = self._first_states(), []
+        for k in range(plan.interval):
+            values.at_step(f"start + {k}", {**loaded[k], **states})
+            values.compute(saved.recompute)
+            waiting.append({id(n): self._opaque(values.block(n), n) for n in saved.values})
+            if k + 1 < plan.interval:
+                values.compute(saved.advance)
                 states = {id(s): values.tensor(n) for s, n in zip(plan.states, plan.next_states, strict=True)}
-        body = remaining(self.roots, [*fixed, *self.kept])
-        for k in reversed(range(plan.checkpoint if self.roots else 0)):
+        for k in reversed(range(plan.interval if plan.step.results else 0)):
             with self.within(k):
-                self._step({**loaded[k], **kept[k], **self.grads}, body, str(k))
+                values.at_step(f"start + {k}", {**loaded[k], **waiting[k], **self.grads})
+                self._walk_back(str(k))
 
-    def _opaque(self, value: str, node: Node, k: int) -> str:
+    def _opaque(self, value: str, node: Node) -> str:
         """The same value in every step there is, so that what is computed again from it is not kept as well.
 
         To the compiler, which would otherwise find the equal expressions, it is another one.
         """
-        name = self.values.fresh("kept")
+        name = self.values.fresh("saved")
         zero = "False" if node.dtype == torch.bool else "0"
         self.w(f"{name} = tl.where(mask, {value}, {zero})")
         return name
@@ -256,13 +244,9 @@ class _Backward(_Kernel):
             self.w(f"{name} = tl.where(start == 0, {first}, {later})")
         return names
 
-    def _step(self, known: dict[int, str], body: Sequence[Node], k: str) -> None:
-        w, plan, values, step = self.w, self.plan, self.values, self.step
-        values.names = dict(known)
-        for age, leaf in self.ages.items():
-            name = values.names[id(leaf)] = values.fresh("last")
-            w(f"{name} = start + {int(k) + age + 1} == T")
-        values.compute(body)
+    def _walk_back(self, k: str) -> None:
+        w, plan, values, step = self.w, self.plan, self.values, self.plan.step
+        values.compute(self.saved.walk_back)
         for slot, node in step.stores:
             if node is None:
                 self.memory.store(slot, f"tl.zeros([BLOCK], {TYPES[slot.dtype]})", slot.dtype, k)

@@ -14,13 +14,14 @@ import torch
 from torch import Tensor
 
 from flexsn.ir.layout import Layout
-from flexsn.ir.plan import BackwardPlan, ForwardPlan
+from flexsn.ir.passes import passed
+from flexsn.ir.plan import Plan
 from flexsn.kernels.cache import cache_dir, content_key, publish, show_source
 from flexsn.kernels.triton.memory import accesses
 from flexsn.kernels.triton.printer import ENTRY, print_triton
-from flexsn.kernels.triton.tiling import choose_checkpoint, choose_tiling
+from flexsn.kernels.triton.tiling import choose_tiling
 
-__all__ = ["OPTIONS", "bind", "checkpoint", "interpreting", "load"]
+__all__ = ["OPTIONS", "bind", "interpreting", "load"]
 
 OPTIONS = {"enable_fp_fusion": False}
 """Of every compilation: each operation rounds for itself, as in the loop."""
@@ -34,15 +35,10 @@ def interpreting() -> bool:
     return os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 
 
-def checkpoint(step_bytes: int) -> int:
-    """How many steps to recompute at once, in registers."""
-    return choose_checkpoint(step_bytes)
-
-
-def bind(plan: ForwardPlan | BackwardPlan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
+def bind(plan: Plan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
     """A function that runs the plan's kernel on tensors of that layout, given in the order of the plan's slots."""
     access = accesses(plan, layout)
-    source = print_triton(plan, access, len(layout.sizes), as_traced=True)
+    source = print_triton(plan, access, len(layout.sizes))
     numbers = source.numbers(layout)
     tiling = choose_tiling(plan, access)
     if interpreting():
@@ -104,6 +100,7 @@ class _Launcher:
 def load(text: str) -> Any:
     """The jitted function of a printed kernel; a real file keeps profilers and debuggers working."""
     show_source(text)
+    passed("Triton", text)
     name = f"flexsn_{content_key(text)}"
     path = cache_dir() / f"{name}.py"
     if not path.exists() or path.read_text() != text:

@@ -3,7 +3,7 @@
 A scan is limited by memory, and memory is kept busy by bytes in flight. So the model asks what is in flight on
 one multiprocessor, with no measurement and hence the same on every machine and rank:
 
-1. *Words per lane.* All loads of a chunk, the values a backward chunk keeps per step and what is carried
+1. *Words per lane.* All loads of a chunk, the values a backward chunk saves per step and what is carried
    through time are live together.
 2. *Registers* per thread: that many words for each of its lanes, the widest point of one step's arithmetic, the
    addresses of what the loop touches, and a fixed part. What fits compiled kernels is, forward, the arithmetic
@@ -26,13 +26,11 @@ from dataclasses import dataclass
 
 import torch
 
-from flexsn.ir.graph import Node
-from flexsn.ir.plan import BackwardPlan, ForwardPlan, Role, Slot
+from flexsn.ir.graph import LeafKind, Node
+from flexsn.ir.plan import ForwardPlan, Plan, Role, Slot
 from flexsn.kernels.triton.memory import Access
-from flexsn.planning.boundary import merged_step
-from flexsn.planning.rematerialize import kept_values, remaining
 
-__all__ = ["IN_FLIGHT", "REGISTERS", "Tiling", "choose_checkpoint", "choose_tiling"]
+__all__ = ["IN_FLIGHT", "REGISTERS", "Tiling", "choose_interval", "choose_tiling"]
 
 WARPS = 4
 REGISTERS = 180
@@ -42,7 +40,7 @@ IN_FLIGHT = 48 * 1024
 """Bytes under way per multiprocessor that hide memory's latency: about 54 bytes a nanosecond, the most any
 target moves per multiprocessor (sm_100), for 900 nanoseconds."""
 CHUNK = 96
-"""Bytes per lane that the inputs and kept states of one chunk may take."""
+"""Bytes per lane that the inputs and checkpointed states of one chunk may take."""
 
 _FILE = 64 * 1024  # registers of a multiprocessor
 _THREADS = 2048
@@ -67,7 +65,7 @@ class _Costs:
     fixed: int
 
 
-_COSTS = {"forward": _Costs(False, 2, 3), "backward": _Costs(True, 8, 6)}
+_FORWARD, _BACKWARD = _Costs(False, 2, 3), _Costs(True, 8, 6)
 _IN_LOOP = (Role.LOAD, Role.STORE, Role.CHECKPOINT_LOAD, Role.CHECKPOINT_STORE)
 
 
@@ -101,16 +99,16 @@ class Tiling:
         return self.threads / _THREADS
 
 
-def choose_checkpoint(step_bytes: int) -> int:
+def choose_interval(step_bytes: int) -> int:
     """K: as many steps, a power of two up to 8, as keep their inputs and states in :data:`CHUNK` bytes per lane.
 
     Args:
-        step_bytes: bytes per lane and step of the kept states and the inputs.
+        step_bytes: bytes per lane and step of the checkpointed states and the inputs.
     """
     return next(k for k in (8, 4, 2, 1) if k * step_bytes <= CHUNK or k == 1)
 
 
-def choose_tiling(plan: ForwardPlan | BackwardPlan, access: Sequence[Access] | None = None) -> Tiling:
+def choose_tiling(plan: Plan, access: Sequence[Access] | None = None) -> Tiling:
     """The tiling of a plan's kernel, by the model above.
 
     Args:
@@ -131,10 +129,10 @@ def choose_tiling(plan: ForwardPlan | BackwardPlan, access: Sequence[Access] | N
     return tiling
 
 
-def _tiling(plan: ForwardPlan | BackwardPlan, elements: int, scalars: Set[Slot]) -> Tiling:
+def _tiling(plan: Plan, elements: int, scalars: Set[Slot]) -> Tiling:
     words, peak = _words(plan, scalars)
     shared = sum(_size(leaf.dtype) for slot, leaf in plan.lane_loads if slot in scalars)
-    costs = _COSTS[plan.kind]
+    costs = _FORWARD if isinstance(plan, ForwardPlan) else _BACKWARD
     touched = sum(slot.role in _IN_LOOP for slot in plan.slots)
     registers = elements * words + shared + (elements if costs.side_by_side else 1) * peak
     registers += costs.address * touched + costs.fixed
@@ -145,30 +143,25 @@ def _tiling(plan: ForwardPlan | BackwardPlan, elements: int, scalars: Set[Slot])
     return Tiling(elements, WARPS, words, registers, threads, in_flight)
 
 
-def _chunk_bytes(plan: ForwardPlan | BackwardPlan) -> int:
-    steps = plan.unroll if isinstance(plan, ForwardPlan) else plan.checkpoint
+def _chunk_bytes(plan: Plan) -> int:
+    steps = plan.unroll if isinstance(plan, ForwardPlan) else plan.interval
     return steps * sum(s.dtype.itemsize for s in plan.slots if s.role is Role.LOAD)
 
 
-def _words(plan: ForwardPlan | BackwardPlan, scalars: Set[Slot]) -> tuple[int, int]:
+def _words(plan: Plan, scalars: Set[Slot]) -> tuple[int, int]:
     """Registers a lane occupies through a chunk, and those of one step's arithmetic."""
     carried = sum(_size(c.leaf.dtype) for c in plan.carries)
     fixed = sum(_size(leaf.dtype) for slot, leaf in plan.lane_loads if slot not in scalars)
     if isinstance(plan, ForwardPlan):
         loaded = plan.unroll * sum(_size(leaf.dtype) for _, leaf in plan.loads)
-        roots = [*(n for _, n in plan.stores), *(c.next for c in plan.carries if c.next is not None)]
-        return carried + fixed + loaded, _peak(plan.program.body, roots)
-    step = merged_step(plan)
-    results = (*(n for _, n in step.stores), *step.accumulate, *step.grad_states)
-    roots = [n for n in results if n is not None]
-    kept = kept_values(roots)
-    hoisted = (*plan.recompute.hoisted, *step.program.hoisted)
-    waiting = [leaf for _, leaf in step.loads if leaf.op == "cotangent"]
-    recomputed = [leaf for _, leaf in {*step.loads, *plan.recompute_loads} if leaf.op != "cotangent"]
-    across = sum(map(_node_size, kept))
-    there = plan.checkpoint * (sum(map(_node_size, waiting)) + max(across, sum(map(_node_size, recomputed))))
+        return carried + fixed + loaded, _peak(plan.program.body, plan.results)
+    assert plan.saved is not None
+    gradients = [leaf for _, leaf in plan.chunk_loads if leaf.op is LeafKind.COTANGENT]
+    recomputed = [leaf for _, leaf in plan.chunk_loads if leaf.op is not LeafKind.COTANGENT]
+    waiting = max(sum(map(_node_size, plan.saved.values)), sum(map(_node_size, recomputed)))
+    there = plan.interval * (sum(map(_node_size, gradients)) + waiting)
     sums = sum(_size(slot.dtype) for slot in plan.accumulators)
-    return carried + fixed + sums + there, _peak(remaining(roots, [*hoisted, *kept]), roots)
+    return carried + fixed + sums + there, _peak(plan.saved.walk_back, plan.step.results)
 
 
 def _peak(body: Sequence[Node], roots: Iterable[Node]) -> int:

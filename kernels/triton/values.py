@@ -7,11 +7,11 @@ from collections.abc import Iterable
 
 import torch
 
-from flexsn.ir.graph import Node
-from flexsn.kernels.ops import OPS
+from flexsn.ir.graph import LeafKind, Node
+from flexsn.kernels.triton.spelling import spelling
 from flexsn.kernels.writer import Writer
 
-__all__ = ["TYPES", "Values", "cast", "division"]
+__all__ = ["TYPES", "Values", "cast"]
 
 TYPES = {
     torch.float32: "tl.float32",
@@ -27,17 +27,19 @@ TYPES = {
 }
 
 
+_UNIFORM = (LeafKind.STEP_INDEX, LeafKind.NUM_STEPS)  # the same for all lanes, wherever tensors lie
+
+
 class Values:
     """Names of the values of one kernel, and the lines that compute them.
 
     Args:
         writer: takes the lines.
-        as_traced: see :func:`division`.
     """
 
-    def __init__(self, writer: Writer, as_traced: bool) -> None:
+    def __init__(self, writer: Writer) -> None:
         self.w = writer
-        self.as_traced = as_traced
+        self.step_index = ""  # of the step at hand, as an expression
         self.fixed: dict[int, str] = {}  # leaves and hoisted values, named once
         self.names: dict[int, str] = {}  # of the step at hand
         self._scalars: set[str] = set()  # names of values that are one for the whole block
@@ -48,6 +50,10 @@ class Values:
         self.fixed[id(node)] = name
         if scalar:
             self._scalars.add(name)
+
+    def at_step(self, index: str, names: dict[int, str]) -> None:
+        """Go on to a step of that index, where these values are known."""
+        self.step_index, self.names = f"({index})", dict(names)
 
     def hoist(self, nodes: Iterable[Node]) -> None:
         """Compute what does not change with time."""
@@ -72,13 +78,17 @@ class Values:
 
     def use(self, node: Node) -> str:
         """The node as an argument of an expression."""
-        if node.op == "const":
+        if node.is_const:
             return _literal(node)
+        if node.op is LeafKind.STEP_INDEX:
+            return self.step_index
+        if node.op is LeafKind.NUM_STEPS:
+            return "T"
         return self.fixed.get(id(node)) or self.names[id(node)]
 
     def tensor(self, node: Node) -> str:
         """Like :meth:`use`, where a bare number would lack a dtype."""
-        return _typed(node) if node.op == "const" else self.use(node)
+        return _typed(node) if node.is_const else self.use(node)
 
     def block(self, node: Node) -> str:
         """Like :meth:`tensor`, always one value per lane."""
@@ -86,36 +96,14 @@ class Values:
         return f"tl.broadcast_to({text}, [BLOCK])" if self._is_scalar(node) else text
 
     def _is_scalar(self, node: Node) -> bool:
-        return node.op == "const" or self.use(node) in self._scalars
+        return node.is_const or node.op in _UNIFORM or self.use(node) in self._scalars
 
     def _expression(self, node: Node) -> str:
         if node.op == "cast":
             return cast(self.tensor(node.args[0]), node.args[0].dtype, node.dtype)
-        if node.op == "div" and node.args[1].op == "const":
-            factor = division(node.args[1], self.as_traced)
-            if factor is not None:
-                return f"{self.tensor(node.args[0])} * {_literal(factor)}"
-        op = OPS[node.op]
-        wide = op.triton64 is not None and node.args[0].dtype == torch.float64
-        template = op.triton64 if wide and op.triton64 is not None else op.triton
-        literal = all(a.op == "const" for a in node.args)
+        template = spelling(str(node.op), node.args[0].dtype)
+        literal = all(a.is_const for a in node.args)
         return template.format(*(self.tensor(a) if literal else self.use(a) for a in node.args))
-
-
-def division(divisor: Node, as_traced: bool) -> Node | None:
-    """The factor to multiply by instead of dividing by a literal, where that gives the same bits.
-
-    Multiplying by the inverse of a power of two is exact. By the inverse of any number is what eager torch does on
-    a GPU; the rule for that is the one for ``div`` in ``flexsn.tracing.lowering.arithmetic``, which knows numbers
-    from tensors and acts where the step is traced on the GPU. A step traced on the CPU to be compiled for one gets
-    the same kernel here.
-    """
-    value = float(divisor.value)  # type: ignore[arg-type]
-    if value == 0 or not math.isfinite(value) or not divisor.dtype.is_floating_point:
-        return None
-    inverse = (torch.ones((), dtype=divisor.dtype) / torch.tensor(value, dtype=divisor.dtype)).item()
-    exact = abs(math.frexp(value)[0]) == 0.5 and 2.0**-126 <= abs(inverse) < math.inf
-    return Node("const", (), divisor.dtype, inverse) if exact or not as_traced else None
 
 
 def cast(text: str, source: torch.dtype, target: torch.dtype) -> str:

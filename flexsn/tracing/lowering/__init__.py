@@ -6,6 +6,7 @@ torch does silently become nodes here, so printers never promote.
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -32,7 +33,7 @@ def lower(
     kwargs: dict[str, Any],
     dtype: torch.dtype,
     common: torch.dtype,
-    device: torch.device,
+    on_gpu: bool,
     line: SourceLine | None,
 ) -> Node:
     """Apply the rule of operator ``name`` (the other arguments: see :class:`Lowering`).
@@ -43,7 +44,12 @@ def lower(
     found = RULES.get(name)
     if found is None:
         raise Unlowerable("the op table has no row for it")
+    low = Lowering(builder, dtype, common, on_gpu, line)
     try:
-        return found(Lowering(builder, dtype, common, device, line), *args, **kwargs)
-    except TypeError as error:
-        raise Unlowerable(f"its arguments are not pointwise ({error})") from error
+        return found(low, *args, **kwargs)
+    except TypeError:
+        try:
+            inspect.signature(found).bind(low, *args, **kwargs)
+        except TypeError as error:
+            raise Unlowerable(f"its arguments are not pointwise ({error})") from error
+        raise  # the rule itself is wrong

@@ -24,7 +24,7 @@ class Lowering:
         builder: where nodes are made.
         dtype: of the operator's result in torch.
         common: the dtype torch compares the arguments in.
-        device: where torch would run it, since a few eager kernels differ in their last bit.
+        on_gpu: whether torch would run it on a GPU, since a few eager kernels differ in their last bit.
         line: the user's line.
     """
 
@@ -33,11 +33,11 @@ class Lowering:
         builder: Builder,
         dtype: torch.dtype,
         common: torch.dtype,
-        device: torch.device,
+        on_gpu: bool,
         line: SourceLine | None,
     ) -> None:
         self.builder, self.dtype, self.common, self.line = builder, dtype, common, line
-        self.on_gpu = device.type == "cuda"
+        self.on_gpu = on_gpu
 
     def value(self, arg: Arg, dtype: torch.dtype) -> Node:
         """``arg`` as a node of ``dtype``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from flexsn.ir.graph import Node
-from flexsn.kernels.ops import OPS, Rule
+from flexsn.ir.ops import OPS, Rule
 
 __all__ = ["RULES", "LoweringRule", "rule"]
 

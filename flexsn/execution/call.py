@@ -1,0 +1,126 @@
+"""What both directions of a scan know about the calls they are for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from flexsn.execution.output_dtype import AskedDtype, OutputDtype, output_kinds
+from flexsn.ir.layout import CallShape, TensorSpec
+from flexsn.ir.plan import Holds, Plan, Slot
+from flexsn.kernels.backend import Backend, Launch
+from flexsn.planning import Gradients, ScanPlans, ScanRequest, plan_scan
+from flexsn.tracing.tracer import Tracer
+
+__all__ = ["CallSpec"]
+
+Value = TypeVar("Value")
+
+
+@dataclass(frozen=True, eq=False)
+class CallSpec:
+    """Calls of one traced core on one backend that agree in shapes, strides and dtypes.
+
+    Attributes:
+        tracer: the traced core.
+        backend: generates and launches the kernels.
+        shape: shapes and memory order of the call.
+        device: of all tensors.
+        outputs: in which dtype each output is stored, and which one it shows.
+        request: the call, as planning sees it.
+    """
+
+    tracer: Tracer
+    backend: Backend
+    shape: CallShape
+    device: torch.device
+    outputs: tuple[OutputDtype, ...]
+    request: ScanRequest
+
+    @staticmethod
+    def of(
+        tracer: Tracer,
+        backend: Backend,
+        inputs: Sequence[Tensor],
+        time_dim: int,
+        checkpoint: int | str,
+        training: bool,
+        num_sequences: int = 0,
+        asked_dtype: AskedDtype = None,
+    ) -> CallSpec:
+        """The spec of calls with such inputs.
+
+        Args:
+            tracer, backend: of the call.
+            inputs: of the full step shape.
+            time_dim: the time axis of the inputs.
+            checkpoint: steps between checkpoints, or ``"auto"``.
+            training: whether gradients will be wanted.
+            num_sequences: how many of the outputs, the last ones, are states, which keep their own dtype.
+            asked_dtype: what the user wants the other outputs to be stored in.
+        """
+        input_dtypes = tuple(x.dtype for x in inputs)
+        computed = [n.dtype for n in tracer.graph.outputs]
+        split = len(computed) - num_sequences
+        outputs = output_kinds(computed[:split], input_dtypes, asked_dtype)
+        outputs += tuple(OutputDtype(d, d) for d in computed[split:])
+        interval = None if checkpoint == "auto" else int(checkpoint)
+        request = ScanRequest(input_dtypes, tuple(o.memory for o in outputs), training, interval)
+        return CallSpec(tracer, backend, CallShape.of(inputs[0], time_dim), inputs[0].device, outputs, request)
+
+    @property
+    def num_inputs(self) -> int:
+        return len(self.tracer.graph.inputs)
+
+    @property
+    def num_states(self) -> int:
+        return len(self.tracer.graph.states)
+
+    def plans(self, gradients: Gradients | None = None) -> ScanPlans:
+        """What the kernels do; a backward pass for gradients of that pattern included."""
+        request = replace(self.request, gradients=gradients)
+        return plan_scan(self.tracer.graph, self.tracer.vjp, request, self.backend)
+
+    def split(self, values: Sequence[Value]) -> tuple[Sequence[Value], ...]:
+        """``values`` as those of inputs, states, captured tensors, checkpoints."""
+        a = self.num_inputs
+        b = a + self.num_states
+        c = b + len(self.tracer.captured)
+        return values[:a], values[a:b], values[b:c], values[c:]
+
+    def operands(self) -> Callable[..., tuple[Tensor, ...]]:
+        """A function of the captured tensors: what the kernels read of them."""
+        program, device = self.tracer.host.program(self.tracer.operands, self.tracer.captured_refs), self.device
+        if device.type == "cpu":
+            return program
+        return lambda *captured: tuple([value.to(device) for value in program(*captured)])  # 0-d ones may be on the CPU
+
+    def lane_index(self, slots: Sequence[Slot]) -> list[Tensor]:
+        """The number of every lane, row by row, if the kernel reads it."""
+        if all(slot.holds is not Holds.LANE_INDEX for slot in slots):
+            return []
+        shape = self.shape.step_shape
+        return [torch.arange(torch.Size(shape).numel(), device=self.device).view(shape)]
+
+    def dense(self, plan: Plan, slot: Slot) -> TensorSpec:
+        """The tensor of a slot, as it is allocated."""
+        every = plan.interval
+        return self.shape.dense(slot, max(0, (self.shape.num_steps - 1) // every) if every else 0)
+
+    def bind(self, plan: Plan, tensors: Sequence[TensorSpec]) -> Launch:
+        """A function that runs the plan's kernel on tensors laid out like these.
+
+        Raises:
+            BackendError: the kernel cannot be built here.
+        """
+        if 0 in self.shape.step_shape:
+            return _nothing
+        return self.backend.bind(plan, self.shape.layout(plan.slots, tensors))
+
+
+def _nothing(tensors: Sequence[Any]) -> None:
+    """There are no lanes."""

@@ -1,0 +1,171 @@
+"""The plan of the backward pass, a branch per distance from the end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from flexsn.ir.graph import Builder, LeafKind, Node
+from flexsn.ir.plan import BackwardPlan, BackwardStep, Carry, Holds, Role, Slot
+from flexsn.ir.step import StepGraph, StepVjp
+from flexsn.planning.boundary import nth_from_end
+from flexsn.planning.liveness import live_states
+from flexsn.planning.pieces import lane_loads, leaves, order
+from flexsn.planning.request import Gradients, ScanRequest
+
+__all__ = ["plan_backward"]
+
+
+def plan_backward(
+    step: StepGraph, vjps: Sequence[StepVjp], request: ScanRequest, gradients: Gradients, interval: int
+) -> BackwardPlan:
+    """Plan the backward pass.
+
+    Args:
+        step: one step.
+        vjps: of the last step, the one before, and so on; the last for all others.
+        request: the kind of call.
+        gradients: which come in and which are wanted.
+        interval: ``K``.
+    """
+    roots = [n for vjp in vjps for n in vjp.results]
+    live = live_states(step, vjps)
+    states, next_states = [step.states[j] for j in live], [step.new_states[j] for j in live]
+    loads = _loads([*roots, *next_states], request, gradients)
+    once = lane_loads([*roots, *next_states])
+    grads = {
+        i: Slot(Role.STORE, dtype, Holds.GRAD_INPUT, i)
+        for i, dtype in enumerate(request.input_dtypes)
+        if any(v.grad_inputs[i] is not None for v in vjps)
+    }
+    carries = _gradient_carries(step, vjps, gradients)
+    finals = [
+        (Slot(Role.LANE_STORE, s.dtype, Holds.GRAD_STATE, s.index), _sum(step.builder, _of_state(carries, s.index)))
+        for s in step.states
+        if gradients.states[s.index]
+    ]
+    groups, first_of = _share_accumulators(vjps)
+    accumulators = [
+        Slot(Role.GROUP_STORE if r.one_for_all else Role.LANE_STORE, r.node.dtype, Holds.ACCUMULATOR, i)
+        for i, r in enumerate(r for _, vjp in groups for r in vjp.reductions)
+    ]
+    initial = [Slot(Role.LANE_LOAD, s.dtype, Holds.STATE, s.index) for s in states]
+    checkpoints = [Slot(Role.CHECKPOINT_LOAD, s.dtype, Holds.CHECKPOINT, s.index) for s in states]
+    branches = [
+        BackwardStep(
+            when=None if n == len(vjps) - 1 else nth_from_end(step.builder, n),
+            program=order(vjp.results),
+            loads=_read(loads, vjp.results),
+            stores=tuple((slot, vjp.grad_inputs[i]) for i, slot in grads.items()),
+            grad_states=_next_gradients(step.builder, vjp, carries),
+            accumulate=_place(vjp, first, len(accumulators)),
+        )
+        for n, (vjp, first) in enumerate(zip(vjps, first_of, strict=True))
+    ]
+    slots = [*loads.values(), *(s for s, _ in once), *initial, *checkpoints]
+    slots += [c.initial for c in carries if c.initial] + list(grads.values())
+    slots += [slot for slot, _ in finals] + accumulators
+    return BackwardPlan(
+        slots=tuple(slots),
+        lane_loads=tuple(once),
+        interval=interval,
+        states=tuple(states),
+        advance=order(next_states),
+        advance_loads=_read(loads, next_states),
+        next_states=tuple(next_states),
+        initial=tuple(initial),
+        checkpoints=tuple(checkpoints),
+        branches=tuple(branches),
+        carries=tuple(carries),
+        finals=tuple(finals),
+        accumulators=tuple(accumulators),
+        groups=groups,
+        step=branches[-1],
+    )
+
+
+def _loads(roots: Iterable[Node], request: ScanRequest, gradients: Gradients) -> dict[Node, Slot]:
+    """The slot of every input and cotangent that is read."""
+    roots = list(roots)
+    found = {
+        n: Slot(Role.LOAD, request.input_dtypes[n.index], Holds.INPUT, n.index) for n in leaves(LeafKind.INPUT, roots)
+    }
+    for n in leaves(LeafKind.COTANGENT, roots):
+        found[n] = Slot(Role.LOAD, gradients.outputs[n.index] or n.dtype, Holds.COTANGENT, n.index)
+    return found
+
+
+def _read(loads: dict[Node, Slot], roots: Iterable[Node]) -> tuple[tuple[Slot, Node], ...]:
+    """Those of the loads that the roots depend on."""
+    roots = list(roots)
+    read = [*leaves(LeafKind.INPUT, roots), *leaves(LeafKind.COTANGENT, roots)]
+    return tuple((loads[n], n) for n in read)
+
+
+# ---- gradients of states ------------------------------------------------------------------------------------
+
+
+def _gradient_carries(step: StepGraph, vjps: Sequence[StepVjp], gradients: Gradients) -> list[Carry]:
+    """The gradients of states that go from step to step: as many for a state as a step gives it."""
+    read = {n for vjp in vjps for n in leaves(LeafKind.STATE_COTANGENT, vjp.results)}
+    carries = []
+    for j, state in enumerate(step.states):
+        for part in range(max(len(v.grad_states[j]) for v in vjps) or 1):
+            leaf = step.builder.leaf(LeafKind.STATE_COTANGENT, j, state.dtype, part)
+            if leaf in read or gradients.states[j]:
+                final = Slot(Role.LANE_LOAD, state.dtype, Holds.FINAL_COTANGENT, j)
+                carries.append(Carry(leaf, None, final if gradients.finals[j] and part == 0 else None, None))
+    return carries
+
+
+def _of_state(carries: Iterable[Carry], state: int) -> list[Node]:
+    """The leaves of one state's carries, in the order its gradient is added up."""
+    return [c.leaf for c in carries if c.leaf.index == state]
+
+
+def _sum(builder: Builder, nodes: Sequence[Node]) -> Node:
+    total = nodes[0]
+    for node in nodes[1:]:
+        total = builder.op("add", total, node, dtype=node.dtype)
+    return total
+
+
+def _next_gradients(builder: Builder, vjp: StepVjp, carries: Sequence[Carry]) -> tuple[Node | None, ...]:
+    """What each carry becomes; -0.0 adds nothing where a state has more summands at other steps."""
+    found: list[Node | None] = []
+    for carry in carries:
+        summands, part = vjp.grad_states[carry.leaf.index], carry.leaf.part
+        nothing = builder.const(-0.0, carry.leaf.dtype) if summands else None
+        found.append(summands[part] if part < len(summands) else nothing)
+    return tuple(found)
+
+
+# ---- gradients of parameters --------------------------------------------------------------------------------
+
+
+def _share_accumulators(vjps: Sequence[StepVjp]) -> tuple[tuple[tuple[int, StepVjp], ...], list[int]]:
+    """Share accumulators between vjps whose parameter gradients are the same function of them.
+
+    Returns:
+        ``(first accumulator, vjp)`` per group, and the first accumulator of every vjp.
+    """
+
+    def signature(vjp: StepVjp) -> object:
+        return vjp.grad_captured, [(r.base, r.shape, r.node.dtype) for r in vjp.reductions]
+
+    groups: list[tuple[int, StepVjp]] = []
+    first_of = []
+    size = 0
+    for vjp in reversed(vjps):
+        mine = next((g for g in groups if signature(g[1]) == signature(vjp)), None)
+        if mine is None:
+            mine = (size, vjp)
+            groups.append(mine)
+            size += len(vjp.reductions)
+        first_of.append(mine[0])
+    return tuple(groups), first_of[::-1]
+
+
+def _place(vjp: StepVjp, first: int, total: int) -> tuple[Node | None, ...]:
+    nodes: list[Node | None] = [None] * total
+    nodes[first : first + len(vjp.reductions)] = [r.node for r in vjp.reductions]
+    return tuple(nodes)

@@ -1,0 +1,48 @@
+"""The plan of the forward pass."""
+
+from __future__ import annotations
+
+from flexsn.ir.graph import LeafKind
+from flexsn.ir.plan import Carry, ForwardPlan, Holds, Role, Slot
+from flexsn.ir.step import StepGraph
+from flexsn.planning.pieces import lane_loads, leaves, order
+from flexsn.planning.request import ScanRequest
+
+__all__ = ["plan_forward"]
+
+
+def plan_forward(step: StepGraph, request: ScanRequest, live: tuple[int, ...], interval: int | None) -> ForwardPlan:
+    """Plan inference (``interval=None``) or the forward pass of training.
+
+    Args:
+        step: one step.
+        request: the kind of call.
+        live: which states are checkpointed.
+        interval: ``K``.
+    """
+    roots = [*step.outputs, *step.new_states]
+    loads = [
+        (Slot(Role.LOAD, request.input_dtypes[n.index], Holds.INPUT, n.index), n) for n in leaves(LeafKind.INPUT, roots)
+    ]
+    once = lane_loads(roots)
+    stores = [
+        (Slot(Role.STORE, dtype, Holds.OUTPUT, i), node)
+        for i, (dtype, node) in enumerate(zip(request.output_dtypes, step.outputs, strict=True))
+    ]
+    initial = [Slot(Role.LANE_LOAD, leaf.dtype, Holds.STATE, leaf.index) for leaf in step.states]
+    final = [Slot(Role.LANE_STORE, leaf.dtype, Holds.FINAL_STATE, leaf.index) for leaf in step.states]
+    checkpoints = [
+        (Slot(Role.CHECKPOINT_STORE, step.states[j].dtype, Holds.CHECKPOINT, j), step.states[j]) for j in live
+    ]
+    slots = [*(s for s, _ in (*loads, *once)), *initial, *(s for s, _ in stores), *final, *(s for s, _ in checkpoints)]
+    return ForwardPlan(
+        slots=tuple(slots),
+        loads=tuple(loads),
+        lane_loads=tuple(once),
+        program=order(roots),
+        carries=tuple(map(Carry, step.states, step.new_states, initial, final)),
+        stores=tuple(stores),
+        checkpoints=tuple(checkpoints),
+        interval=interval,
+        unroll=max(u for u in (1, 2, 4) if (interval or 4) % u == 0),
+    )

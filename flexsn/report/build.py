@@ -1,0 +1,162 @@
+"""Build a report: trace and plan a core as calls would, and print its kernels."""
+
+from __future__ import annotations
+
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from flexsn.captures.guards import Captures
+from flexsn.execution.arguments import compute_dtype
+from flexsn.execution.backends import target_backend
+from flexsn.execution.call import CallSpec
+from flexsn.execution.gradient_path import no_path
+from flexsn.execution.output_dtype import AskedDtype
+from flexsn.execution.traces import TraceEntry, Traces
+from flexsn.ir.layout import Layout, TensorSpec
+from flexsn.ir.passes import describe, watching
+from flexsn.ir.plan import Holds, Plan
+from flexsn.ir.step import StepGraph
+from flexsn.kernels.backend import Backend
+from flexsn.planning import Gradients
+from flexsn.report.report import KernelReport, Report
+from flexsn.report.text import report_text
+
+__all__ = ["PlannedKernels", "Subject", "build_report", "plan_kernels"]
+
+_STEPS = 16
+_BATCH, _FREE = 16, 8  # sizes of a step's first dimension, and of every other that no parameter has
+
+
+class Subject(Protocol):
+    """What a report is about: a :class:`~flexsn.FlexSN`."""
+
+    core: Callable[..., Any]
+    num_inputs: int
+    num_states: int
+    state_names: tuple[str, ...]
+
+    @property
+    def checkpoint(self) -> int | str: ...
+
+    @property
+    def output_dtype(self) -> AskedDtype: ...
+
+    def init_states(self, num_states: int, step_mode: str, *args: Tensor) -> Sequence[Tensor]: ...
+
+    def parameters(self) -> Iterator[nn.Parameter]: ...
+
+
+@dataclass(frozen=True)
+class PlannedKernels:
+    """The kernels that calls would run.
+
+    Attributes:
+        step: one step forward.
+        plans: by kernel, ``"inference"``, ``"forward"``, ``"backward"``: its plan and a layout of its tensors.
+        no_backward: why there is no backward kernel, if there is none.
+    """
+
+    step: StepGraph
+    plans: dict[str, tuple[Plan, Layout]]
+    no_backward: str | None
+
+
+def build_report(subject: Subject, name: str, target: str, dtype: torch.dtype) -> Report:
+    """Report on a neuron.
+
+    Args:
+        subject: the neuron.
+        name: what to call it.
+        target: see :func:`flexsn.explain`.
+        dtype: of the inputs.
+    """
+    backend = target_backend(target)
+    passes: list[tuple[str, str]] = []
+    with watching(lambda name, form: passes.append((name, describe(form)))):
+        planned = plan_kernels(subject, backend, dtype)
+        kernels = {}
+        for kernel, (plan, layout) in planned.plans.items():
+            printed = backend.print(plan, layout, target)
+            kernels[kernel] = KernelReport(kernel, plan, printed.source, printed.compiled)
+    report = Report(
+        name=name,
+        core=_source(subject.core),
+        target=target,
+        dtype=dtype,
+        arguments=_argument_names(subject),
+        graph=planned.step,
+        kernels=kernels,
+        no_backward=planned.no_backward,
+        passes=tuple(passes),
+    )
+    return replace(report, text=report_text(report))
+
+
+def plan_kernels(subject: Subject, backend: Backend, dtype: torch.dtype) -> PlannedKernels:
+    """Trace the core anew and plan inference and training with gradients of all floating inputs and parameters."""
+    device = next((p.device for p in subject.parameters()), torch.device("cpu"))
+    entry = _trace(subject, backend, dtype, device)
+    tracer, captured = entry.tracer, [t.detach() for t in entry.captured()]
+    step = (_BATCH, *(_FREE if size == 1 else size for size in tracer.param_shape))
+    inputs = [torch.empty(_STEPS, *step, dtype=dtype, device=device)] * subject.num_inputs
+
+    def spec_of(training: bool) -> CallSpec:
+        return CallSpec.of(tracer, backend, inputs, 0, subject.checkpoint, training, 0, subject.output_dtype)
+
+    inference, training = spec_of(False), spec_of(True)
+    visible = [o.shown for o in training.outputs]
+    plans = training.plans(
+        Gradients(
+            outputs=tuple(d if d.is_floating_point else None for d in visible),
+            finals=(False,) * subject.num_states,
+            inputs=(dtype.is_floating_point,) * subject.num_inputs,
+            states=(False,) * subject.num_states,
+            parameters=any(t.requires_grad for t in tracer.captured),
+        )
+    )
+    found = {"inference": inference.plans().forward, "forward": plans.forward}
+    problem = None
+    if plans.backward is not None:
+        found["backward"] = plans.backward
+    else:
+        arguments = [torch.ones(step, dtype=d, device=device) for d in (*tracer.input_dtypes, *tracer.state_dtypes)]
+        problem = str(no_path(tracer.core, arguments))
+    laid_out = {name: (plan, _layout(training, plan, captured)) for name, plan in found.items()}
+    return PlannedKernels(tracer.graph, laid_out, problem)
+
+
+def _trace(subject: Subject, backend: Backend, dtype: torch.dtype, device: torch.device) -> TraceEntry:
+    probe = [torch.ones(1, 1, dtype=dtype, device=device) for _ in range(subject.num_inputs)]
+    states = subject.init_states(subject.num_states, "m", *probe)
+    dtypes = (compute_dtype(dtype),) * subject.num_inputs, tuple(compute_dtype(s.dtype) for s in states)
+    traces = Traces(subject.core, subject.num_states, on_gpu=backend.device_type == "cuda")
+    return traces.find(Captures(subject.core), dtypes, device)
+
+
+def _layout(spec: CallSpec, plan: Plan, captured: Sequence[Tensor]) -> Layout:
+    """Of dense tensors, and of parameters as they are."""
+    operands = [TensorSpec.of(t) for t in spec.operands()(*captured)]
+    tensors = [operands[s.index] if s.holds is Holds.OPERAND else spec.dense(plan, s) for s in plan.slots]
+    return spec.shape.layout(plan.slots, tensors)
+
+
+def _argument_names(subject: Subject) -> tuple[str, ...]:
+    core = subject.core.forward if isinstance(subject.core, nn.Module) else subject.core
+    names = list(inspect.signature(core).parameters)[: subject.num_inputs]
+    if len(names) < subject.num_inputs or any(n in subject.state_names for n in names):
+        names = [f"x{i}" for i in range(subject.num_inputs)]
+    return (*names, *subject.state_names)
+
+
+def _source(core: Callable[..., Any]) -> str:
+    target = core.forward if isinstance(core, nn.Module) else core
+    try:
+        return textwrap.dedent(inspect.getsource(target)).rstrip()
+    except (OSError, TypeError):
+        return ""

@@ -1,0 +1,85 @@
+"""The sentinel: the step shape a core is traced at, which tells by shapes alone what every value is.
+
+It is the smallest shape the core's parameters allow, with every free dimension a different prime and one more prime in
+front. Of the sentinel shape, a value belongs to the step; of a parameter's, it is computed once per call; anything
+else mixes lanes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from flexsn.errors import FlexSNError
+from flexsn.tracing.lowering import is_known
+from flexsn.tracing.recorder import Recorder, clean_context
+
+__all__ = ["Sentinel", "find_sentinel"]
+
+_MAX_DIMS = 6  # of a parameter; the sentinel shape has one more, and grows with the product of the primes
+_MAX_PROBES = 8
+_PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79)
+
+
+@dataclass(frozen=True)
+class Sentinel:
+    """A step shape to trace at.
+
+    Attributes:
+        shape: the shape.
+        free: per dimension, whether it is no parameter's.
+        param_shape: the smallest step shape the captured tensors allow.
+    """
+
+    shape: torch.Size
+    free: tuple[bool, ...]
+    param_shape: torch.Size
+
+
+def find_sentinel(core: Callable[..., Any], dtypes: Sequence[torch.dtype], device: torch.device) -> Sentinel:
+    """Run the core on examples of growing shape until they hold its parameters."""
+    shape = torch.Size(())
+    sizes: set[int] = set()
+    for _ in range(_MAX_PROBES):
+        grown = _probe(core, dtypes, device, shape, sizes)
+        while grown and grown[0] == 1:
+            grown = grown[1:]
+        if grown == shape or len(grown) > _MAX_DIMS:  # a core that adds a dimension each time mixes lanes
+            break
+        shape = grown
+    padded = (1,) * max(0, 2 - len(shape)) + tuple(shape)
+    primes = iter(p for p in _PRIMES if p not in sizes)  # so that a prime in a shape means the step
+    front = next(primes)
+    full = torch.Size((front, *(next(primes) if size == 1 else size for size in padded)))
+    return Sentinel(full, (True, *(size == 1 for size in padded)), shape)
+
+
+def _probe(
+    core: Callable[..., Any], dtypes: Sequence[torch.dtype], device: torch.device, shape: torch.Size, sizes: set[int]
+) -> torch.Size:
+    """The shape the core returns for arguments of ``shape``; if it fails, what its captured tensors ask for.
+
+    The sizes of all dimensions met on the way are added to ``sizes``.
+    """
+    examples = {str(i): torch.ones(shape, dtype=d, device=device) for i, d in enumerate(dtypes)}
+    recorder = Recorder(examples, shape, is_known)
+    tape = recorder.tape
+    try:
+        with clean_context(), torch.no_grad(), recorder:
+            returned = core(*examples.values())
+        values = returned if isinstance(returned, (tuple, list)) else (returned,)
+        shapes = [v.shape for v in values if isinstance(v, Tensor)] + [tape.tensors[i].shape for i in tape.live]
+    except FlexSNError:
+        raise
+    except Exception:  # it needs larger arguments, or is wrong: recording at the sentinel shape says how
+        shapes = [shape, *(t.shape for t in tape.captured.values())]
+    sizes.update(size for tensor in tape.tensors for size in tensor.shape)
+    try:
+        return torch.Size(np.broadcast_shapes(*shapes))  # torch.broadcast_shapes imports sympy: half a second
+    except ValueError:
+        return shape

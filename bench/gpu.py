@@ -178,9 +178,9 @@ def plan_bytes(dtype: torch.dtype) -> float:
 
 
 def _training_plans(neuron: FlexSN, dtype: torch.dtype) -> list[Any]:
-    from flexsn.modules.explain import plan_kernels
+    from flexsn.report.build import plan_kernels
 
-    plans = plan_kernels(neuron, "triton", dtype)[1]
+    plans = plan_kernels(neuron, "triton", dtype).plans
     return [plans["forward"], plans["backward"]]
 
 
@@ -261,6 +261,7 @@ def first_calls() -> list[dict[str, object]]:
 
 def against_model() -> list[dict[str, object]]:
     """Per kernel and lanes per thread: what the tiling model expects beside the bandwidth reached."""
+    from flexsn.ir.plan import BackwardPlan
     from flexsn.kernels.triton.tiling import choose_tiling
 
     rows: list[dict[str, object]] = []
@@ -283,7 +284,7 @@ def against_model() -> list[dict[str, object]]:
             rows.append(
                 {
                     "K": checkpoint,
-                    "kernel": plan.kind,
+                    "kernel": "backward" if isinstance(plan, BackwardPlan) else "forward",
                     "lanes_per_thread": tiling.elements,
                     "registers_modelled": tiling.registers,
                     "threads_modelled": tiling.threads,

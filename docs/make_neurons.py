@@ -13,8 +13,7 @@ import torch
 
 from flexsn import FlexSN, neurons
 from flexsn.neurons import norse, rnnbuilder, snntorch, spikingjelly
-from flexsn.planning.plans import keep_wanted, live_states, plan_backward, plan_forward
-from flexsn.tracing.tracer import Tracer
+from flexsn.report.build import plan_kernels
 
 TARGET = Path(__file__).with_name("neurons.md")
 CHECKPOINT = 8
@@ -44,19 +43,9 @@ def classes() -> list[type[FlexSN]]:
 
 def traffic(neuron: FlexSN) -> tuple[float, float]:
     """Bytes per lane and step: inference, and forward + backward."""
-    f32 = torch.float32
-    states = neuron.init_states(neuron.num_states, "s", torch.zeros(1))
-    tracer = Tracer(neuron.core, [f32] * neuron.num_inputs, [s.dtype for s in states], torch.device("cpu"))
-    graph = tracer.graph
-    inputs, outputs = (f32,) * len(graph.inputs), tuple(n.dtype for n in graph.outputs)
-    every = tracer.vjp([True] * len(outputs), [True] * len(graph.states))
-    vjps = keep_wanted([every], [True] * len(inputs), [False] * len(graph.states), True)
-    kept = tuple(live_states(graph, [every]))
-    inference = plan_forward(graph, inputs, outputs)
-    forward = plan_forward(graph, inputs, outputs, CHECKPOINT, kept)
-    no_states = (False,) * len(graph.states)
-    backward = plan_backward(graph, vjps, inputs, outputs, no_states, no_states, CHECKPOINT)
-    return inference.bytes_per_lane_step, forward.bytes_per_lane_step + backward.bytes_per_lane_step
+    neuron.checkpoint = CHECKPOINT
+    moved = {k: plan.bytes_per_lane_step for k, (plan, _) in plan_kernels(neuron, "cpp", torch.float32).plans.items()}
+    return moved["inference"], moved["forward"] + moved["backward"]
 
 
 def equations(neuron_class: type[FlexSN]) -> str:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from flexsn.execution.backends import BACKENDS
+from flexsn.execution.backends import CHOICES as BACKENDS
 from flexsn.surrogate import ATan
 
 __all__ = ["ParallelNeuron", "SpikeFunction", "check_size", "like"]

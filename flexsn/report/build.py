@@ -23,6 +23,7 @@ from flexsn.ir.passes import describe, watching
 from flexsn.ir.plan import Holds, Plan
 from flexsn.ir.step import StepGraph
 from flexsn.kernels.backend import Backend
+from flexsn.kernels.backend import backend as named
 from flexsn.planning import Gradients
 from flexsn.report.report import KernelReport, Report
 from flexsn.report.text import report_text
@@ -79,7 +80,7 @@ def build_report(subject: Subject, name: str, target: str, dtype: torch.dtype) -
     backend = target_backend(target)
     passes: list[tuple[str, str]] = []
     with watching(lambda name, form: passes.append((name, describe(form)))):
-        planned = plan_kernels(subject, backend, dtype)
+        planned = plan_kernels(subject, backend.name, dtype)
         kernels = {}
         for kernel, (plan, layout) in planned.plans.items():
             printed = backend.print(plan, layout, target)
@@ -98,8 +99,9 @@ def build_report(subject: Subject, name: str, target: str, dtype: torch.dtype) -
     return replace(report, text=report_text(report))
 
 
-def plan_kernels(subject: Subject, backend: Backend, dtype: torch.dtype) -> PlannedKernels:
+def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> PlannedKernels:
     """Trace the core anew and plan inference and training with gradients of all floating inputs and parameters."""
+    backend = named(backend_name)
     device = next((p.device for p in subject.parameters()), torch.device("cpu"))
     entry = _trace(subject, backend, dtype, device)
     tracer, captured = entry.tracer, [t.detach() for t in entry.captured()]

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map_only
 
 from flexsn.errors import UnsupportedOpError
-from flexsn.ir.graph import Builder, Node
+from flexsn.ir.graph import Builder, LeafKind, Node
 from flexsn.ir.step import Reduction, Ref
 from flexsn.tracing.host_program import HostProgram
 from flexsn.tracing.lowering import Unlowerable, is_known, lower
@@ -186,7 +186,7 @@ class Partitioner:
     def _operand(self, ref: Ref, dtype: torch.dtype) -> Node:
         if ref not in self._operands:
             self._operands.append(ref)
-        return self._builder.leaf("operand", self._operands.index(ref), dtype)
+        return self._builder.leaf(LeafKind.OPERAND, self._operands.index(ref), dtype)
 
     def _to_host(self, args: Any) -> Any:
         return tree_map_only((Reduction, _Post, Node), self._as_ref, args)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from flexsn.execution.backends import interpreting, supported_backends
+from flexsn.execution.backends import supported_backends
+from flexsn.kernels.triton.runtime import interpreting
 
 ON_THE_CPU = [name for name in supported_backends() if name != "triton" or interpreting()]
 

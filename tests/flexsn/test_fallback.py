@@ -342,7 +342,7 @@ def test_triton_on_cpu_tensors_says_what_it_needs() -> None:
 @pytest.mark.parametrize("time_dim", [0, 1])
 def test_a_backward_kernel_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch, time_dim: int) -> None:
     """The disk filled up after the forward pass: the loop gives the gradients."""
-    from flexsn.kernels.cpp import runtime as cpp_runtime
+    from flexsn.kernels.cpp.backend import CppBackend
 
     found = []
     for broken in (False, True):
@@ -353,7 +353,7 @@ def test_a_backward_kernel_that_cannot_be_built(monkeypatch: pytest.MonkeyPatch,
             if not broken:
                 y.sum().backward()
             else:
-                patch.setattr(cpp_runtime, "bind", raise_full_disk)
+                patch.setattr(CppBackend, "bind", raise_full_disk)
                 with pytest.warns(FallbackWarning, match="running the torch loop backward instead"):
                     y.sum().backward()
         found.append(x.grad)

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 import flexsn
 from flexsn import FlexSN, surrogate
-from flexsn.ir.plan import Role
-from flexsn.modules.explain import Report, plan_kernels
+from flexsn.ir.plan import Holds, Role
+from flexsn.report.build import plan_kernels
+from flexsn.report.report import Report
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(
@@ -161,24 +162,24 @@ def test_unread_states_and_absent_gradients_cost_nothing() -> None:
 
     x_only = FlexSN(counting, num_inputs=2, requires_grad=(True, False, True, True))
     for neuron in (x_only, FlexSN(counting, num_inputs=2)):
-        plans = plan_kernels(neuron, "triton", torch.float32)[1]
+        plans = plan_kernels(neuron, "triton", torch.float32).plans
         forward, backward = plans["forward"][0], plans["backward"][0]
-        assert [slot.index for slot in forward.slots if slot.kind == "checkpoint"] == [0]
+        assert [slot.index for slot in forward.slots if slot.holds is Holds.CHECKPOINT] == [0]
         assert [state.index for state in backward.states] == [0]
         assert [carry.leaf.index for carry in backward.carries] == [0]
-        kinds = sorted(slot.kind for slot in backward.slots if slot.role.per_step)
-        assert kinds == ["cotangent", "grad_input", "input", "input"]  # none for keep, which no gradient reaches
+        held = sorted(slot.holds.name for slot in backward.slots if slot.role.per_step)
+        assert held == ["COTANGENT", "GRAD_INPUT", "INPUT", "INPUT"]  # none for keep, which no gradient reaches
 
 
 def test_a_memoryless_gradient_recomputes_nothing() -> None:
-    plan = plan_kernels(FlexSN(lambda x, v: (x * 2.0 + v, v * 0.5)), "triton", torch.float32)[1]["backward"][0]
+    plan = plan_kernels(FlexSN(lambda x, v: (x * 2.0 + v, v * 0.5)), "triton", torch.float32).plans["backward"][0]
     kernel = compile_offline(plan, "sm_90")
     assert kernel.bytes_per_lane_step == 8
     assert kernel.loads == {128: 1} and kernel.stores == {128: 1}
 
 
 def test_unaligned_lanes_are_the_one_other_variant() -> None:
-    plan = plan_kernels(FlexSN(lambda x, v: (v + x, v + x)), "triton", torch.float32)[1]["inference"][0]
+    plan = plan_kernels(FlexSN(lambda x, v: (v + x, v + x)), "triton", torch.float32).plans["inference"][0]
     even = compile_offline(plan, "sm_90")
     odd = compile_offline(plan, "sm_90", dense_layout(plan, 1_000_003), aligned=False)
     assert even.source == odd.source
@@ -187,7 +188,7 @@ def test_unaligned_lanes_are_the_one_other_variant() -> None:
 
 
 def test_more_lanes_than_32_bits_count() -> None:
-    plan = plan_kernels(FlexSN(lambda x, v: (v + x, v + x)), "triton", torch.float32)[1]["inference"][0]
+    plan = plan_kernels(FlexSN(lambda x, v: (v + x, v + x)), "triton", torch.float32).plans["inference"][0]
     kernel = compile_offline(plan, "sm_90", dense_layout(plan, 2**31 + 16))
     assert set(kernel.loads) == {128} and kernel.spill_bytes == 0
 

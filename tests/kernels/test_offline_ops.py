@@ -7,10 +7,11 @@ import os
 import pytest
 import torch
 
-from flexsn.ir.graph import Builder, Node
+from flexsn.ir.graph import Builder, LeafKind, Node
+from flexsn.ir.ops import OPS, Rule
 from flexsn.ir.step import StepGraph
-from flexsn.kernels.ops import OPS, Rule
-from flexsn.planning.plans import plan_forward
+from flexsn.planning.forward import plan_forward
+from flexsn.planning.request import ScanRequest
 
 pytest.importorskip("triton")
 pytestmark = pytest.mark.skipif(
@@ -37,13 +38,12 @@ LOGICAL = {"logical_and", "logical_or", "logical_xor", "logical_not"}
 def applied(builder: Builder, name: str, values: list[Node], condition: Node) -> Node:
     """A node for a row of the table."""
     op = OPS[name]
-    arity = 1 + max(int(c) for c in "012" if f"{{{c}}}" in op.cpp) if name != "cast" else 1
     dtype = torch.bool if op.rule in (Rule.COMPARE, Rule.LOGICAL, Rule.TEST) else values[0].dtype
     if op.rule is Rule.SELECT:
         return builder.op(name, condition, *values[:2], dtype=dtype)
     if name in LOGICAL:
-        return builder.op(name, *[condition, builder.op("eq", *values[:2], dtype=torch.bool)][:arity], dtype=dtype)
-    return builder.op(name, *values[:arity], dtype=dtype)
+        return builder.op(name, *[condition, builder.op("eq", *values[:2], dtype=torch.bool)][: op.arity], dtype=dtype)
+    return builder.op(name, *values[: op.arity], dtype=dtype)
 
 
 @pytest.mark.parametrize("literal", [False, True])
@@ -53,7 +53,7 @@ def test_every_row_compiles(dtype: torch.dtype, target: str, literal: bool) -> N
     from flexsn.kernels.triton.offline import compile_offline
 
     builder = Builder()
-    x, z = (builder.leaf("input", i, dtype) for i in range(2))
+    x, z = (builder.leaf(LeafKind.INPUT, i, dtype) for i in range(2))
     values = [x, builder.const(3, dtype) if literal else z]
     condition = builder.op("gt", x, z, dtype=torch.bool)
     rows = [
@@ -65,7 +65,8 @@ def test_every_row_compiles(dtype: torch.dtype, target: str, literal: bool) -> N
     outputs += [
         builder.cast(x, other) for other in (torch.float32, torch.float64, torch.int32, torch.uint8, torch.bool)
     ]
-    graph = StepGraph((x, z), (), tuple(outputs), ())
-    plan = plan_forward(graph, (dtype, dtype), tuple(n.dtype for n in outputs), checkpoint=1)
+    graph = StepGraph(builder, (x, z), (), tuple(outputs), ())
+    request = ScanRequest((dtype, dtype), tuple(n.dtype for n in outputs), training=True)
+    plan = plan_forward(graph, request, (), interval=1)
     kernel = compile_offline(plan, target)
     assert sum(kernel.stores.values()) >= len(outputs)

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from flexsn import FlexSN
-from flexsn.execution.backends import interpreting, supported_backends
+from flexsn.execution.backends import supported_backends
+from flexsn.kernels.triton.runtime import interpreting
 
 # `TRITON_INTERPRET=1 pytest tests/neurons` tests what a process without the interpreter cannot
 BACKENDS = ["triton"] if interpreting() else [name for name in supported_backends() if name != "triton"]

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from flexsn.ir.graph import Builder, Node, topological
+from flexsn.ir.graph import Builder, LeafKind, Node, topological
 from flexsn.ir.simplify import simplify
 
 F32, F64, F16, I32, I64, BOOL = (
@@ -70,14 +70,14 @@ def evaluate(root: Node, columns: dict[torch.dtype, Tensor]) -> Tensor:
     values: dict[int, Tensor] = {}
     for node in topological([root]):
         args = [values[id(a)] for a in node.args]
-        if node.op == "const":
+        if node.is_const:
             values[id(node)] = torch.full((16,), node.value, dtype=node.dtype)
-        elif node.op == "input":
+        elif node.op is LeafKind.INPUT:
             values[id(node)] = columns[node.dtype].roll(node.index)
         elif node.op == "cast":
             values[id(node)] = args[0].to(node.dtype)
         else:
-            values[id(node)] = EVALUATE[node.op](*args)
+            values[id(node)] = EVALUATE[str(node.op)](*args)
         assert values[id(node)].dtype == node.dtype
     return values[id(root)]
 
@@ -140,7 +140,7 @@ def build(program: list[tuple[Any, ...]], builder: Builder) -> Node:
         if op == "const":
             nodes.append(builder.const(args, dtype))
         elif op == "input":
-            nodes.append(builder.leaf("input", args, dtype))
+            nodes.append(builder.leaf(LeafKind.INPUT, args, dtype))
         elif op == "cast":
             nodes.append(builder.cast(nodes[args[0]], dtype))
         else:
@@ -160,7 +160,7 @@ def test_simplified_has_the_same_bits(program: list[tuple[Any, ...]]) -> None:
 
 
 def _x(builder: Builder, dtype: torch.dtype = F32, index: int = 0) -> Node:
-    return builder.leaf("input", index, dtype)
+    return builder.leaf(LeafKind.INPUT, index, dtype)
 
 
 SIMPLER: dict[str, Callable[[Builder, Node], tuple[Node, Node]]] = {

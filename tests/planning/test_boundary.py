@@ -1,0 +1,109 @@
+"""The last steps unified with the usual one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flexsn import FlexSN, surrogate
+from flexsn.ir.graph import Builder, LeafKind, Node, topological
+from flexsn.ir.plan import BackwardPlan
+from flexsn.planning.boundary import Unifier, nth_from_end
+from flexsn.report.build import plan_kernels
+
+spike = surrogate.ATan()
+F32 = torch.float32
+
+
+def backward_plan(core: Callable[..., Any]) -> BackwardPlan:
+    plan = plan_kernels(FlexSN(core), "triton", F32).plans["backward"][0]
+    assert isinstance(plan, BackwardPlan)
+    return plan
+
+
+def choices(roots: list[Node]) -> list[Node]:
+    return [n for n in topological(roots) if from_end(n) is not None]
+
+
+def from_end(node: Node) -> int | None:
+    """The distance from the end that a choice is about; ``None`` of any other node."""
+    if node.op != "where" or node.args[0].op != "eq" or node.args[0].args[1].op is not LeafKind.NUM_STEPS:
+        return None
+    ahead = node.args[0].args[0]
+    assert ahead.op == "add" and ahead.args[0].op is LeafKind.STEP_INDEX
+    return int(ahead.args[1].value or 0) - 1
+
+
+def unify(builder: Builder, usual: Node, *early: Node) -> Node:
+    return Unifier(builder, [nth_from_end(builder, n) for n in range(len(early))]).unify(usual, early)
+
+
+def leaves(count: int) -> tuple[Builder, list[Node]]:
+    builder = Builder()
+    return builder, [builder.leaf(LeafKind.COTANGENT, i, F32) for i in range(count)]
+
+
+def test_a_missing_summand_is_one_choice_at_the_sum() -> None:
+    builder, (a, b, c) = leaves(3)
+    usual = builder.op("mul", builder.op("add", a, b, dtype=F32), c, dtype=F32)
+    early = builder.op("mul", a, c, dtype=F32)
+    unified = unify(builder, usual, early)
+    assert unified.op == "mul" and unified.args[1] is c
+    (choice,) = choices([unified])
+    assert choice.args[1] is a and choice.args[2].op == "add"
+
+
+def test_a_summand_that_is_smaller_itself_is_unified_first() -> None:
+    builder, (a, b, c, d) = leaves(4)
+    product = builder.op("mul", builder.op("add", a, b, dtype=F32), c, dtype=F32)
+    usual = builder.op("add", d, product, dtype=F32)
+    early = builder.op("mul", a, c, dtype=F32)
+    unified = unify(builder, usual, early)
+    assert len(choices([unified])) == 2
+    assert sum(n.op == "mul" for n in topological([unified])) == 1  # computed once, whatever the age
+
+
+def test_graphs_that_have_nothing_in_common_are_both_computed() -> None:
+    builder, (a, b) = leaves(2)
+    usual, early = builder.op("exp", a, dtype=F32), builder.op("mul", a, b, dtype=F32)
+    unified = unify(builder, usual, early)
+    assert unified.op == "where" and unified.args[1:] == (early, usual)
+    assert unify(builder, usual, usual) is usual
+
+
+def test_every_age_gets_its_own_graph() -> None:
+    builder, (a, b, c) = leaves(3)
+    partial = builder.op("add", a, b, dtype=F32)
+    usual = builder.op("add", partial, c, dtype=F32)
+    unified = unify(builder, usual, a, partial)
+    for distance, want in ((0, a), (1, partial), (2, usual)):
+        assert resolve(unified, distance) == describe(want)
+
+
+def describe(node: Node) -> Any:
+    return (node.op, node.index) if node.is_leaf else (node.op, *map(describe, node.args))
+
+
+def resolve(node: Node, distance: int) -> Any:
+    """What a unified graph computes at a distance from the end."""
+    chosen = from_end(node)
+    if chosen is not None:
+        return resolve(node.args[1] if chosen == distance else node.args[2], distance)
+    return (node.op, node.index) if node.is_leaf else (node.op, *(resolve(a, distance) for a in node.args))
+
+
+def test_the_unified_step_is_every_branch_in_its_place() -> None:
+    def lif(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        h = v + (x - v) / 2.0
+        s = spike(h - 1.0)
+        return s, h * (1.0 - s)
+
+    plan = backward_plan(lif)
+    assert len(plan.branches) == 2
+    for distance, branch in enumerate(plan.branches):
+        for (_, unified), (_, own) in zip(plan.step.stores, branch.stores, strict=True):
+            assert unified is not None and own is not None
+            assert resolve(unified, distance) == describe(own)

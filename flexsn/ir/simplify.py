@@ -154,7 +154,7 @@ def _not(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node |
     inner = args[0]
     if inner.op == "logical_not":
         return inner.args[0]
-    opposite = {"eq": "ne", "ne": "eq"}.get(inner.op)  # not lt and ge: both are false of NaN
+    opposite = {"eq": "ne", "ne": "eq"}.get(str(inner.op))  # not lt and ge: both are false of NaN
     return builder.op(opposite, *inner.args, dtype=dtype) if opposite else None
 
 

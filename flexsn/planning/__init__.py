@@ -57,8 +57,8 @@ def _both(step: StepGraph, vjp: Vjp, request: ScanRequest, gradients: Gradients,
     vjps = steps_from_end(vjp, gradients)
     if leads_nowhere(vjps):
         return ScanPlans(forward, None)
-    vjps = prune_gradients(vjps, gradients)
-    branches = plan_backward(step, vjps, request, gradients, forward.interval)
+    wanted = prune_gradients(vjps, gradients)
+    branches = plan_backward(step, wanted, request, gradients, forward.interval)
     backward = unify_last_steps(step.builder, branches)
     passed("unified backward step", backward.step)
     if target.saves_in_registers:

@@ -122,7 +122,7 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
             parameters=any(t.requires_grad for t in tracer.captured),
         )
     )
-    found = {"inference": inference.plans().forward, "forward": plans.forward}
+    found: dict[str, Plan] = {"inference": inference.plans().forward, "forward": plans.forward}
     problem = None
     if plans.backward is not None:
         found["backward"] = plans.backward

@@ -13,6 +13,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
+from flexsn.ir.passes import passed
 from flexsn.ir.step import Ref
 
 __all__ = ["HostProgram"]
@@ -54,12 +55,15 @@ class HostProgram:
         for index in self._needed(wanted):
             call = self._calls[index]
             if call is not None:
-                constants[f"f{index}"] = call.func
+                name = f"{_name(call.func)}_{index}"
+                constants[name] = call.func
                 arguments = [_spell(a, constants) for a in call.args]
                 arguments += [f"{key}={_spell(a, constants)}" for key, a in call.kwargs.items()]
-                rows.append(f"    p{index} = f{index}({', '.join(arguments)})")
+                rows.append(f"    p{index} = {name}({', '.join(arguments)})")
         rows.append(f"    return ({''.join(f'p{ref.index}, ' for ref in wanted)})")
-        exec("\n".join(rows), constants)
+        text = "\n".join(rows)
+        passed("host program", text)
+        exec(text, constants)
         program: Callable[..., tuple[Tensor, ...]] = constants["program"]
         return program
 
@@ -74,6 +78,11 @@ class HostProgram:
                 if call is not None:
                     stack.extend(ref.index for ref in _refs((call.args, call.kwargs)))
         return sorted(needed)
+
+
+def _name(function: Callable[..., Any]) -> str:
+    packet: Any = getattr(function, "overloadpacket", function)
+    return str(packet.__name__)
 
 
 def _refs(value: Any) -> list[Ref]:

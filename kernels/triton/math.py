@@ -49,10 +49,10 @@ def _exact_fmod(a: Any, b: Any) -> Any:
     return torch.from_numpy(np.fmod(a.numpy(), b.numpy()))
 
 
-if interpreting():
-    libdevice = _Interpreted()
-else:
+if not interpreting():
     from triton.language.extra import libdevice
+else:
+    libdevice = _Interpreted()
 
 
 @triton.jit

@@ -129,7 +129,6 @@ class BaseNode(SpikingNeuron):
             raise wrong(self, f"the state {name} must start at a number or a tensor", value=value)
         self.__dict__["starts"] = {**self.starts, name: value}
         self.state_names = (*self.state_names, name)
-        self.num_states += 1
 
     def neuronal_charge(self, x: Tensor) -> None:
         """Assign the charged membrane to ``self.v``."""
@@ -160,7 +159,7 @@ class BaseNode(SpikingNeuron):
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)
-        is_state = name in self.__dict__.get("state_names", ())
+        is_state = "_flexsn" in self.__dict__ and name in self.state_names
         return self.start_of(name) if is_state and value is None else value
 
 

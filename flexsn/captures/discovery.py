@@ -269,6 +269,6 @@ def _function_of(attribute: Any) -> types.FunctionType | None:
 
 
 def _hidden(held: Any) -> frozenset[str]:
-    """Names a neuron uses for itself: its states, its options."""
-    states = getattr(held, "__dict__", {}).get("state_names", ())
-    return frozenset(getattr(type(held), "_not_read_by_core", ())).union(states)
+    """Names a neuron uses for itself: what it keeps, and its states."""
+    own = getattr(held, "__dict__", {}).get("_flexsn")
+    return frozenset() if own is None else frozenset(("_flexsn", *own.state_names))

@@ -8,7 +8,7 @@ from typing import Any
 __all__ = ["is_foreign", "is_neuron", "is_ours"]
 
 _FOREIGN = ("torch", "numpy", "math", "cmath", "builtins", "functools", "operator", "typing", "collections", "scipy")
-_NEURON = ("flexsn.modules.flexsn", "flexsn.modules.options", "flexsn.modules.scanned", "flexsn.modules.stateful")
+_NEURON = ("flexsn.modules.flexsn", "flexsn.modules.stateful")
 
 
 def is_foreign(thing: Any) -> bool:

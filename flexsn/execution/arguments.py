@@ -5,24 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
-__all__ = ["check", "compute_dtype", "fit", "step_shape"]
+from flexsn.ir.dtypes import HALF
+from flexsn.ir.layout import without_axis
 
-_HALF = (torch.float16, torch.bfloat16)
+__all__ = ["check", "fit"]
+
 Tensors = tuple[Tensor, ...]
-
-
-def compute_dtype(dtype: torch.dtype) -> torch.dtype:
-    """The dtype states and arithmetic have for inputs of ``dtype``: fp32 for 16-bit floats."""
-    return torch.float32 if dtype in _HALF else dtype
-
-
-def step_shape(x: Tensor, time_dim: int) -> torch.Size:
-    """The shape of one step of a sequence."""
-    axis = time_dim % x.dim()
-    return torch.Size((*x.shape[:axis], *x.shape[axis + 1 :]))
 
 
 def fit(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tuple[Tensors, Tensors, int]:
@@ -36,7 +26,7 @@ def fit(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tu
     """
     check(inputs, states, time_dim)
     inputs, states, axis = _broadcast(inputs, states, time_dim)
-    return inputs, tuple(s if s.dtype not in _HALF else s.float() for s in states), axis
+    return inputs, tuple(s if s.dtype not in HALF else s.float() for s in states), axis
 
 
 def check(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> None:
@@ -59,7 +49,7 @@ def check(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> 
 
 
 def _broadcast(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tuple[Tensors, Tensors, int]:
-    steps = [step_shape(x, time_dim) for x in inputs]
+    steps = [without_axis(x.shape, time_dim) for x in inputs]
     shapes = [*steps, *(s.shape for s in states)]
     axis = time_dim % inputs[0].dim()
     if all(shape == shapes[0] for shape in shapes[1:]):

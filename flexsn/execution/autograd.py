@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,8 +13,8 @@ from torch import Tensor
 from flexsn.captures.snapshot import SnapshotCore
 from flexsn.errors import BackendError, FallbackWarning, stack_level
 from flexsn.execution.forward import BoundScan
-from flexsn.execution.gradient_path import no_path
-from flexsn.execution.loop import run_loop
+from flexsn.execution.gradient_path import no_gradient_path
+from flexsn.execution.loop import scan_by_loop
 from flexsn.execution.output_dtype import is_plain_tensor
 
 __all__ = ["run_compiled"]
@@ -65,16 +66,17 @@ def _loop_gradients(
     again = torch.is_grad_enabled()
     spec = compiled.spec
     inputs, states, captured, _ = spec.split(saved)
-    k, core = spec.shape.time_dim, spec.tracer.core
+    core = spec.tracer.core
     if isinstance(core, SnapshotCore):
         core = core.reading(spec.tracer.captured, captured)
     with torch.enable_grad():
-        seqs = [x.movedim(k, 0).to(d) for x, d in zip(inputs, spec.tracer.input_dtypes, strict=True)]
-        computed, finals, _ = run_loop(core, seqs, states)
-        outputs = [y.to(kind.shown).movedim(0, k) for y, kind in zip(computed, spec.outputs, strict=True)]
+        options = replace(spec.options, wanted_states=())  # which the traced core returns as outputs
+        outputs, finals, _ = scan_by_loop(core, inputs, states, options, dtypes=spec.outputs)
     pairs = [(r, g) for r, g in zip((*outputs, *finals), grads, strict=True) if g is not None and r.requires_grad]
     if not pairs:
-        raise no_path(core, [*(x[0] for x in seqs), *states])
+        dtypes, axis = spec.tracer.input_dtypes, spec.shape.time_dim
+        first_step = [x.select(axis, 0).to(d) for x, d in zip(inputs, dtypes, strict=True)]
+        raise no_gradient_path(core, [*first_step, *states])
     wanted = [t for t, need in zip((*inputs, *states, *captured), needs, strict=True) if need]
     found = iter(
         torch.autograd.grad([r for r, _ in pairs], wanted, [g for _, g in pairs], create_graph=again, allow_unused=True)

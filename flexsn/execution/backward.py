@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flexsn.execution.call import CallSpec
-from flexsn.execution.gradient_path import no_path
+from flexsn.execution.gradient_path import no_gradient_path
 from flexsn.ir.layout import TensorSpec
 from flexsn.ir.plan import BackwardPlan, Holds
 from flexsn.ir.step import StepVjp
@@ -144,4 +144,4 @@ def _nowhere(spec: CallSpec) -> Exception:
     """The user's missing surrogate."""
     dtypes = (*spec.tracer.input_dtypes, *spec.tracer.state_dtypes)
     examples = [torch.ones(spec.shape.step_shape, dtype=d, device=spec.device) for d in dtypes]
-    return no_path(spec.tracer.core, examples)
+    return no_gradient_path(spec.tracer.core, examples)

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from flexsn.execution.output_dtype import AskedDtype, OutputDtype, output_kinds
+from flexsn.execution.options import ScanOptions
+from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
 from flexsn.ir.layout import CallShape, TensorSpec
 from flexsn.ir.plan import Holds, Plan, Slot
 from flexsn.kernels.backend import Backend, Launch
@@ -28,14 +29,16 @@ class CallSpec:
     Attributes:
         tracer: the traced core.
         backend: generates and launches the kernels.
+        options: of the scan.
         shape: shapes and memory order of the call.
         device: of all tensors.
-        outputs: in which dtype each output is stored, and which one it shows.
+        outputs: in which dtype each output is stored, and which one is visible.
         request: the call, as planning sees it.
     """
 
     tracer: Tracer
     backend: Backend
+    options: ScanOptions
     shape: CallShape
     device: torch.device
     outputs: tuple[OutputDtype, ...]
@@ -46,31 +49,26 @@ class CallSpec:
         tracer: Tracer,
         backend: Backend,
         inputs: Sequence[Tensor],
-        time_dim: int,
-        checkpoint: int | str,
+        options: ScanOptions,
         training: bool,
-        num_sequences: int = 0,
-        asked_dtype: AskedDtype = None,
     ) -> CallSpec:
         """The spec of calls with such inputs.
 
         Args:
             tracer, backend: of the call.
             inputs: of the full step shape.
-            time_dim: the time axis of the inputs.
-            checkpoint: steps between checkpoints, or ``"auto"``.
+            options: of the scan; the time axis counted from the front.
             training: whether gradients will be wanted.
-            num_sequences: how many of the outputs, the last ones, are states, which keep their own dtype.
-            asked_dtype: what the user wants the other outputs to be stored in.
         """
         input_dtypes = tuple(x.dtype for x in inputs)
         computed = [n.dtype for n in tracer.graph.outputs]
-        split = len(computed) - num_sequences
-        outputs = output_kinds(computed[:split], input_dtypes, asked_dtype)
-        outputs += tuple(OutputDtype(d, d) for d in computed[split:])
-        interval = None if checkpoint == "auto" else int(checkpoint)
-        request = ScanRequest(input_dtypes, tuple(o.memory for o in outputs), training, interval)
-        return CallSpec(tracer, backend, CallShape.of(inputs[0], time_dim), inputs[0].device, outputs, request)
+        split = len(computed) - len(options.wanted_states)
+        outputs = resolve_output_dtypes(computed[:split], input_dtypes, options.output_dtype)
+        outputs += tuple(OutputDtype(d, d) for d in computed[split:])  # states have their own dtype
+        interval = None if options.checkpoint == "auto" else int(options.checkpoint)
+        request = ScanRequest(input_dtypes, tuple(o.stored for o in outputs), training, interval)
+        shape = CallShape.of(inputs[0], options.time_dim)
+        return CallSpec(tracer, backend, options, shape, inputs[0].device, outputs, request)
 
     @property
     def num_inputs(self) -> int:

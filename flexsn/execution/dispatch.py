@@ -1,45 +1,69 @@
-"""ScanDispatcher: scans one core over time on whichever backend fits, tracing and compiling once per kind of call."""
+"""ScanDispatcher: scans one core, each call by the kernels made for the calls like it, or by the loop.
+
+A call passes three gates. *Guard*: is what the core reads still what it was? *Cache*: was there a call like this one?
+*Dispatch*: which backend, which trace, which kernels, or is the loop all that will do?
+
+What is remembered, and until when:
+
+=====================  ==================================================  =============================================
+of ``scan``            one dispatcher per core                             the 64 last used; a neuron holds its own
+``_captures``          the places the core reads, constants with them      until a constant changes
+``_entries``           a call's key -> what runs it                        the same, and the 1,024 newest
+``Traces``             dtypes, device, constants -> trace, or why not      the 64 last used
+``TraceEntry.bound``   shapes, strides, options -> kernels, or why not     the 64 last used, as long as the trace
+``BoundScan``          present and wanted gradients -> backward kernel     as long as the ``BoundScan``
+=====================  ==================================================  =============================================
+"""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
 from flexsn.captures.guards import Captures
-from flexsn.errors import (
-    BackendError,
-    CoreError,
-    FallbackWarning,
-    FlexSNError,
-    UnsupportedOpError,
-    stack_level,
-)
-from flexsn.execution.arguments import compute_dtype, fit, step_shape
+from flexsn.errors import BackendError, CoreError, FallbackWarning, FlexSNError, UnsupportedOpError, stack_level
+from flexsn.execution.arguments import fit
 from flexsn.execution.autograd import run_compiled
-from flexsn.execution.backends import check_backend, choose
+from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
 from flexsn.execution.forward import BoundScan
-from flexsn.execution.gradient_path import explain_blocked
-from flexsn.execution.loop import run_loop
-from flexsn.execution.memo import REMEMBERED, forget, once
-from flexsn.execution.output_dtype import AskedDtype, is_plain_tensor, output_kinds
+from flexsn.execution.loop import Results, scan_by_loop, transformed
+from flexsn.execution.memo import REMEMBERED, once, remember
+from flexsn.execution.options import ScanOptions
+from flexsn.execution.output_dtype import is_plain_tensor
 from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.execution.traces import TraceEntry, Traces, check_devices
+from flexsn.ir.dtypes import compute_dtype
+from flexsn.ir.layout import without_axis
 from flexsn.kernels.backend import Backend
 
 __all__ = ["ScanDispatcher"]
 
-Options = tuple[str, int, tuple[int, ...], int | str, AskedDtype]
-"""Backend, time_dim, wanted_states, checkpoint, output_dtype."""
-Result = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
+
+@dataclass(frozen=True)
+class CallEntry:
+    """What runs a call when one just like it came before.
+
+    Attributes:
+        traced, bound: the trace and the kernels.
+        training: whether gradients will be wanted.
+        num_outputs: how many of the results are outputs; sequences of wanted states follow, then final states.
+    """
+
+    traced: TraceEntry
+    bound: BoundScan
+    training: bool
+    num_outputs: int
+
+
+_NEW: Any = object()  # in the place of an entry that is not there
 
 
 class ScanDispatcher:
@@ -53,8 +77,8 @@ class ScanDispatcher:
     def __init__(self, core: Callable[..., Any], num_states: int) -> None:
         self.core = core
         self.num_states = num_states
-        self._captures = Captures(core)
         self.traces = Traces(core, num_states)
+        self._captures = Captures(core)
         self._entries: dict[Any, CallEntry | None] = {}  # None: the loop
         self._warned = False
 
@@ -65,152 +89,90 @@ class ScanDispatcher:
             self._entries.clear()
         return self._captures
 
-    def __call__(
-        self,
-        inputs: Sequence[Tensor],
-        states: Sequence[Tensor],
-        *,
-        backend: str = "auto",
-        time_dim: int = 0,
-        wanted_states: tuple[int, ...] = (),
-        checkpoint: int | str = "auto",
-        output_dtype: AskedDtype = None,
-    ) -> Result:
-        """Scan; returns ``(outputs, final_states, state_seqs)``, the sequences of the ``wanted_states`` alone."""
-        captures = self.captures()
-        if backend == "auto":
-            backend = check_backend(os.environ.get("FLEXSN_BACKEND", backend))
-        if SpikeTensor in map(type, inputs):
-            inputs = [x.dense() if isinstance(x, SpikeTensor) else x for x in inputs]
-        options = (backend, time_dim, wanted_states, checkpoint, output_dtype)
-        read = [source.read() for source in captures.tensors]
-        try:
-            everything = (*inputs, *states, *read)
-            kinds = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device, type(t)) for t in everything]
-        except AttributeError:  # something is no tensor
-            fit(inputs, states, time_dim)
-            raise
-        key = (options, torch.is_grad_enabled(), tuple(kinds))
-        ready = self._entries.get(key)
-        if key not in self._entries or _transformed():
-            given = (*inputs, *states)
-            inputs, states, axis = fit(inputs, states, time_dim)
-            ready = self._make_ready(inputs, states, (backend, axis, *options[2:]))
-            if not _transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
-                self._entries[key] = ready
-                forget(self._entries, 16 * REMEMBERED)
-        if ready is None:
-            return self._loop(inputs, states, time_dim % inputs[0].dim(), wanted_states, output_dtype)
-        results = run_compiled(ready.compiled, inputs, states, ready.traced.captured(), ready.training)
-        split = len(results) - self.num_states
-        outputs, finals = results[:split], results[split:]
-        split = len(outputs) - len(wanted_states)
-        return outputs[:split], finals, outputs[split:]
-
-    # ---- compiled -------------------------------------------------------------------------------------------
-
-    def _make_ready(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: Options) -> CallEntry | None:
-        """Trace and compile for such a call; ``None`` where only the loop will do.
+    def __call__(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions) -> Results:
+        """Scan; returns ``(outputs, final_states, state_seqs)``, the sequences of the wanted states alone.
 
         Raises:
             UnsupportedOpError, BackendError: the backend was asked for by name and cannot.
             CoreError: the core breaks its contract.
+            ValueError: the arguments do not fit together.
         """
-        backend, time_dim, wanted_states, _, asked_dtype = options
-        chosen, problem = choose(backend, inputs[0].device)
+        read = [source.read() for source in self.captures().tensors]
+        backend = options.backend
+        if backend == "auto":
+            backend = os.environ.get("FLEXSN_BACKEND", backend)
+        if SpikeTensor in map(type, inputs):
+            inputs = [x.dense() if isinstance(x, SpikeTensor) else x for x in inputs]
+        try:
+            everything = (*inputs, *states, *read)
+            alike = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device, type(t)) for t in everything]
+        except AttributeError:  # something is no tensor
+            fit(inputs, states, options.time_dim)
+            raise
+        key = (options, backend, torch.is_grad_enabled(), tuple(alike))
+        entry = self._entries.get(key, _NEW)
+        if entry is _NEW or transformed():
+            given = (*inputs, *states)
+            inputs, states, axis = fit(inputs, states, options.time_dim)
+            options = replace(options, backend=backend, time_dim=axis)
+            entry = self._new_entry(inputs, states, options)
+            if not transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
+                remember(self._entries, key, entry, 16 * REMEMBERED)
+        if entry is None:
+            return scan_by_loop(self.core, inputs, states, options, parameters=read)
+        results = run_compiled(entry.bound, inputs, states, entry.traced.captured(), entry.training)
+        a, b = entry.num_outputs, len(results) - self.num_states
+        return results[:a], results[b:], results[a:b]
+
+    # ---- what a new kind of call needs -----------------------------------------------------------------------
+
+    def _new_entry(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions) -> CallEntry | None:
+        """Trace and compile for such a call; ``None`` where only the loop will do."""
+        chosen, problem = choose(options.backend, inputs[0].device)
         if problem is not None:
             self._warn(problem)
-        if chosen is None or inputs[0].shape[time_dim] == 0 or _transformed():
+        if chosen is None or inputs[0].shape[options.time_dim] == 0 or transformed():
             return None
         if not all(map(is_plain_tensor, (*inputs, *states))):
             return None
         try:
-            return self._build(chosen, inputs, states, options)
+            return self._bind(chosen, inputs, states, options)
         except (UnsupportedOpError, BackendError) as error:
-            if backend != "auto":
+            if options.backend != "auto":
                 raise
             self._warn(error)
             return None
         except CoreError:
-            self._loop(inputs, states, time_dim, wanted_states, asked_dtype)  # complains about the call's own shapes
+            scan_by_loop(self.core, inputs, states, options)  # complains about the call's own shapes
             raise
 
-    def _build(
-        self,
-        chosen: Backend,
-        inputs: Sequence[Tensor],
-        states: Sequence[Tensor],
-        options: Options,
+    def _bind(
+        self, backend: Backend, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions
     ) -> CallEntry:
-        _, time_dim, wanted_states, checkpoint, asked_dtype = options
+        options = replace(options, backend=backend.name)  # kernels do not care who chose it
         dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
-        traced = self.traces.find(self._captures, dtypes, inputs[0].device, wanted_states)
-        captured = traced.captured()
-        check_devices(traced.names, captured, inputs[0].device)
-        step = step_shape(inputs[0], time_dim)
-        if np.broadcast_shapes(step, traced.tracer.param_shape) != tuple(step):
+        device, num_wanted = inputs[0].device, len(options.wanted_states)
+        traced = self.traces.find(self._captures, dtypes, device, options.wanted_states)
+        tracer, captured = traced.tracer, traced.captured()
+        check_devices(traced.names, captured, device)
+        step = without_axis(inputs[0].shape, options.time_dim)
+        if np.broadcast_shapes(step, tracer.param_shape) != step:
             raise UnsupportedOpError(
-                f"parameters of shape {tuple(traced.tracer.param_shape)} enlarge the step {tuple(step)}",
+                f"parameters of shape {tuple(tracer.param_shape)} enlarge the step {step}",
                 why="a step has the shape of inputs and states",
                 hint="expand the input to the full shape",
             )
         training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *captured))
-        kinds = tuple((t.shape, t.stride(), t.dtype) for t in (*inputs, *states, *captured))
-        key = (chosen.name, time_dim, checkpoint, training, asked_dtype, kinds)
+        alike = tuple((t.shape, t.stride(), t.dtype) for t in (*inputs, *states, *captured))
 
         def build() -> BoundScan:
-            spec = CallSpec.of(
-                traced.tracer, chosen, inputs, time_dim, checkpoint, training, len(wanted_states), asked_dtype
-            )
-            return BoundScan(spec).prepare(inputs, states, captured)
+            return BoundScan(CallSpec.of(tracer, backend, inputs, options, training)).prepare(inputs, states, captured)
 
-        return CallEntry(traced, once(traced.compiled, key, build), training)
-
-    # ---- the loop -------------------------------------------------------------------------------------------
-
-    def _loop(
-        self,
-        inputs: Sequence[Tensor],
-        states: Sequence[Tensor],
-        time_dim: int,
-        wanted_states: tuple[int, ...],
-        asked_dtype: AskedDtype,
-    ) -> Result:
-        seqs = [x.movedim(time_dim, 0).to(compute_dtype(x.dtype)) for x in inputs]
-        with torch.autocast(inputs[0].device.type, enabled=False):
-            outputs, finals, state_seqs = run_loop(self.core, seqs, states, wanted_states)
-            if torch.is_grad_enabled() and len(seqs[0]) and not _transformed():
-                first_step = [*(x[0] for x in seqs), *states]
-                parameters = [source.read() for source in self._captures.tensors]
-                results = (*outputs, *finals, *state_seqs)
-                passed = explain_blocked(self.core, first_step, parameters, results)
-                first, last = len(outputs), len(outputs) + len(finals)
-                outputs, finals, state_seqs = passed[:first], passed[first:last], passed[last:]
-        kinds = output_kinds([y.dtype for y in outputs], [x.dtype for x in inputs], asked_dtype)
-        moved = zip((y.movedim(0, time_dim) for y in outputs), kinds, strict=True)
-        outputs = tuple(y.to(kind.shown) if _transformed() else kind.keep(y) for y, kind in moved)
-        return outputs, finals, tuple(s.movedim(0, time_dim) for s in state_seqs)
+        bound = once(traced.bound, (options, training, alike), build)
+        return CallEntry(traced, bound, training, len(tracer.graph.outputs) - num_wanted)
 
     def _warn(self, problem: FlexSNError) -> None:
         if not self._warned:
             self._warned = True
             text = f"running the torch loop instead of a fused kernel:\n{problem}"
             warnings.warn(text, FallbackWarning, stacklevel=stack_level())
-
-
-@dataclass(frozen=True)
-class CallEntry:
-    """What a call needs when one just like it came before."""
-
-    traced: TraceEntry
-    compiled: BoundScan
-    training: bool
-
-
-def _transformed() -> bool:
-    """Inside vmap, jvp, an export, another trace or the like, which only the loop follows."""
-    return bool(
-        torch._C._are_functorch_transforms_active()
-        or forward_ad._current_level >= 0
-        or torch._C._len_torch_dispatch_stack()
-    )

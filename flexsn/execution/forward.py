@@ -41,7 +41,7 @@ class BoundScan:
             (_GROUPS.index(s.holds), self.live.index(s.index) if s.holds is Holds.CHECKPOINT else s.index)
             for s in self.plan.slots
         ]
-        self._as_stored = all(o.memory is o.shown for o in spec.outputs)
+        self._as_stored = all(o.stored is o.visible for o in spec.outputs)
         self._launch: Launch | None = None
         self._backwards: dict[Any, BoundBackward] = {}
 
@@ -69,7 +69,7 @@ class BoundScan:
         assert self._launch is not None
         self._launch([groups[group][index] for group, index in self._order])
         if not self._as_stored:
-            outputs = [o.show(y) for o, y in zip(self.spec.outputs, outputs, strict=True)]
+            outputs = [o.wrap(y) for o, y in zip(self.spec.outputs, outputs, strict=True)]
         return (*outputs, *finals), checkpoints
 
     def backward(

@@ -1,4 +1,4 @@
-"""Which operation of a core is to blame: for a gradient that is blocked, or for a run that fails."""
+"""Which operation of a core is to blame: where no gradient finds a way through it, or where it fails to run."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from torch.overrides import TorchFunctionMode
 
 from flexsn.errors import GradientError, SourceLine, calling_line
 
-__all__ = ["explain_blocked", "failing_op", "no_path"]
+__all__ = ["failing_op", "guard_gradient_path", "no_gradient_path"]
 
 
-def no_path(core: Callable[..., Any], arguments: Sequence[Tensor]) -> GradientError:
+def no_gradient_path(core: Callable[..., Any], arguments: Sequence[Tensor]) -> GradientError:
     """The error for gradients that reach none of the arguments, found by running the core once on them."""
     watch = _Watch()
     floating = [a.detach().requires_grad_(a.is_floating_point()) for a in arguments]
@@ -68,7 +68,7 @@ class _Watch(TorchFunctionMode):
         return out
 
 
-def explain_blocked(
+def guard_gradient_path(
     core: Callable[..., Any],
     arguments: Sequence[Tensor],
     parameters: Sequence[Tensor],
@@ -94,7 +94,7 @@ def explain_blocked(
 
 
 class _Guard(torch.autograd.Function):
-    """Hands everything through; complains if gradients come in and none has a way on."""
+    """Hands everything through; complains if gradients come in and none has a path on."""
 
     @staticmethod
     def forward(ctx: Any, core: Any, arguments: Any, anchor: Tensor, *results: Tensor) -> tuple[Tensor, ...]:
@@ -104,9 +104,8 @@ class _Guard(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        open_ways = ctx.needs_input_grad[3:]
-        if any(g is not None for g in grads) and not any(
-            g is not None and way for g, way in zip(grads, open_ways, strict=True)
-        ):
-            raise no_path(ctx.core, ctx.arguments)
-        return (None, None, None, *(g if way else None for g, way in zip(grads, open_ways, strict=True)))
+        paths = ctx.needs_input_grad[3:]
+        passed = [g if path else None for g, path in zip(grads, paths, strict=True)]
+        if any(g is not None for g in grads) and all(g is None for g in passed):
+            raise no_gradient_path(ctx.core, ctx.arguments)
+        return (None, None, None, *passed)

@@ -7,18 +7,61 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
 from flexsn.captures.contract import call_core
 from flexsn.errors import CoreError
+from flexsn.execution.gradient_path import guard_gradient_path
+from flexsn.execution.options import ScanOptions
+from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
+from flexsn.ir.dtypes import compute_dtype
 
-__all__ = ["run_loop"]
+__all__ = ["Results", "run_loop", "scan_by_loop", "transformed"]
 
 Core = Callable[..., Any]
+Results = tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]
+"""Outputs, final states, sequences of the wanted states."""
+
+
+def scan_by_loop(
+    core: Core,
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor],
+    options: ScanOptions,
+    *,
+    parameters: Sequence[Tensor] | None = None,
+    dtypes: Sequence[OutputDtype] | None = None,
+) -> Results:
+    """Scan by the loop, wherever the time axis is: 16-bit inputs in fp32, outputs in the dtype asked for.
+
+    Args:
+        core: the one-step function.
+        inputs: sequences, and
+        states: the initial states, as :func:`~flexsn.execution.arguments.fit` returns them.
+        options: of the scan.
+        parameters: what the core reads besides. Where they are given, a backward pass that reaches none of inputs,
+            states and parameters says which operation is to blame.
+        dtypes: of the outputs, where they are decided already.
+    """
+    axis = options.time_dim % inputs[0].dim()
+    seqs = [x.movedim(axis, 0).to(compute_dtype(x.dtype)) for x in inputs]
+    with torch.autocast(inputs[0].device.type, enabled=False):
+        outputs, finals, state_seqs = run_loop(core, seqs, states, options.wanted_states)
+        if parameters is not None and torch.is_grad_enabled() and len(seqs[0]) and not transformed():
+            first_step = [*(x[0] for x in seqs), *states]
+            results = guard_gradient_path(core, first_step, parameters, (*outputs, *finals, *state_seqs))
+            a, b = len(outputs), len(outputs) + len(finals)
+            outputs, finals, state_seqs = results[:a], results[a:b], results[b:]
+    if dtypes is None:
+        dtypes = resolve_output_dtypes([y.dtype for y in outputs], [x.dtype for x in inputs], options.output_dtype)
+    moved = zip((y.movedim(0, axis) for y in outputs), dtypes, strict=True)
+    outputs = tuple(y.to(dtype.visible) if transformed() else dtype.store(y) for y, dtype in moved)
+    return outputs, finals, tuple(s.movedim(0, axis) for s in state_seqs)
 
 
 def run_loop(
     core: Core, input_seqs: Sequence[Tensor], states: Sequence[Tensor], wanted_states: Sequence[int] = ()
-) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
+) -> Results:
     """Scan ``core`` over time by calling it once per step.
 
     Args:
@@ -53,6 +96,15 @@ def run_loop(
         carried = values[len(values) - num_states :]
     num_outputs = len(steps[0]) - num_states
     columns = list(zip(*steps, strict=True))
-    kept = [*columns[:num_outputs], *(columns[num_outputs + j] for j in wanted_states)]
-    stacked = tuple(torch.stack(column) for column in kept)
+    wanted = [*columns[:num_outputs], *(columns[num_outputs + j] for j in wanted_states)]
+    stacked = tuple(torch.stack(column) for column in wanted)
     return stacked[:num_outputs], carried, stacked[num_outputs:]
+
+
+def transformed() -> bool:
+    """Inside vmap, jvp, an export, another trace or the like, which only the loop follows."""
+    return bool(
+        torch._C._are_functorch_transforms_active()
+        or forward_ad._current_level >= 0
+        or torch._C._len_torch_dispatch_stack()
+    )

@@ -1,4 +1,4 @@
-"""Outputs: in which dtype each lies in memory, and which dtype it has to whoever reads it."""
+"""Outputs: in which dtype each is stored, and which dtype it has to whoever reads it."""
 
 from __future__ import annotations
 
@@ -9,36 +9,36 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.execution.spike_tensor import SpikeTensor
+from flexsn.ir.dtypes import HALF
 
-__all__ = ["AskedDtype", "OutputDtype", "check_output_dtype", "is_plain_tensor", "output_kinds"]
+__all__ = ["AskedDtype", "OutputDtype", "check_output_dtype", "is_plain_tensor", "resolve_output_dtypes"]
 
 AskedDtype = torch.dtype | tuple[torch.dtype | None, ...] | None
 
-_HALF = (torch.float16, torch.bfloat16)
 _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 _CHOICES = (torch.bool, torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
 @dataclass(frozen=True)
 class OutputDtype:
-    """How an output is kept.
+    """The dtype of an output.
 
     Attributes:
-        memory: its dtype in memory.
-        shown: its dtype to autograd and whoever reads it.
+        stored: in memory.
+        visible: to autograd and whoever reads it.
     """
 
-    memory: torch.dtype
-    shown: torch.dtype
+    stored: torch.dtype
+    visible: torch.dtype
 
-    def show(self, stored: Tensor) -> Tensor:
+    def wrap(self, stored: Tensor) -> Tensor:
         """What a kernel wrote, as the user gets it."""
-        return stored if self.memory is self.shown else SpikeTensor(stored, self.shown)
+        return stored if self.stored is self.visible else SpikeTensor(stored, self.visible)
 
-    def keep(self, computed: Tensor) -> Tensor:
+    def store(self, computed: Tensor) -> Tensor:
         """What the loop computed, as the user gets it."""
-        shown = computed.to(self.shown)
-        return shown if self.memory is self.shown else SpikeTensor.of(shown, self.memory)
+        visible = computed.to(self.visible)
+        return visible if self.stored is self.visible else SpikeTensor.of(visible, self.stored)
 
 
 def is_plain_tensor(tensor: Tensor) -> bool:
@@ -50,7 +50,7 @@ def check_output_dtype(asked: torch.dtype | Sequence[torch.dtype | None] | None)
     """One dtype for all outputs, or one per output, ``None`` for the usual one.
 
     Raises:
-        ValueError: a dtype that outputs cannot be kept in.
+        ValueError: a dtype that outputs cannot be stored in.
     """
     many = asked if isinstance(asked, (tuple, list)) else (asked,)
     for dtype in many:
@@ -60,10 +60,10 @@ def check_output_dtype(asked: torch.dtype | Sequence[torch.dtype | None] | None)
     return tuple(asked) if isinstance(asked, (tuple, list)) else asked  # type: ignore[return-value]
 
 
-def output_kinds(
+def resolve_output_dtypes(
     computed: Sequence[torch.dtype], inputs: Sequence[torch.dtype], asked: AskedDtype
 ) -> tuple[OutputDtype, ...]:
-    """How the outputs of a call are kept.
+    """The dtypes of a call's outputs.
 
     Args:
         computed: the dtypes the core computes them in.
@@ -76,10 +76,10 @@ def output_kinds(
     each = asked if isinstance(asked, tuple) else (asked,) * len(computed)
     if len(each) != len(computed):
         raise ValueError(f"output_dtype names {len(each)} dtype(s), the core has {len(computed)} output(s)")
-    return tuple(_kind(_usual(c, inputs), a) for c, a in zip(computed, each, strict=True))
+    return tuple(_resolve(_usual(c, inputs), a) for c, a in zip(computed, each, strict=True))
 
 
-def _kind(usual: torch.dtype, asked: torch.dtype | None) -> OutputDtype:
+def _resolve(usual: torch.dtype, asked: torch.dtype | None) -> OutputDtype:
     if asked is None:
         return OutputDtype(usual, usual)
     differentiable = usual.is_floating_point and not asked.is_floating_point
@@ -89,7 +89,7 @@ def _kind(usual: torch.dtype, asked: torch.dtype | None) -> OutputDtype:
 def _usual(computed: torch.dtype, inputs: Sequence[torch.dtype]) -> torch.dtype:
     """16-bit floats in, 16-bit floats out."""
     floats = [d for d in inputs if d.is_floating_point]
-    if computed is not torch.float32 or not floats or not all(d in _HALF for d in floats):
+    if computed is not torch.float32 or not floats or not all(d in HALF for d in floats):
         return computed
     joint = floats[0]
     for dtype in floats[1:]:

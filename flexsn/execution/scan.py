@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
 from types import FunctionType, MethodType
 from typing import Any, Literal, TypeVar, overload
 
@@ -11,16 +11,16 @@ import torch
 from torch import Tensor
 
 from flexsn.errors import CoreError, defined_at
-from flexsn.execution.backends import check_backend
 from flexsn.execution.dispatch import ScanDispatcher
+from flexsn.execution.memo import REMEMBERED, remember
 from flexsn.execution.opaque import opaque_to_compile
-from flexsn.execution.output_dtype import check_output_dtype
+from flexsn.execution.options import ScanOptions
 
 __all__ = ["scan"]
 
 Tensors = TypeVar("Tensors", Tensor, "tuple[Tensor, ...]")
-_REMEMBERED = 64
-_dispatchers: OrderedDict[Any, ScanDispatcher] = OrderedDict()
+_dispatchers: dict[Any, ScanDispatcher] = {}
+_options = lru_cache(REMEMBERED, typed=True)(ScanOptions)  # made and checked once, not at every call
 
 
 @overload
@@ -75,8 +75,8 @@ def scan(
         backend: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``.
         time_dim: the time axis of inputs, outputs and state sequences.
         return_state_seqs: also return the states after every step.
-        checkpoint: steps between stored states in training; ``"auto"`` lets the plan choose.
-        output_dtype: keep the outputs in this dtype; see :class:`~flexsn.FlexSN`.
+        checkpoint: steps between stored states in training; ``"auto"`` leaves it to the backend.
+        output_dtype: store the outputs in this dtype; see :class:`~flexsn.FlexSN`.
 
     Returns:
         ``(outputs, final_states)``, or ``(outputs, final_states, state_seqs)``. ``outputs`` is a tensor if the
@@ -95,15 +95,10 @@ def scan(
     """
     input_tuple = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
     state_tuple = (states,) if isinstance(states, Tensor) else tuple(states)
-    outputs, finals, state_seqs = _dispatcher_of(core, len(state_tuple))(
-        input_tuple,
-        state_tuple,
-        backend=check_backend(backend),
-        time_dim=time_dim,
-        wanted_states=tuple(range(len(state_tuple))) if return_state_seqs else (),
-        checkpoint=checkpoint,
-        output_dtype=check_output_dtype(output_dtype),
-    )
+    wanted_states = tuple(range(len(state_tuple))) if return_state_seqs else ()
+    asked_dtype = tuple(output_dtype) if isinstance(output_dtype, list) else output_dtype
+    options = _options(backend, time_dim, checkpoint, asked_dtype, wanted_states)
+    outputs, finals, state_seqs = _dispatcher_of(core, len(state_tuple))(input_tuple, state_tuple, options)
     if not outputs and not return_state_seqs:
         raise CoreError(
             f"the core returns {len(state_tuple)} value(s), expected outputs and {len(state_tuple)} new state(s)",
@@ -122,12 +117,11 @@ def scan(
 def _dispatcher_of(core: Callable[..., Any], num_states: int) -> ScanDispatcher:
     """One dispatcher per core; the same lambda written down again, as in a training loop, is the same core."""
     key = (_identity(core), num_states)
-    dispatcher = _dispatchers.get(key)
+    dispatcher = _dispatchers.pop(key, None)
     bound_anew = dispatcher is not None and dispatcher.core is not core and _identity(dispatcher.core) != key[0]
     if dispatcher is None or bound_anew:
-        dispatcher = _dispatchers[key] = ScanDispatcher(core, num_states)  # keeps the core, so ids stay taken
-        if len(_dispatchers) > _REMEMBERED:
-            _dispatchers.popitem(last=False)
+        dispatcher = ScanDispatcher(core, num_states)  # keeps the core, so ids stay taken
+    remember(_dispatchers, key, dispatcher, REMEMBERED)
     return dispatcher
 
 

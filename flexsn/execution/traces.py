@@ -1,4 +1,4 @@
-"""Traces: one core traced for every kind of call, together with where its tensors are read from."""
+"""Traces: what one core was traced to, together with where its tensors are read from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Dtypes = tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]
 
 
 class Traces:
-    """Traces one core, once per kind of call.
+    """Traces one core, once for all calls that agree in dtypes, device, wanted states and what the core reads.
 
     Args:
         core: ``core(*inputs, *states) -> (*outputs, *new_states)``.
@@ -35,7 +35,7 @@ class Traces:
         self.core = core
         self.num_states = num_states
         self._on_gpu = on_gpu
-        self._traced: dict[Any, TraceEntry | FlexSNError] = {}
+        self._entries: dict[Any, TraceEntry | FlexSNError] = {}
         self._impure: list[UnsupportedOpError] = []
 
     def find(
@@ -54,10 +54,7 @@ class Traces:
         tensors = tuple((t.dtype, t.shape, t.requires_grad, first[id(t)]) for t in read)
         key = (captures.key, dtypes, tensors, device, wanted_states)
         core = _returning_states(self.core, self.num_states, wanted_states) if wanted_states else self.core
-        traced: TraceEntry = once(
-            self._traced, key, lambda: TraceEntry(self._record(core, captures, dtypes, device), captures)
-        )
-        return traced
+        return once(self._entries, key, lambda: TraceEntry(self._record(core, captures, dtypes, device), captures))
 
     def _record(self, core: Callable[..., Any], captures: Captures, dtypes: Dtypes, device: torch.device) -> Tracer:
         """Trace; whatever the core does to what it reads is undone, and is an error."""
@@ -97,21 +94,21 @@ class Traces:
 
 
 class TraceEntry:
-    """A tracer, where its captured tensors are read from, and what was compiled from it."""
+    """A tracer, where its captured tensors are read from, and the kernels bound to calls of it."""
 
     def __init__(self, tracer: Tracer, captures: Captures) -> None:
         self.tracer = tracer
         self._captures = captures  # keeps alive what its key names by identity
-        self.compiled: dict[Any, BoundScan | FlexSNError] = {}
-        places: dict[int, Source] = {}
+        self.bound: dict[Any, BoundScan | FlexSNError] = {}
+        sources: dict[int, Source] = {}
         for source in captures.tensors:
-            places.setdefault(id(source.read()), source)
-        self._places: list[Source | Tensor] = [places.get(id(t), t) for t in tracer.captured]
-        self.names = [p.name if isinstance(p, Source) else "a tensor" for p in self._places]
+            sources.setdefault(id(source.read()), source)
+        self._captured: list[Source | Tensor] = [sources.get(id(t), t) for t in tracer.captured]
+        self.names = [c.name if isinstance(c, Source) else "a tensor" for c in self._captured]
 
     def captured(self) -> list[Tensor]:
         """The captured tensors as they are now."""
-        return [p.read() if isinstance(p, Source) else p for p in self._places]
+        return [c.read() if isinstance(c, Source) else c for c in self._captured]
 
 
 def check_devices(names: Sequence[str], tensors: Sequence[Tensor], device: torch.device) -> None:

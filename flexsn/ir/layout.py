@@ -11,7 +11,16 @@ from torch import Tensor
 
 from flexsn.ir.plan import LANE_GROUP, Role, Slot
 
-__all__ = ["CallShape", "Layout", "TensorLayout", "TensorSpec", "dense_strides", "lane_order", "make_layout"]
+__all__ = [
+    "CallShape",
+    "Layout",
+    "TensorLayout",
+    "TensorSpec",
+    "dense_strides",
+    "lane_order",
+    "make_layout",
+    "without_axis",
+]
 
 
 @dataclass(frozen=True)
@@ -41,6 +50,13 @@ class Layout:
     num_lanes: int
     sizes: tuple[int, ...]
     tensors: tuple[TensorLayout, ...]
+
+
+def without_axis(sizes: Sequence[int], axis: int) -> tuple[int, ...]:
+    """A shape, or strides, without one axis, counted from the front or from the back."""
+    rest = list(sizes)
+    del rest[axis]
+    return tuple(rest)
 
 
 def lane_order(shape: Sequence[int], strides: Sequence[int]) -> tuple[int, ...]:
@@ -86,8 +102,8 @@ class CallShape:
     @staticmethod
     def of(x: Tensor, time_dim: int) -> CallShape:
         """The geometry of calls whose first input is like ``x``."""
-        step = (*x.shape[:time_dim], *x.shape[time_dim + 1 :])
-        return CallShape(x.shape[time_dim], step, time_dim, lane_order(x.shape, x.stride()))
+        order = lane_order(x.shape, x.stride())
+        return CallShape(x.shape[time_dim], without_axis(x.shape, time_dim), time_dim, order)
 
     @property
     def lanes(self) -> tuple[int, ...]:
@@ -133,8 +149,8 @@ class CallShape:
         if role in (Role.CHECKPOINT_LOAD, Role.CHECKPOINT_STORE):
             return tensor.strides[0], tensor.strides[1:]
         if role.per_step:
-            strides, k = tensor.strides, self.time_dim
-            return strides[k], (*strides[:k], *strides[k + 1 :])
+            strides = tensor.strides
+            return strides[self.time_dim], without_axis(strides, self.time_dim)
         if role is Role.GROUP_STORE:  # has no lanes of its own to address
             return 0, dense_strides(self.step_shape, self.lanes)
         return 0, step_strides(tensor, self.step_shape)

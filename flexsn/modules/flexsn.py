@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,18 +11,23 @@ from torch import Tensor
 from flexsn.captures.binding import ParameterBinding, register_parameters
 from flexsn.captures.contract import count_outputs, read_signature
 from flexsn.errors import CoreError, defined_at
-from flexsn.execution.arguments import check, compute_dtype, fit
+from flexsn.execution.arguments import check, fit
+from flexsn.execution.backends import supported_backends
+from flexsn.execution.dispatch import ScanDispatcher
+from flexsn.execution.loop import Results
 from flexsn.execution.opaque import opaque_to_compile
-from flexsn.modules.monitor import Recording
-from flexsn.modules.scanned import Scanned
-from flexsn.modules.stateful import Shapes
+from flexsn.execution.options import ScanOptions
+from flexsn.ir.dtypes import compute_dtype
+from flexsn.ir.layout import without_axis
+from flexsn.modules.internals import Internals, Shapes, scan_option
+from flexsn.modules.stateful import Stateful
 from flexsn.report.build import build_report
 from flexsn.report.report import Report
 
 __all__ = ["FlexSN"]
 
 
-class FlexSN(Scanned):
+class FlexSN(Stateful):
     """A spiking neuron from one time step written in plain PyTorch.
 
     The core is scanned over time by one fused kernel,
@@ -45,9 +50,9 @@ class FlexSN(Scanned):
         backend: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``.
         store_state_seqs: keep the states of every step of a call in ``state_seqs``.
         example_outputs: as many tensors as the core has outputs; another way to say ``num_outputs``.
-        checkpoint: steps between stored states in training; ``"auto"`` lets the plan choose.
+        checkpoint: steps between stored states in training; ``"auto"`` leaves it to the backend.
         time_dim: the time axis of multi-step inputs and outputs; 1 for batch-first.
-        output_dtype: keep the outputs in this dtype (or these, one per output). Spikes in ``torch.bool`` or
+        output_dtype: store the outputs in this dtype (or these, one per output). Spikes in ``torch.bool`` or
             ``torch.uint8`` take a byte each and come as a :class:`~flexsn.SpikeTensor`: a float tensor to every
             layer, with the float tensor's gradients. A float dtype gives a plain tensor of it.
 
@@ -74,21 +79,7 @@ class FlexSN(Scanned):
         [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
     """
 
-    # what the walk for constants shall not take for something the core reads
-    _not_read_by_core: ClassVar[frozenset[str]] = frozenset(
-        {"num_inputs", "num_states", "state_names", "time_dim", "store_state_seqs", "state_seqs"}
-        | {"_states", "_input_shapes", "_in_transform", "_num_outputs", "_example_dtypes", "_requires_grad"}
-        | {
-            "_step_mode",
-            "_backend",
-            "_checkpoint",
-            "_output_dtype",
-            "_recording",
-            "_dispatcher_cache",
-            "_loans_cache",
-            "_loan_names",
-        }
-    )
+    core: Callable[..., Any]
 
     def __init__(
         self,
@@ -108,47 +99,58 @@ class FlexSN(Scanned):
         output_dtype: torch.dtype | Sequence[torch.dtype | None] | None = None,
     ) -> None:
         super().__init__()
-        if core is None:
-            if not callable(getattr(type(self), "core", None)):
-                raise CoreError("no core", hint="pass one: FlexSN(core), or define core(self, ...) in a subclass")
-        elif not callable(core):
-            raise CoreError(f"core must be callable, got {type(core).__name__}")
-        else:
+        if core is not None:
+            if not callable(core):
+                raise CoreError(f"core must be callable, got {type(core).__name__}")
             self.core = core
+        elif not callable(getattr(type(self), "core", None)):
+            raise CoreError("no core", hint="pass one: FlexSN(core), or define core(self, ...) in a subclass")
         signature = read_signature(self.core, num_inputs, num_states, example_inputs)
-        self._name_states(signature.num_inputs, signature.state_names)
-        self.__dict__["_loan_names"] = {}
-        self._example_dtypes = None if example_inputs is None else tuple(e.dtype for e in example_inputs)
-        self._requires_grad = None if requires_grad is None else tuple(requires_grad)
         for what, given in (("example_inputs", example_inputs), ("requires_grad", requires_grad)):
-            if given is not None and len(given) != self.num_inputs + self.num_states:
+            if given is not None and len(given) != signature.num_inputs + signature.num_states:
                 raise CoreError(
-                    f"{what} has {len(given)} entries, the core takes {self.num_inputs + self.num_states} arguments",
+                    f"{what} has {len(given)} entries, "
+                    f"the core takes {signature.num_inputs + signature.num_states} arguments",
                     why="one entry per argument, inputs then states",
                 )
-        self.step_mode = step_mode
-        self.backend = backend
-        self.store_state_seqs = store_state_seqs
-        self.checkpoint = checkpoint
-        self.output_dtype = output_dtype
-        self.time_dim = time_dim
-        self._num_outputs = num_outputs
-        if example_outputs is not None:
-            self._num_outputs = len(example_outputs)
-            if num_outputs not in (None, len(example_outputs)):
-                raise CoreError(f"num_outputs={num_outputs}, but example_outputs has {len(example_outputs)} entries")
+        if example_outputs is not None and num_outputs not in (None, len(example_outputs)):
+            raise CoreError(f"num_outputs={num_outputs}, but example_outputs has {len(example_outputs)} entries")
+        self._flexsn = Internals(
+            num_inputs=signature.num_inputs,
+            state_names=signature.state_names,
+            example_dtypes=None if example_inputs is None else tuple(e.dtype for e in example_inputs),
+            requires_grad=None if requires_grad is None else tuple(requires_grad),
+            num_outputs=num_outputs if example_outputs is None else len(example_outputs),
+        )
+        self.step_mode, self.backend, self.store_state_seqs = step_mode, backend, store_state_seqs
+        self.checkpoint, self.output_dtype, self.time_dim = checkpoint, output_dtype, time_dim
         if core is not None:  # a subclass is not complete yet, and owns its parameters anyway
-            register_parameters(self, self._dispatcher.captures(), self._loan_names)
-            if self._num_outputs is not None:
+            register_parameters(self, self._dispatcher.captures(), self._flexsn.bound_names)
+            if self._flexsn.num_outputs is not None:
                 self._check_num_outputs(self._count_outputs())
 
-    def explain(self, target: str | None = None, dtype: torch.dtype = torch.float32) -> Report:
-        """What the core is compiled to; see :func:`flexsn.explain`."""
-        return build_report(self, self._shown_name(), target or "cpp", dtype)
+    # ---- options ------------------------------------------------------------------------------------------
 
-    def _shown_name(self) -> str:
-        shown = self.core if type(self) is FlexSN else type(self)
-        return str(getattr(shown, "__qualname__", type(shown).__name__))
+    backend = scan_option("backend", """What runs the scan: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``.""")
+    time_dim = scan_option("time_dim", "The time axis of multi-step inputs and outputs.")
+    checkpoint = scan_option("checkpoint", 'Steps between stored states in training; ``"auto"``: the backend chooses.')
+    output_dtype = scan_option("output_dtype", "What outputs are stored in: one dtype, one per output, or ``None``.")
+
+    @property
+    def step_mode(self) -> str:
+        """``"m"`` (inputs are sequences) or ``"s"`` (inputs are single steps)."""
+        return self._flexsn.step_mode
+
+    @step_mode.setter
+    def step_mode(self, step_mode: str) -> None:
+        if step_mode not in ("m", "s"):
+            raise ValueError(f'step_mode must be "m" (multi-step) or "s" (single-step), got {step_mode!r}')
+        self._flexsn.change(step_mode=step_mode)
+
+    @property
+    def supported_backends(self) -> tuple[str, ...]:
+        """The backends that can run on this machine."""
+        return supported_backends()
 
     # ---- the call -----------------------------------------------------------------------------------------
 
@@ -161,92 +163,110 @@ class FlexSN(Scanned):
             CoreError: the core breaks its contract.
             UnsupportedOpError, BackendError: a backend asked for by name cannot run this core here.
         """
-        mine = self.__dict__
-        if len(inputs) != self.num_inputs:
-            raise ValueError(f"expected {self.num_inputs} input(s), got {len(inputs)}")
-        multi_step = mine["_step_mode"] == "m"
-        time_dim = mine["time_dim"] if multi_step else 0
-        states = mine["_states"]
+        own = self._flexsn
+        options, multi_step = own.call_options, own.step_mode == "m"
+        if len(inputs) != own.num_inputs:
+            raise ValueError(f"expected {own.num_inputs} input(s), got {len(inputs)}")
         try:
             seqs = inputs if multi_step else tuple([x.unsqueeze(0) for x in inputs])
-            input_shapes = tuple([_without(x.shape, time_dim) for x in seqs])
-        except AttributeError:
-            check(inputs, (), time_dim)  # says which input is no tensor
+            input_shapes = tuple([without_axis(x.shape, options.time_dim) for x in seqs])
+        except (AttributeError, IndexError):
+            check(inputs, (), options.time_dim)  # says which input is no tensor, or has no time axis
             raise
-        if states is None:
-            try:
-                states = self._initial_states(inputs, time_dim)
-            except (IndexError, RuntimeError, ValueError):
-                fit(seqs, (), time_dim)  # says what is wrong with the inputs, if they are to blame
-                raise
-        elif mine["_input_shapes"] not in (None, input_shapes):
-            raise ValueError(
-                f"the step shape changed from {_shapes(mine['_input_shapes'])} to {_shapes(input_shapes)} "
-                f"while {type(self).__name__} still holds states; call reset() before a batch of another shape"
-            )
-        elif mine["_in_transform"] and not torch._C._are_functorch_transforms_active():
-            raise ValueError(
-                f"{type(self).__name__} holds states of a vmap, grad or jvp that has ended; call reset() before it ends"
-            )
-        recording: Recording | None = mine["_recording"]
-        everything = tuple(range(self.num_states)) if mine["store_state_seqs"] else ()
-        wanted = everything or (recording.states if recording and multi_step else ())
-        outputs, finals, state_seqs = self._scan(seqs, states, time_dim, wanted)
-        self._keep(finals, input_shapes)
-        mine["state_seqs"] = None if not mine["store_state_seqs"] else state_seqs if multi_step else finals
-        if recording:
-            recording.take(dict(zip(wanted, state_seqs, strict=True)), time_dim)
+        if own.states is None:
+            states = self._initial_states(inputs, seqs, options.time_dim)
+        else:
+            states = own.states
+            if own.in_transform or own.input_shapes not in (None, input_shapes):
+                self._check_states(input_shapes)
+        outputs, finals, state_seqs = self._scan(seqs, states, options)
+        own.hold(finals, input_shapes)
+        own.state_seqs = None if not own.store_state_seqs else state_seqs if multi_step else finals
+        if own.monitor is not None:
+            own.monitor.record(dict(zip(options.wanted_states, state_seqs, strict=True)), options.time_dim)
         if not multi_step:
             outputs = tuple([y.squeeze(0) for y in outputs])
         return outputs[0] if len(outputs) == 1 else outputs
 
-    def _scan(
-        self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], time_dim: int, wanted: tuple[int, ...]
-    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...], tuple[Tensor, ...]]:
-        mine = self.__dict__
-        if self._requires_grad is not None:
-            inputs, states = self._cut(inputs, states)
-        loans = self._loans()
-        lent = loans.put(self) if loans else None
+    def _scan(self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], options: ScanOptions) -> Results:
+        """Scan from these states, with the parameters that are registered; what is held stays as it is."""
+        own = self._flexsn
+        if own.requires_grad is not None:
+            inputs, states = self._cut(inputs, states, own.requires_grad)
+        binding = self._binding() if own.bound_names else None
+        undo = binding.put(self) if binding else None
         try:
-            result = self._dispatcher(
-                inputs,
-                states,
-                backend=mine["_backend"],
-                time_dim=time_dim,
-                wanted_states=wanted,
-                checkpoint=mine["_checkpoint"],
-                output_dtype=mine["_output_dtype"],
-            )
+            results = self._dispatcher(inputs, states, options)
         finally:
-            if lent:
-                ParameterBinding.take_back(lent)
-        if self._num_outputs != len(result[0]):
-            self._check_num_outputs(len(result[0]))
-        return result
+            if undo:
+                ParameterBinding.take_back(undo)
+        if own.num_outputs != len(results[0]):
+            self._check_num_outputs(len(results[0]))
+        return results
 
-    def _cut(self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[tuple[Tensor, ...], ...]:
-        flags = self._requires_grad or ()
-        cut = tuple(a if keep else a.detach() for a, keep in zip((*inputs, *states), flags, strict=True))
-        return cut[: self.num_inputs], cut[self.num_inputs :]
+    @property
+    def _dispatcher(self) -> ScanDispatcher:
+        own = self._flexsn
+        if own.dispatcher is None:
+            own.dispatcher = ScanDispatcher(self.core, len(own.state_names))
+        return own.dispatcher
 
-    def _initial_states(self, inputs: tuple[Tensor, ...], time_dim: int) -> tuple[Tensor, ...]:
-        time_first = tuple(x.movedim(time_dim, 0) for x in inputs) if time_dim else inputs
-        states = tuple(self.init_states(self.num_states, self.step_mode, *time_first))
-        if len(states) != self.num_states or not all(isinstance(s, Tensor) for s in states):
-            raise CoreError(
-                f"init_states returned {len(states)} value(s) {tuple(type(s).__name__ for s in states)}, "
-                f"expected {self.num_states} tensor(s) for the states {self.state_names}"
-            )
-        if self._example_dtypes is not None:
-            dtypes = self._example_dtypes[self.num_inputs :]
-            states = tuple(s.to(compute_dtype(d)) for s, d in zip(states, dtypes, strict=True))
+    def _binding(self) -> ParameterBinding:
+        own, captures = self._flexsn, self._dispatcher.captures()
+        if own.binding is None or own.binding.captures is not captures:
+            register_parameters(self, captures, own.bound_names)
+            own.binding = ParameterBinding(captures, own.bound_names, own.binding)
+        return own.binding
+
+    def _cut(
+        self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], flags: tuple[bool, ...]
+    ) -> tuple[tuple[Tensor, ...], ...]:
+        cut = tuple(a if flag else a.detach() for a, flag in zip((*inputs, *states), flags, strict=True))
+        return cut[: len(inputs)], cut[len(inputs) :]
+
+    def _initial_states(
+        self, inputs: tuple[Tensor, ...], seqs: tuple[Tensor, ...], time_dim: int
+    ) -> tuple[Tensor, ...]:
+        own = self._flexsn
+        try:
+            time_first = tuple(x.movedim(time_dim, 0) for x in inputs) if time_dim else inputs
+            states = tuple(self.init_states(self.num_states, own.step_mode, *time_first))
+            if len(states) != self.num_states or not all(isinstance(s, Tensor) for s in states):
+                raise CoreError(
+                    f"init_states returned {len(states)} value(s) {tuple(type(s).__name__ for s in states)}, "
+                    f"expected {self.num_states} tensor(s) for the states {self.state_names}"
+                )
+            if own.example_dtypes is not None:
+                dtypes = own.example_dtypes[own.num_inputs :]
+                states = tuple(s.to(compute_dtype(d)) for s, d in zip(states, dtypes, strict=True))
+        except (IndexError, RuntimeError, ValueError):
+            fit(seqs, (), time_dim)  # says what is wrong with the inputs, if they are to blame
+            raise
         return states
+
+    def _check_states(self, input_shapes: Shapes) -> None:
+        """Do the held states fit inputs of these step shapes, and are they still alive?"""
+        own, name = self._flexsn, type(self).__name__
+        if own.input_shapes not in (None, input_shapes):
+            before, now = (", ".join(map(str, shapes or ())) for shapes in (own.input_shapes, input_shapes))
+            raise ValueError(
+                f"the step shape changed from {before} to {now} "
+                f"while {name} still holds states; call reset() before a batch of another shape"
+            )
+        if own.in_transform and not torch._C._are_functorch_transforms_active():
+            raise ValueError(f"{name} holds states of a vmap, grad or jvp that has ended; call reset() before it ends")
+
+    # ---- what it is ---------------------------------------------------------------------------------------
+
+    @property
+    def num_inputs(self) -> int:
+        """How many arguments of the core are inputs."""
+        return self._flexsn.num_inputs
 
     @property
     def num_outputs(self) -> int:
         """How many outputs the core has; found by running it once where nobody said so."""
-        if self._num_outputs is None:
+        if self._flexsn.num_outputs is None:
             found = self._count_outputs()
             if found is None:
                 raise CoreError(
@@ -255,35 +275,36 @@ class FlexSN(Scanned):
                     hint="pass num_outputs=",
                 )
             self._check_num_outputs(found)
-        count: int = self._num_outputs  # type: ignore[assignment]
+        count: int = self._flexsn.num_outputs  # type: ignore[assignment]
         return count
 
     def _count_outputs(self) -> int | None:
         num_arguments = self.num_inputs + self.num_states
-        dtypes = self._example_dtypes or (torch.get_default_dtype(),) * num_arguments
+        dtypes = self._flexsn.example_dtypes or (torch.get_default_dtype(),) * num_arguments
         return count_outputs(self._dispatcher.captures(), self.core, dtypes, self.num_states)
 
     def _check_num_outputs(self, found: int | None) -> None:
+        own = self._flexsn
         if found is None:
             return
-        if self._num_outputs is None and found > 0:
-            self._num_outputs = found
-        elif self._num_outputs != found:
-            expected = "at least one output" if self._num_outputs is None else f"num_outputs={self._num_outputs}"
+        if own.num_outputs is None and found > 0:
+            own.num_outputs = found
+        elif own.num_outputs != found:
+            expected = "at least one output" if own.num_outputs is None else f"num_outputs={own.num_outputs}"
             raise CoreError(
                 f"expected {expected}, the core returns {found} output(s) and {self.num_states} new state(s)",
                 where=defined_at(self.core),
                 why="a core returns (*outputs, *new_states)",
             )
 
+    def explain(self, target: str | None = None, dtype: torch.dtype = torch.float32) -> Report:
+        """What the core is compiled to; see :func:`flexsn.explain`."""
+        return build_report(self, self._shown_name(), target or "cpp", dtype)
+
+    def _shown_name(self) -> str:
+        shown = self.core if type(self) is FlexSN else type(self)
+        return str(getattr(shown, "__qualname__", type(shown).__name__))
+
     def extra_repr(self) -> str:
         name = getattr(self.core, "__qualname__", type(self.core).__name__)
         return f"core={name}, states={self.state_names}, step_mode={self.step_mode!r}, backend={self.backend!r}"
-
-
-def _without(shape: torch.Size, axis: int) -> tuple[int, ...]:
-    return (*shape[:axis], *shape[axis + 1 :]) if axis != -1 else shape[:-1]
-
-
-def _shapes(shapes: Shapes) -> str:
-    return ", ".join(str(tuple(shape)) for shape in shapes)

@@ -8,6 +8,7 @@ from typing import Any
 from torch import Tensor
 
 from flexsn.execution.opaque import opaque_to_compile
+from flexsn.execution.options import ScanOptions
 from flexsn.modules.flexsn import FlexSN
 
 __all__ = ["FlexSNKernel"]
@@ -46,6 +47,7 @@ class FlexSNKernel:
         backend: str = "auto",
     ) -> None:
         self._neuron = FlexSN(core, num_inputs, num_states, num_outputs, example_inputs, requires_grad, "m", backend)
+        self._options = ScanOptions(backend, wanted_states=tuple(range(self._neuron.num_states)))
 
     @opaque_to_compile
     def __call__(self, *args: Tensor) -> tuple[Tensor, ...]:
@@ -56,7 +58,7 @@ class FlexSNKernel:
             raise ValueError(
                 f"expected {split} input sequence(s) and {neuron.num_states} state(s), got {len(args)} tensor(s)"
             )
-        outputs, _, state_seqs = neuron._scan(args[:split], args[split:], 0, tuple(range(neuron.num_states)))
+        outputs, _, state_seqs = neuron._scan(args[:split], args[split:], self._options)
         return (*outputs, *state_seqs)
 
     def __repr__(self) -> str:

@@ -1,7 +1,8 @@
-"""Stateful: the states of a neuron, kept from call to call, as attributes of an ``nn.Module``."""
+"""Stateful: an ``nn.Module`` that holds states from call to call, as attributes, and is copied with them."""
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -9,36 +10,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexsn.execution.arguments import compute_dtype
-from flexsn.modules.monitor import Recording
+from flexsn.captures.copying import copy_core
+from flexsn.ir.dtypes import compute_dtype
+from flexsn.modules.internals import Internals
+from flexsn.modules.monitor import Monitor
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["Shapes", "Stateful"]
-
-Shapes = tuple[tuple[int, ...], ...]
+__all__ = ["Stateful"]
 
 
 class Stateful(nn.Module):
-    """Holds states between calls: readable and settable by name, forgotten by ``reset``, cut off by ``detach``.
+    """Holds states between calls: readable and settable by name, forgotten by ``reset``, cut off by ``detach``."""
 
-    Attributes:
-        num_inputs, num_states: how many arguments of the core are which.
-        state_names: the core's own names for its states.
-        state_seqs: the states after every step of the last call, if asked for.
-    """
+    _flexsn: Internals
 
-    num_inputs: int
-    num_states: int
-    state_names: tuple[str, ...]
-    state_seqs: tuple[Tensor, ...] | None
-
-    def _name_states(self, num_inputs: int, state_names: tuple[str, ...]) -> None:
-        mine = self.__dict__  # past nn.Module's slow bookkeeping, and past the states' own names
-        mine["num_inputs"], mine["num_states"], mine["state_names"] = num_inputs, len(state_names), state_names
-        mine["state_seqs"] = mine["_recording"] = None
-        self._keep(None, None)
+    # ---- states -------------------------------------------------------------------------------------------
 
     @staticmethod
     def init_states(num_states: int, step_mode: str, *args: Tensor) -> Sequence[Tensor]:
@@ -61,8 +49,7 @@ class Stateful(nn.Module):
     @property
     def states(self) -> tuple[Tensor, ...] | None:
         """The states after the last step, or ``None`` before the first call. Settable."""
-        states: tuple[Tensor, ...] | None = self.__dict__["_states"]
-        return states
+        return self._flexsn.states
 
     @states.setter
     def states(self, states: Sequence[Tensor] | Tensor | None) -> None:
@@ -73,23 +60,52 @@ class Stateful(nn.Module):
         for state in states or ():
             if not isinstance(state, Tensor):
                 raise ValueError(f"a state is a tensor, got {type(state).__name__}")
-        self._keep(None if states is None else tuple(states), None)
+        self._flexsn.hold(None if states is None else tuple(states))
 
-    def _keep(self, states: tuple[Tensor, ...] | None, input_shapes: Shapes | None) -> None:
-        mine = self.__dict__
-        mine["_states"], mine["_input_shapes"] = states, input_shapes
-        mine["_in_transform"] = torch._C._are_functorch_transforms_active()
+    @property
+    def num_states(self) -> int:
+        """How many arguments of the core are states."""
+        return len(self._flexsn.state_names)
+
+    @property
+    def state_names(self) -> tuple[str, ...]:
+        """The core's own names for its states."""
+        return self._flexsn.state_names
+
+    @state_names.setter
+    def state_names(self, names: Sequence[str]) -> None:
+        self._flexsn.change(state_names=tuple(names), dispatcher=None, binding=None)
 
     def reset(self) -> None:
         """Forget the states; the next call starts from ``init_states``."""
-        self._keep(None, None)
-        self.__dict__["state_seqs"] = None
+        self._flexsn.hold(None)
+        self._flexsn.state_seqs = None
 
     def detach(self) -> None:
         """Cut the graph at the current states (truncated BPTT)."""
-        states, input_shapes = self.__dict__["_states"], self.__dict__["_input_shapes"]
-        if states is not None:
-            self._keep(tuple(state.detach() for state in states), input_shapes)
+        own = self._flexsn
+        if own.states is not None:
+            own.hold(tuple(state.detach() for state in own.states), own.input_shapes)
+
+    # ---- sequences of states ------------------------------------------------------------------------------
+
+    @property
+    def store_state_seqs(self) -> bool:
+        """Whether calls leave the states of every step in ``state_seqs``."""
+        return self._flexsn.store_state_seqs
+
+    @store_state_seqs.setter
+    def store_state_seqs(self, store: bool) -> None:
+        self._flexsn.change(store_state_seqs=store)
+
+    @property
+    def state_seqs(self) -> tuple[Tensor, ...] | None:
+        """The states after every step of the last call, if asked for by ``store_state_seqs``."""
+        return self._flexsn.state_seqs
+
+    @state_seqs.setter
+    def state_seqs(self, state_seqs: tuple[Tensor, ...] | None) -> None:
+        self._flexsn.state_seqs = state_seqs
 
     def record(self, *names: str, every: int = 1) -> None:
         """Record states by name in multi-step calls from now on; without names, no longer.
@@ -100,7 +116,7 @@ class Stateful(nn.Module):
 
         Args:
             names: of states, as in ``neuron.state_names``.
-            every: keep one step in so many.
+            every: record one step in so many.
 
         Raises:
             ValueError: there is no state of that name, or ``every < 1``.
@@ -113,43 +129,61 @@ class Stateful(nn.Module):
             >>> neuron.recorded["v"].tolist()
             [[1.0], [3.0]]
         """
-        self.__dict__["_recording"] = Recording.of(self.state_names, names, every) if names else None
+        self._flexsn.change(monitor=Monitor.of(self.state_names, names, every) if names else None)
 
     @property
     def recorded(self) -> dict[str, Tensor]:
         """What :meth:`record` asked for, of the last call."""
-        recording: Recording | None = self.__dict__["_recording"]
-        return {} if recording is None else recording.taken
+        monitor = self._flexsn.monitor
+        return {} if monitor is None else monitor.recorded
+
+    # ---- what nn.Module does with attributes, devices and copies -------------------------------------------
 
     def __getattr__(self, name: str) -> Any:
-        names = self.__dict__.get("state_names", ())
-        if name in names:
-            states = self.__dict__["_states"]
-            return None if states is None else states[names.index(name)]
+        own: Internals | None = self.__dict__.get("_flexsn")
+        if own is not None and name in own.state_names:
+            return None if own.states is None else own.states[own.state_names.index(name)]
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
-        names = self.__dict__.get("state_names", ())
-        if name in names and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            states = self.__dict__["_states"]
-            if states is None:
-                states = self._starts_like(value)
-            position = names.index(name)
-            self._keep((*states[:position], value, *states[position + 1 :]), None)
+        own: Internals | None = self.__dict__.get("_flexsn")
+        is_state = own is not None and name in own.state_names
+        if own is not None and is_state and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
+            states = self._starts_like(value) if own.states is None else own.states
+            position = own.state_names.index(name)
+            own.hold((*states[:position], value, *states[position + 1 :]))
         else:
             super().__setattr__(name, value)
 
     def _starts_like(self, step: Tensor) -> tuple[Tensor, ...]:
         """The initial states for a step of that shape."""
-        inputs = (step if step.is_floating_point() else step.to(torch.get_default_dtype()),) * self.num_inputs
+        inputs = (step if step.is_floating_point() else step.to(torch.get_default_dtype()),) * self._flexsn.num_inputs
         return tuple(self.init_states(self.num_states, "s", *inputs))
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
-        states = self.__dict__["_states"]
-        if states is not None:
-            moved = [(state, fn(state)) for state in states]
+        own = self._flexsn
+        if own.states is not None:
+            moved = [(state, fn(state)) for state in own.states]
             # .half() and .bfloat16() leave states in fp32, as calls with such inputs do
-            kept = tuple(n if compute_dtype(n.dtype) is n.dtype else o.to(n.device) for o, n in moved)
-            self._keep(kept, self.__dict__["_input_shapes"])
+            states = tuple(n if compute_dtype(n.dtype) is n.dtype else o.to(n.device) for o, n in moved)
+            own.hold(states, own.input_shapes)
         return self
+
+    def _replicate_for_data_parallel(self) -> Self:
+        replica: Self = super()._replicate_for_data_parallel()  # type: ignore[no-untyped-call]
+        replica.__dict__["_flexsn"] = self._flexsn.without_kernels()
+        return replica
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_flexsn": self._flexsn.without_graph()}
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        clone = self.__class__.__new__(self.__class__)
+        memo[id(self)] = clone
+        state = Stateful.__getstate__(self)  # a parametrized module forbids its own
+        core = state.pop("core", None)
+        if core is not None:
+            clone.__dict__["core"] = copy_core(core, memo)
+        clone.__dict__.update({name: copy.deepcopy(value, memo) for name, value in state.items()})
+        return clone

@@ -12,12 +12,13 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.captures.guards import Captures
-from flexsn.execution.arguments import compute_dtype
 from flexsn.execution.backends import target_backend
 from flexsn.execution.call import CallSpec
-from flexsn.execution.gradient_path import no_path
+from flexsn.execution.gradient_path import no_gradient_path
+from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import AskedDtype
 from flexsn.execution.traces import TraceEntry, Traces
+from flexsn.ir.dtypes import compute_dtype
 from flexsn.ir.layout import Layout, TensorSpec
 from flexsn.ir.passes import describe, watching
 from flexsn.ir.plan import Holds, Plan
@@ -38,9 +39,15 @@ class Subject(Protocol):
     """What a report is about: a :class:`~flexsn.FlexSN`."""
 
     core: Callable[..., Any]
-    num_inputs: int
-    num_states: int
-    state_names: tuple[str, ...]
+
+    @property
+    def num_inputs(self) -> int: ...
+
+    @property
+    def num_states(self) -> int: ...
+
+    @property
+    def state_names(self) -> tuple[str, ...]: ...
 
     @property
     def checkpoint(self) -> int | str: ...
@@ -108,11 +115,9 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
     step = (_BATCH, *(_FREE if size == 1 else size for size in tracer.param_shape))
     inputs = [torch.empty(_STEPS, *step, dtype=dtype, device=device)] * subject.num_inputs
 
-    def spec_of(training: bool) -> CallSpec:
-        return CallSpec.of(tracer, backend, inputs, 0, subject.checkpoint, training, 0, subject.output_dtype)
-
-    inference, training = spec_of(False), spec_of(True)
-    visible = [o.shown for o in training.outputs]
+    options = ScanOptions(checkpoint=subject.checkpoint, output_dtype=subject.output_dtype)
+    inference, training = (CallSpec.of(tracer, backend, inputs, options, trained) for trained in (False, True))
+    visible = [o.visible for o in training.outputs]
     plans = training.plans(
         Gradients(
             outputs=tuple(d if d.is_floating_point else None for d in visible),
@@ -128,7 +133,7 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
         found["backward"] = plans.backward
     else:
         arguments = [torch.ones(step, dtype=d, device=device) for d in (*tracer.input_dtypes, *tracer.state_dtypes)]
-        problem = str(no_path(tracer.core, arguments))
+        problem = str(no_gradient_path(tracer.core, arguments))
     laid_out = {name: (plan, _layout(training, plan, captured)) for name, plan in found.items()}
     return PlannedKernels(tracer.graph, laid_out, problem)
 

@@ -54,7 +54,7 @@ def test_a_record_carries_gradients(neuron: FlexSN) -> None:
 def test_only_the_recorded_state_is_written(neuron: FlexSN, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
     scan = neuron._scan
-    monkeypatch.setattr(neuron, "_scan", lambda *args: seen.append(args[-1]) or scan(*args))
+    monkeypatch.setattr(neuron, "_scan", lambda *args: seen.append(args[-1].wanted_states) or scan(*args))
     neuron(X)
     neuron.record("a")
     neuron(X)

@@ -1,0 +1,52 @@
+"""ScanOptions: how a core is scanned; one object from ``scan`` and ``FlexSN`` down to the plan."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from flexsn.execution.backends import check_backend
+from flexsn.execution.output_dtype import AskedDtype, check_output_dtype
+
+__all__ = ["ScanOptions"]
+
+
+@dataclass(frozen=True)
+class ScanOptions:
+    """How a core is scanned. Equal options share kernels.
+
+    A new option is a field here, the place where it acts, and an argument of ``scan`` and ``FlexSN``.
+
+    Attributes:
+        backend: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``.
+        time_dim: the time axis of inputs, outputs and state sequences.
+        checkpoint: steps between stored states in training; ``"auto"`` leaves it to the backend.
+        output_dtype: what outputs are stored in: one dtype, or one per output; ``None`` for the usual one.
+        wanted_states: the states whose values after every step are wanted too.
+
+    Raises:
+        ValueError: a value that an option cannot have.
+    """
+
+    backend: str = "auto"
+    time_dim: int = 0
+    checkpoint: int | str = "auto"
+    output_dtype: AskedDtype = None
+    wanted_states: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_backend(self.backend)
+        if self.checkpoint != "auto" and not (isinstance(self.checkpoint, int) and self.checkpoint >= 1):
+            raise ValueError(f'checkpoint must be "auto" or a number of steps >= 1, got {self.checkpoint!r}')
+        object.__setattr__(self, "output_dtype", check_output_dtype(self.output_dtype))
+        # part of the key of every call, so it is hashed once
+        object.__setattr__(self, "_hash", hash(self._values()))
+
+    def _values(self) -> tuple[Any, ...]:
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+    def __hash__(self) -> int:
+        return self._hash  # type: ignore[attr-defined, no-any-return]
+
+    def __reduce__(self) -> tuple[type[ScanOptions], tuple[Any, ...]]:
+        return ScanOptions, self._values()  # strings have another hash in another process

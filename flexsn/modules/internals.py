@@ -1,0 +1,104 @@
+"""Internals: all that a neuron keeps beside its core and its parameters, behind one name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flexsn.captures.binding import ParameterBinding
+from flexsn.execution.dispatch import ScanDispatcher
+from flexsn.execution.options import ScanOptions
+from flexsn.modules.monitor import Monitor
+
+__all__ = ["Internals", "Shapes", "scan_option"]
+
+Shapes = tuple[tuple[int, ...], ...]
+
+
+@dataclass(slots=True)
+class Internals:
+    """What a neuron is told once, how its calls run, and what lasts from call to call.
+
+    Attributes:
+        num_inputs: how many arguments of the core are inputs.
+        state_names: the core's own names for its states.
+        example_dtypes: of the arguments, where examples were given.
+        requires_grad: which arguments have gradients, where that was said.
+        num_outputs: how many outputs the core has, as soon as that is known.
+        options: of multi-step calls.
+        step_mode, store_state_seqs, monitor: as the neuron's own of these names, and its ``record``.
+        call_options: of the next call, made of the four above.
+        states: after the last step, ``None`` before the first.
+        input_shapes: step shapes of the inputs that led to the states, where these came of a call.
+        in_transform: whether the states came of a call under vmap, grad or jvp.
+        state_seqs: the states after every step of the last call, if asked for.
+        bound_names: ``registered name -> name of the source`` of the parameters found outside the neuron.
+        dispatcher, binding: of the core, made when first needed.
+    """
+
+    num_inputs: int
+    state_names: tuple[str, ...]
+    example_dtypes: tuple[torch.dtype, ...] | None
+    requires_grad: tuple[bool, ...] | None
+    num_outputs: int | None
+    options: ScanOptions = field(default_factory=ScanOptions)
+    step_mode: str = "m"
+    store_state_seqs: bool = False
+    monitor: Monitor | None = None
+    call_options: ScanOptions = field(default_factory=ScanOptions)
+    states: tuple[Tensor, ...] | None = None
+    input_shapes: Shapes | None = None
+    in_transform: bool = False
+    state_seqs: tuple[Tensor, ...] | None = None
+    bound_names: dict[str, str] = field(default_factory=dict)
+    dispatcher: ScanDispatcher | None = None
+    binding: ParameterBinding | None = None
+
+    def change(self, **changes: Any) -> None:
+        """Set what decides how calls run."""
+        for name, value in changes.items():
+            setattr(self, name, value)
+        multi_step = self.step_mode == "m"
+        wanted: tuple[int, ...] = ()
+        if self.store_state_seqs:
+            wanted = tuple(range(len(self.state_names)))
+        elif self.monitor is not None and multi_step:
+            wanted = self.monitor.states
+        time_dim = self.options.time_dim if multi_step else 0
+        self.call_options = replace(self.options, time_dim=time_dim, wanted_states=wanted)
+
+    def hold(self, states: tuple[Tensor, ...] | None, input_shapes: Shapes | None = None) -> None:
+        """Start the next call from these states."""
+        self.states, self.input_shapes = states, input_shapes
+        self.in_transform = torch._C._are_functorch_transforms_active()
+
+    def without_kernels(self) -> Internals:
+        """The same for another neuron, which reads its own tensors."""
+        return replace(self, bound_names=dict(self.bound_names), dispatcher=None, binding=None)
+
+    def without_graph(self) -> Internals:
+        """The same for copies and pickles: no kernels, and tensors without their graph."""
+        copied = self.without_kernels()
+        copied.states, copied.state_seqs = _detached(self.states), _detached(self.state_seqs)
+        copied.monitor = None if self.monitor is None else self.monitor.without_graph()
+        return copied
+
+
+def scan_option(name: str, doc: str) -> property:
+    """A property that is a field of the neuron's :class:`ScanOptions`."""
+
+    def read(neuron: Any) -> Any:
+        return getattr(neuron._flexsn.options, name)
+
+    def write(neuron: Any, value: Any) -> None:
+        own: Internals = neuron._flexsn
+        own.change(options=replace(own.options, **{name: value}))
+
+    return property(read, write, doc=doc)
+
+
+def _detached(tensors: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:
+    return None if tensors is None else tuple(t.detach() for t in tensors)

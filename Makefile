@@ -30,7 +30,7 @@ unit: $(STAMP)
 # Triton reads TRITON_INTERPRET once, so its interpreter needs a process of its own.
 # Every test that names its backend runs here.
 interpreter: $(STAMP)
-	TRITON_INTERPRET=1 $(VENV)/bin/pytest tests/triton tests/property tests/neurons tests/flexsn -k "triton or property"
+	TRITON_INTERPRET=1 $(VENV)/bin/pytest tests/triton tests/property tests/neurons tests/flexsn tests/execution tests/modules -k "triton or property"
 
 # an environment of its own: `make test` shall not depend on whether the peers were ever installed
 test-peers:

@@ -1,4 +1,7 @@
-"""Every graph and plan that any test makes is checked on the way."""
+"""Every contract is held on every backend that runs CPU tensors here; Triton joins under TRITON_INTERPRET=1.
+
+Every graph and plan that any test makes is checked on the way.
+"""
 
 from __future__ import annotations
 
@@ -6,8 +9,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from flexsn.execution.backends import supported_backends
 from flexsn.ir import spec
 from flexsn.ir.passes import watching
+from flexsn.kernels.triton.runtime import interpreting
+
+ON_THE_CPU = [name for name in supported_backends() if name != "triton" or interpreting()]
+
+
+@pytest.fixture(params=ON_THE_CPU)
+def backend(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import Tensor
@@ -78,6 +80,17 @@ def test_batch_first(neuron: FlexSN) -> None:
     neuron.time_dim = 1
     neuron(X.transpose(0, 1))
     assert torch.equal(neuron.recorded["v"].transpose(0, 1), expected)
+
+
+def test_a_copy_has_the_record_without_its_graph(neuron: FlexSN) -> None:
+    neuron.record("v")
+    neuron(X.clone().requires_grad_())
+    for clone in (copy.deepcopy(neuron), copy.copy(neuron)):
+        assert not clone.recorded["v"].requires_grad
+        assert torch.equal(clone.recorded["v"], neuron.recorded["v"])
+        clone.reset()
+        clone(X + 1.0)
+        assert not torch.equal(clone.recorded["v"], neuron.recorded["v"])
 
 
 def test_wrong_names_and_intervals(neuron: FlexSN) -> None:

@@ -7,11 +7,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
-from contract_cores import lif, loop, sequence, smooth
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from flexsn import FlexSN, FlexSNKernel
+from tests.flexsn.contract_cores import lif, loop, sequence, smooth
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

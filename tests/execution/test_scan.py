@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from contract_cores import lif, sequence, smooth, two
 from torch import Tensor, nn
 
 from flexsn import CoreError, scan
 from flexsn.execution.scan import _dispatchers
+from tests.flexsn.contract_cores import lif, sequence, smooth, two
 
 
 def reference(core: Any, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...]) -> tuple[list[Tensor], ...]:
@@ -170,6 +170,16 @@ def test_remembered_cores_are_limited() -> None:
     for i in range(200):
         scan(lambda x, v, i=i: (x + i, v), torch.ones(1, 1), torch.zeros(1), backend="torch")
     assert len(_dispatchers) <= 64
+
+
+def test_a_core_in_use_is_not_forgotten() -> None:
+    _dispatchers.clear()
+    scan(lif, torch.ones(1, 1), torch.zeros(1), backend="torch")
+    (dispatcher,) = _dispatchers.values()
+    for i in range(100):
+        scan(lambda x, v, i=i: (x + i, v), torch.ones(1, 1), torch.zeros(1), backend="torch")
+        scan(lif, torch.ones(1, 1), torch.zeros(1), backend="torch")
+    assert dispatcher in _dispatchers.values()
 
 
 def test_bound_methods_and_modules(backend: str) -> None:

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import torch
-from contract_cores import SPIKE, Returned, lif, loop, sequence, two
 from torch import Tensor, nn
 
 from flexsn import CoreError, FlexSN, FlexSNKernel
+from tests.flexsn.contract_cores import SPIKE, Returned, lif, loop, sequence, two
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,11 @@ from typing import Any
 
 import pytest
 import torch
-from contract_cores import lif, sequence
 from torch import Tensor
 
 from flexsn import BackendError, FallbackWarning, FlexSN, UnsupportedOpError, scan
 from flexsn.execution.backends import supported_backends
+from tests.flexsn.contract_cores import lif, sequence
 
 COMPILED = [name for name in supported_backends() if name == "cpp"]
 

@@ -8,11 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from contract_cores import lif, sequence
 from torch import Tensor
 
 from flexsn import CoreError, FlexSN
 from flexsn.execution.loop import run_loop
+from tests.flexsn.contract_cores import lif, sequence
 
 
 def test_it_calls_the_core_once_per_step_in_order() -> None:

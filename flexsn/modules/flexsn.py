@@ -9,17 +9,17 @@ import torch
 from torch import Tensor
 
 from flexsn.captures.binding import ParameterBinding, register_parameters
-from flexsn.captures.contract import count_outputs, read_signature
+from flexsn.captures.contract import CoreSignature, count_outputs, read_signature
 from flexsn.errors import CoreError, defined_at
-from flexsn.execution.arguments import check, fit
+from flexsn.execution.arguments import check
 from flexsn.execution.backends import supported_backends
 from flexsn.execution.dispatch import ScanDispatcher
 from flexsn.execution.loop import Results
 from flexsn.execution.opaque import opaque_to_compile
 from flexsn.execution.options import ScanOptions
-from flexsn.ir.dtypes import compute_dtype
+from flexsn.execution.output_dtype import AskedDtype
 from flexsn.ir.layout import without_axis
-from flexsn.modules.internals import Internals, Shapes, scan_option
+from flexsn.modules.internals import Internals
 from flexsn.modules.stateful import Stateful
 from flexsn.report.build import build_report
 from flexsn.report.report import Report
@@ -106,13 +106,7 @@ class FlexSN(Stateful):
         elif not callable(getattr(type(self), "core", None)):
             raise CoreError("no core", hint="pass one: FlexSN(core), or define core(self, ...) in a subclass")
         signature = read_signature(self.core, num_inputs, num_states, example_inputs)
-        for what, given in (("example_inputs", example_inputs), ("requires_grad", requires_grad)):
-            if given is not None and len(given) != signature.num_inputs + signature.num_states:
-                raise CoreError(
-                    f"{what} has {len(given)} entries, "
-                    f"the core takes {signature.num_inputs + signature.num_states} arguments",
-                    why="one entry per argument, inputs then states",
-                )
+        _check_lengths(signature, example_inputs=example_inputs, requires_grad=requires_grad)
         if example_outputs is not None and num_outputs not in (None, len(example_outputs)):
             raise CoreError(f"num_outputs={num_outputs}, but example_outputs has {len(example_outputs)} entries")
         self._flexsn = Internals(
@@ -131,10 +125,41 @@ class FlexSN(Stateful):
 
     # ---- options ------------------------------------------------------------------------------------------
 
-    backend = scan_option("backend", """What runs the scan: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``.""")
-    time_dim = scan_option("time_dim", "The time axis of multi-step inputs and outputs.")
-    checkpoint = scan_option("checkpoint", 'Steps between stored states in training; ``"auto"``: the backend chooses.')
-    output_dtype = scan_option("output_dtype", "What outputs are stored in: one dtype, one per output, or ``None``.")
+    @property
+    def backend(self) -> str:
+        """What runs the scan: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``."""
+        return self._flexsn.options.backend
+
+    @backend.setter
+    def backend(self, backend: str) -> None:
+        self._flexsn.set_option(backend=backend)
+
+    @property
+    def time_dim(self) -> int:
+        """The time axis of multi-step inputs and outputs."""
+        return self._flexsn.options.time_dim
+
+    @time_dim.setter
+    def time_dim(self, time_dim: int) -> None:
+        self._flexsn.set_option(time_dim=time_dim)
+
+    @property
+    def checkpoint(self) -> int | str:
+        """Steps between stored states in training; ``"auto"`` leaves it to the backend."""
+        return self._flexsn.options.checkpoint
+
+    @checkpoint.setter
+    def checkpoint(self, checkpoint: int | str) -> None:
+        self._flexsn.set_option(checkpoint=checkpoint)
+
+    @property
+    def output_dtype(self) -> AskedDtype:
+        """What outputs are stored in: one dtype, or one per output; ``None`` for that of the computation."""
+        return self._flexsn.options.output_dtype
+
+    @output_dtype.setter
+    def output_dtype(self, output_dtype: torch.dtype | Sequence[torch.dtype | None] | None) -> None:
+        self._flexsn.set_option(output_dtype=output_dtype)
 
     @property
     def step_mode(self) -> str:
@@ -192,7 +217,9 @@ class FlexSN(Stateful):
         """Scan from these states, with the parameters that are registered; what is held stays as it is."""
         own = self._flexsn
         if own.requires_grad is not None:
-            inputs, states = self._cut(inputs, states, own.requires_grad)
+            flagged = zip((*inputs, *states), own.requires_grad, strict=True)
+            cut = tuple(a if flag else a.detach() for a, flag in flagged)
+            inputs, states = cut[: own.num_inputs], cut[own.num_inputs :]
         binding = self._binding() if own.bound_names else None
         undo = binding.put(self) if binding else None
         try:
@@ -217,44 +244,6 @@ class FlexSN(Stateful):
             register_parameters(self, captures, own.bound_names)
             own.binding = ParameterBinding(captures, own.bound_names, own.binding)
         return own.binding
-
-    def _cut(
-        self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], flags: tuple[bool, ...]
-    ) -> tuple[tuple[Tensor, ...], ...]:
-        cut = tuple(a if flag else a.detach() for a, flag in zip((*inputs, *states), flags, strict=True))
-        return cut[: len(inputs)], cut[len(inputs) :]
-
-    def _initial_states(
-        self, inputs: tuple[Tensor, ...], seqs: tuple[Tensor, ...], time_dim: int
-    ) -> tuple[Tensor, ...]:
-        own = self._flexsn
-        try:
-            time_first = tuple(x.movedim(time_dim, 0) for x in inputs) if time_dim else inputs
-            states = tuple(self.init_states(self.num_states, own.step_mode, *time_first))
-            if len(states) != self.num_states or not all(isinstance(s, Tensor) for s in states):
-                raise CoreError(
-                    f"init_states returned {len(states)} value(s) {tuple(type(s).__name__ for s in states)}, "
-                    f"expected {self.num_states} tensor(s) for the states {self.state_names}"
-                )
-            if own.example_dtypes is not None:
-                dtypes = own.example_dtypes[own.num_inputs :]
-                states = tuple(s.to(compute_dtype(d)) for s, d in zip(states, dtypes, strict=True))
-        except (IndexError, RuntimeError, ValueError):
-            fit(seqs, (), time_dim)  # says what is wrong with the inputs, if they are to blame
-            raise
-        return states
-
-    def _check_states(self, input_shapes: Shapes) -> None:
-        """Do the held states fit inputs of these step shapes, and are they still alive?"""
-        own, name = self._flexsn, type(self).__name__
-        if own.input_shapes not in (None, input_shapes):
-            before, now = (", ".join(map(str, shapes or ())) for shapes in (own.input_shapes, input_shapes))
-            raise ValueError(
-                f"the step shape changed from {before} to {now} "
-                f"while {name} still holds states; call reset() before a batch of another shape"
-            )
-        if own.in_transform and not torch._C._are_functorch_transforms_active():
-            raise ValueError(f"{name} holds states of a vmap, grad or jvp that has ended; call reset() before it ends")
 
     # ---- what it is ---------------------------------------------------------------------------------------
 
@@ -308,3 +297,13 @@ class FlexSN(Stateful):
     def extra_repr(self) -> str:
         name = getattr(self.core, "__qualname__", type(self.core).__name__)
         return f"core={name}, states={self.state_names}, step_mode={self.step_mode!r}, backend={self.backend!r}"
+
+
+def _check_lengths(signature: CoreSignature, **given: Sequence[Any] | None) -> None:
+    count = signature.num_inputs + signature.num_states
+    for what, entries in given.items():
+        if entries is not None and len(entries) != count:
+            raise CoreError(
+                f"{what} has {len(entries)} entries, the core takes {count} arguments",
+                why="one entry per argument, inputs then states",
+            )

@@ -13,7 +13,7 @@ from flexsn.execution.dispatch import ScanDispatcher
 from flexsn.execution.options import ScanOptions
 from flexsn.modules.monitor import Monitor
 
-__all__ = ["Internals", "Shapes", "scan_option"]
+__all__ = ["Internals", "Shapes"]
 
 Shapes = tuple[tuple[int, ...], ...]
 
@@ -70,6 +70,10 @@ class Internals:
         time_dim = self.options.time_dim if multi_step else 0
         self.call_options = replace(self.options, time_dim=time_dim, wanted_states=wanted)
 
+    def set_option(self, **changes: Any) -> None:
+        """Change options of the scan; they are checked."""
+        self.change(options=replace(self.options, **changes))
+
     def hold(self, states: tuple[Tensor, ...] | None, input_shapes: Shapes | None = None) -> None:
         """Start the next call from these states."""
         self.states, self.input_shapes = states, input_shapes
@@ -85,19 +89,6 @@ class Internals:
         copied.states, copied.state_seqs = _detached(self.states), _detached(self.state_seqs)
         copied.monitor = None if self.monitor is None else self.monitor.without_graph()
         return copied
-
-
-def scan_option(name: str, doc: str) -> property:
-    """A property that is a field of the neuron's :class:`ScanOptions`."""
-
-    def read(neuron: Any) -> Any:
-        return getattr(neuron._flexsn.options, name)
-
-    def write(neuron: Any, value: Any) -> None:
-        own: Internals = neuron._flexsn
-        own.change(options=replace(own.options, **{name: value}))
-
-    return property(read, write, doc=doc)
 
 
 def _detached(tensors: tuple[Tensor, ...] | None) -> tuple[Tensor, ...] | None:

@@ -11,8 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.captures.copying import copy_core
+from flexsn.errors import CoreError
+from flexsn.execution.arguments import fit
 from flexsn.ir.dtypes import compute_dtype
-from flexsn.modules.internals import Internals
+from flexsn.modules.internals import Internals, Shapes
 from flexsn.modules.monitor import Monitor
 
 if TYPE_CHECKING:
@@ -22,7 +24,11 @@ __all__ = ["Stateful"]
 
 
 class Stateful(nn.Module):
-    """Holds states between calls: readable and settable by name, forgotten by ``reset``, cut off by ``detach``."""
+    """Holds states between calls: readable and settable by name, forgotten by ``reset``, cut off by ``detach``.
+
+    Attributes:
+        _flexsn: all that is kept beside core and parameters.
+    """
 
     _flexsn: Internals
 
@@ -75,6 +81,38 @@ class Stateful(nn.Module):
     @state_names.setter
     def state_names(self, names: Sequence[str]) -> None:
         self._flexsn.change(state_names=tuple(names), dispatcher=None, binding=None)
+
+    def _initial_states(
+        self, inputs: tuple[Tensor, ...], seqs: tuple[Tensor, ...], time_dim: int
+    ) -> tuple[Tensor, ...]:
+        own = self._flexsn
+        try:
+            time_first = tuple(x.movedim(time_dim, 0) for x in inputs) if time_dim else inputs
+            states = tuple(self.init_states(self.num_states, own.step_mode, *time_first))
+            if len(states) != self.num_states or not all(isinstance(s, Tensor) for s in states):
+                raise CoreError(
+                    f"init_states returned {len(states)} value(s) {tuple(type(s).__name__ for s in states)}, "
+                    f"expected {self.num_states} tensor(s) for the states {self.state_names}"
+                )
+            if own.example_dtypes is not None:
+                dtypes = own.example_dtypes[own.num_inputs :]
+                states = tuple(s.to(compute_dtype(d)) for s, d in zip(states, dtypes, strict=True))
+        except (IndexError, RuntimeError, ValueError):
+            fit(seqs, (), time_dim)  # says what is wrong with the inputs, if they are to blame
+            raise
+        return states
+
+    def _check_states(self, input_shapes: Shapes) -> None:
+        """Do the held states fit inputs of these step shapes, and are they still alive?"""
+        own, name = self._flexsn, type(self).__name__
+        if own.input_shapes not in (None, input_shapes):
+            before, now = (", ".join(map(str, shapes or ())) for shapes in (own.input_shapes, input_shapes))
+            raise ValueError(
+                f"the step shape changed from {before} to {now} "
+                f"while {name} still holds states; call reset() before a batch of another shape"
+            )
+        if own.in_transform and not torch._C._are_functorch_transforms_active():
+            raise ValueError(f"{name} holds states of a vmap, grad or jvp that has ended; call reset() before it ends")
 
     def reset(self) -> None:
         """Forget the states; the next call starts from ``init_states``."""

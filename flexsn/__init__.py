@@ -1,5 +1,8 @@
 """flexsn: write one time step of a spiking neuron, get fused, trainable multi-step kernels."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from flexsn.errors import (
     BackendError,
     CoreError,
@@ -10,10 +13,13 @@ from flexsn.errors import (
 )
 from flexsn.execution.scan import scan
 from flexsn.execution.spike_tensor import SpikeTensor
-from flexsn.modules.explain import explain
 from flexsn.modules.flexsn import FlexSN
 from flexsn.modules.kernel import FlexSNKernel
 from flexsn.modules.warmup import warmup
+
+if TYPE_CHECKING:
+    from flexsn import functional, kernels, neurons, plot, surrogate
+    from flexsn.modules.explain import explain
 
 __all__ = [
     "BackendError",
@@ -26,6 +32,24 @@ __all__ = [
     "SpikeTensor",
     "UnsupportedOpError",
     "explain",
+    "functional",
+    "kernels",
+    "neurons",
+    "plot",
     "scan",
+    "surrogate",
     "warmup",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name to be there
+
+    def __getattr__(name: str) -> object:
+        """What a first call does not need, loaded when first used."""
+        if name == "explain":
+            return import_module("flexsn.modules.explain").explain
+        if name in __all__:
+            return import_module(f"flexsn.{name}")
+        raise AttributeError(f"module 'flexsn' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

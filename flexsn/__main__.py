@@ -38,17 +38,17 @@ def main(arguments: Sequence[str]) -> int:
     explain.set_defaults(run=_explain)
 
     what = "time LIF and PLIF beside the loop and the peers (from a source checkout)"
-    commands.add_parser("bench", help=what, add_help=False).set_defaults(run=_bench)
+    commands.add_parser("bench", help=what)
 
     if not arguments:
         parser.print_help()
         return 0
     if not arguments[0].startswith("-") and arguments[0] not in commands.choices:
-        print(f"unknown command {arguments[0]!r}\n\n{parser.format_help()}", file=sys.stderr)
+        print(f"unknown command {arguments[0]!r}\n\n{parser.format_help()}", end="", file=sys.stderr)
         return 2
-    options, options.rest = parser.parse_known_args(arguments)
-    if options.rest and options.run is not _bench:
-        parser.error(f"unrecognized arguments: {' '.join(options.rest)}")
+    if arguments[0] == "bench":
+        return _bench(arguments[1:])
+    options = parser.parse_args(arguments)
     status: int = options.run(options)
     return status
 
@@ -62,7 +62,7 @@ def _demo(options: Namespace) -> int:
 def _explain(options: Namespace) -> int:
     import torch
 
-    from flexsn import BackendError, FlexSN, explain, neurons
+    from flexsn import FlexSN, FlexSNError, explain, neurons
 
     neuron = getattr(neurons, options.neuron, None)
     if not (isinstance(neuron, type) and issubclass(neuron, FlexSN)):
@@ -71,19 +71,18 @@ def _explain(options: Namespace) -> int:
         return 2
     try:
         print(explain(neuron(), options.target, getattr(torch, options.dtype)))
-    except BackendError as error:
+    except FlexSNError as error:
         print(error, file=sys.stderr)
         return 1
     return 0
 
 
-def _bench(options: Namespace) -> int:
-    """All arguments are the script's own."""
+def _bench(arguments: Sequence[str]) -> int:
     script = Path(__file__).resolve().parent.parent / "bench" / "cpu.py"
     if not script.exists():
         print("the benchmarks are part of the source checkout: bench/cpu.py", file=sys.stderr)
         return 2
-    return subprocess.run([sys.executable, str(script), *options.rest], check=False).returncode
+    return subprocess.run([sys.executable, str(script), *arguments], check=False).returncode
 
 
 if __name__ == "__main__":

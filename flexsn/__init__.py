@@ -13,13 +13,13 @@ from flexsn.errors import (
 )
 from flexsn.execution.scan import scan
 from flexsn.execution.spike_tensor import SpikeTensor
+from flexsn.modules.explain import explain
 from flexsn.modules.flexsn import FlexSN
 from flexsn.modules.kernel import FlexSNKernel
 from flexsn.modules.warmup import warmup
 
 if TYPE_CHECKING:
     from flexsn import functional, kernels, neurons, plot, surrogate
-    from flexsn.modules.explain import explain
 
 __all__ = [
     "BackendError",
@@ -42,14 +42,13 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name to be there
+    _ROOMS = ("functional", "kernels", "neurons", "plot", "surrogate")
 
     def __getattr__(name: str) -> object:
-        """What a first call does not need, loaded when first used."""
-        if name == "explain":
-            return import_module("flexsn.modules.explain").explain
-        if name in __all__:
+        """A room of its own, loaded when first used."""
+        if name in _ROOMS:
             return import_module(f"flexsn.{name}")
         raise AttributeError(f"module 'flexsn' has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *__all__})
+        return sorted({*globals(), *_ROOMS})

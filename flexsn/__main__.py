@@ -35,6 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     explain.add_argument("neuron", help="a class of flexsn.neurons, such as LIF")
     explain.add_argument("--target", default=None, help="cpp (default), sm_80, sm_90, sm_100 or gfx942")
     explain.add_argument("--dtype", default="float32", choices=("float64", "float32", "float16", "bfloat16"))
+    explain.add_argument("--passes", action="store_true", help="show every form from the core to the kernels instead")
     explain.set_defaults(run=_explain)
 
     what = "time LIF and PLIF beside the loop and the peers (from a source checkout)"
@@ -70,10 +71,14 @@ def _explain(options: Namespace) -> int:
         print(f"flexsn.neurons has no neuron {options.neuron!r}; there are: {', '.join(known)}", file=sys.stderr)
         return 2
     try:
-        print(explain(neuron(), options.target, getattr(torch, options.dtype)))
+        report = explain(neuron(), options.target, getattr(torch, options.dtype))
     except FlexSNError as error:
         print(error, file=sys.stderr)
         return 1
+    if options.passes:
+        print("\n\n".join(f"# ---- {name} ----\n{text}" for name, text in report.passes))
+    else:
+        print(report)
     return 0
 
 

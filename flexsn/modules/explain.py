@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from flexsn.modules.flexsn import FlexSN
-from flexsn.report.report import Report
+
+if TYPE_CHECKING:
+    from flexsn.report.report import Report
 
 __all__ = ["explain"]
 

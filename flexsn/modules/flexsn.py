@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -16,8 +16,9 @@ from flexsn.execution.opaque import opaque_to_compile
 from flexsn.modules.monitor import Recording
 from flexsn.modules.scanned import Scanned
 from flexsn.modules.stateful import Shapes
-from flexsn.report.build import build_report
-from flexsn.report.report import Report
+
+if TYPE_CHECKING:
+    from flexsn.report.report import Report
 
 __all__ = ["FlexSN"]
 
@@ -144,6 +145,8 @@ class FlexSN(Scanned):
 
     def explain(self, target: str | None = None, dtype: torch.dtype = torch.float32) -> Report:
         """What the core is compiled to; see :func:`flexsn.explain`."""
+        from flexsn.report.build import build_report  # brings the Triton printer, which a call on a CPU does not need
+
         return build_report(self, self._shown_name(), target or "cpp", dtype)
 
     def _shown_name(self) -> str:

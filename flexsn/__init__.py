@@ -1,5 +1,8 @@
 """flexsn: write one time step of a spiking neuron, get fused, trainable multi-step kernels."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from flexsn.errors import (
     BackendError,
     CoreError,
@@ -15,6 +18,9 @@ from flexsn.modules.flexsn import FlexSN
 from flexsn.modules.kernel import FlexSNKernel
 from flexsn.modules.warmup import warmup
 
+if TYPE_CHECKING:
+    from flexsn import functional, kernels, neurons, plot, surrogate
+
 __all__ = [
     "BackendError",
     "CoreError",
@@ -26,6 +32,23 @@ __all__ = [
     "SpikeTensor",
     "UnsupportedOpError",
     "explain",
+    "functional",
+    "kernels",
+    "neurons",
+    "plot",
     "scan",
+    "surrogate",
     "warmup",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name to be there
+    _ROOMS = ("functional", "kernels", "neurons", "plot", "surrogate")
+
+    def __getattr__(name: str) -> object:
+        """A room of its own, loaded when first used."""
+        if name in _ROOMS:
+            return import_module(f"flexsn.{name}")
+        raise AttributeError(f"module 'flexsn' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_ROOMS})

@@ -1,5 +1,8 @@
 """The built-in neurons: each a core of a few lines and a thin class."""
 
+from importlib import import_module
+from typing import TYPE_CHECKING
+
 from flexsn.neurons.adaptive import AdEx, Izhikevich
 from flexsn.neurons.adaptive_threshold import ALIF, CLIF
 from flexsn.neurons.base import Neuron, SpikingNeuron
@@ -14,6 +17,12 @@ from flexsn.neurons.refractory import Refractory
 from flexsn.neurons.resonate import ResonateFire
 from flexsn.neurons.rnnbuilder import Discontinuous
 from flexsn.neurons.synaptic import AlphaLIF, CubaLIF
+
+if TYPE_CHECKING:
+    from flexsn.neurons import norse as norse
+    from flexsn.neurons import rnnbuilder as rnnbuilder
+    from flexsn.neurons import snntorch as snntorch
+    from flexsn.neurons import spikingjelly as spikingjelly
 
 __all__ = [
     "ALIF",
@@ -48,3 +57,15 @@ __all__ = [
     "TernaryIF",
     "TernaryLIF",
 ]
+
+if not TYPE_CHECKING:  # a type checker would take any name to be there
+    _PRESETS = ("norse", "rnnbuilder", "snntorch", "spikingjelly")
+
+    def __getattr__(name: str) -> object:
+        """The neurons of other libraries, loaded when first used."""
+        if name in _PRESETS:
+            return import_module(f"flexsn.neurons.{name}")
+        raise AttributeError(f"module 'flexsn.neurons' has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *_PRESETS})

@@ -1,8 +1,9 @@
-"""What is shipped, and which way imports go."""
+"""What is shipped, and what ``import flexsn`` brings and does not bring."""
 
 from __future__ import annotations
 
-import ast
+import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -11,45 +12,11 @@ import pytest
 import flexsn
 
 ROOT = Path(__file__).parent.parent
-FROM_KERNELS = {
-    "flexsn.ir.graph",
-    "flexsn.planning.plans",
-    "flexsn.ir.plan",
-    "flexsn.planning.rematerialize",
-    "flexsn.planning.boundary",
-    "flexsn.ir.layout",
-    "flexsn.errors",
-}
 
 
-def imports(path: Path) -> set[str]:
-    """The modules a file of the project imports, relative ones spelled out."""
-    found = set()
-    package = "flexsn" if path.parent.name == "flexsn" else f"flexsn.{path.parent.name}"
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            module = node.module or ""
-            found.add(f"{package}.{module}".rstrip(".") if node.level else module)
-    return found
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "kernels").glob("*.py")), ids=lambda p: p.name)
-def test_kernels_read_only_the_plan_and_what_it_is_made_of(path: Path) -> None:
-    ours = {name for name in imports(path) if name.split(".")[0] == "flexsn"}
-    assert {n for n in ours if not n.startswith("flexsn.kernels")} <= FROM_KERNELS
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "flexsn").glob("*.py")), ids=lambda p: p.name)
-def test_flexsn_does_not_know_the_built_in_neurons(path: Path) -> None:
-    names = {n for n in imports(path) if n.startswith("flexsn.neurons")}
-    assert not names or path.name in ("explain.py", "__main__.py")
-
-
-@pytest.mark.parametrize("path", sorted((ROOT / "neurons").glob("*.py")), ids=lambda p: p.name)
-def test_neurons_do_not_reach_past_flexsn(path: Path) -> None:
-    assert not {n for n in imports(path) if n.startswith("flexsn.kernels")}
+def output_of(program: str) -> str:
+    """What a program prints in a process of its own."""
+    return subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
 
 
 def test_public_names_exist() -> None:
@@ -63,6 +30,33 @@ def test_typed_and_versioned() -> None:
     assert metadata.version("flexsn") == "0.1.0"
 
 
-def test_no_file_has_a_name_that_says_nothing() -> None:
-    vague = {"utils", "util", "helpers", "helper", "common", "misc"}
-    assert not [p for p in ROOT.glob("[fknbt]*/**/*.py") if p.stem in vague]
+def test_import_brings_nothing_but_flexsn() -> None:
+    """No matplotlib, triton, sympy, no part of torch that torch itself does not load."""
+    new = output_of("import sys, torch; old = set(sys.modules); import flexsn; print(*set(sys.modules) - old)").split()
+    assert {name.partition(".")[0] for name in new} - set(sys.stdlib_module_names) == {"flexsn"}
+    assert not {"flexsn.functional", "flexsn.neurons", "flexsn.plot", "flexsn.report", "flexsn.surrogate"} & set(new)
+
+
+def test_import_flexsn_is_enough() -> None:
+    """Each of these in an order in which none is there because of another; matplotlib waits for the first figure."""
+    uses = [
+        "functional.reset_net",
+        "plot.plot_1d_spikes",
+        "surrogate.ATan",
+        "kernels.__name__",
+        "neurons.LIF",
+        "neurons.norse.LIF",
+        "neurons.snntorch.Leaky",
+        "neurons.spikingjelly.LIFNode",
+        "neurons.rnnbuilder.LIF",
+    ]
+    used = "; ".join(f"flexsn.{use}" for use in uses)
+    assert output_of(f"import sys, flexsn; {used}; print('matplotlib' in sys.modules)") == "False\n"
+
+
+def test_rooms_are_listed_and_nothing_else_is_made_up() -> None:
+    listed = output_of("import flexsn; print(*dir(flexsn), *dir(flexsn.neurons))").split()
+    assert {"functional", "kernels", "neurons", "plot", "surrogate", "snntorch", "norse", "LIF"} <= set(listed)
+    for module in (flexsn, flexsn.neurons):
+        with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute 'nonsense'"):
+            module.nonsense  # noqa: B018

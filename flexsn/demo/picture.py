@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import matplotlib
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from flexsn.demo import AdaptiveLIF, Digits, DigitsNet
+from flexsn.demo.network import AdaptiveLIF, Digits, DigitsNet
 
 __all__ = ["draw"]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ from flexsn.ir.layout import CallShape, TensorSpec
 from flexsn.ir.plan import Holds, Plan, Slot
 from flexsn.kernels.backend import Backend, Launch
 from flexsn.planning import Gradients, ScanPlans, ScanRequest, plan_scan
-from flexsn.tracing.tracer import Tracer
+
+if TYPE_CHECKING:
+    from flexsn.tracing.tracer import Tracer
 
 __all__ = ["CallSpec"]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,9 @@ from flexsn.errors import FlexSNError, UnsupportedOpError, defined_at, failing_l
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.gradient_path import failing_op
 from flexsn.execution.memo import once
-from flexsn.tracing.tracer import Tracer
+
+if TYPE_CHECKING:
+    from flexsn.tracing.tracer import Tracer
 
 __all__ = ["TraceEntry", "Traces", "check_devices"]
 
@@ -58,6 +60,8 @@ class Traces:
 
     def _record(self, core: Callable[..., Any], captures: Captures, dtypes: Dtypes, device: torch.device) -> Tracer:
         """Trace; whatever the core does to what it reads is undone, and is an error."""
+        from flexsn.tracing.tracer import Tracer  # a fifth of what import flexsn would take
+
         before = captures.snapshot()
         changed: list[str] = []
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import argparse
-import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
 import torch
 
-from flexsn.errors import BackendError
 from flexsn.modules.flexsn import FlexSN
-from flexsn.report.report import Report
 
-__all__ = ["explain", "main"]
+if TYPE_CHECKING:
+    from flexsn.report.report import Report
+
+__all__ = ["explain"]
 
 
 def explain(
@@ -43,30 +42,3 @@ def explain(
     """
     neuron = neuron_or_core if isinstance(neuron_or_core, FlexSN) else FlexSN(neuron_or_core)
     return neuron.explain(target, dtype)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Explain a built-in neuron; the process's exit status."""
-    import flexsn.neurons
-
-    parser = argparse.ArgumentParser(prog="python -m flexsn explain", description=(__doc__ or "").strip())
-    parser.add_argument("neuron", help="a class of flexsn.neurons, such as LIF")
-    parser.add_argument("--target", default=None, help="cpp (default), sm_80, sm_90, sm_100 or gfx942")
-    parser.add_argument("--dtype", default="float32", choices=("float64", "float32", "float16", "bfloat16"))
-    parser.add_argument("--passes", action="store_true", help="show every form from the core to the kernels instead")
-    options = parser.parse_args(arguments)
-    neuron = getattr(flexsn.neurons, options.neuron, None)
-    if not (isinstance(neuron, type) and issubclass(neuron, FlexSN)):
-        known = sorted(n for n in dir(flexsn.neurons) if n[0].isupper())
-        print(f"flexsn.neurons has no neuron {options.neuron!r}; there are: {', '.join(known)}", file=sys.stderr)
-        return 2
-    try:
-        report = explain(neuron(), options.target, getattr(torch, options.dtype))
-    except BackendError as error:
-        print(error, file=sys.stderr)
-        return 1
-    if options.passes:
-        print("\n\n".join(f"# ---- {name} ----\n{text}" for name, text in report.passes))
-    else:
-        print(report)
-    return 0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -21,8 +21,9 @@ from flexsn.execution.output_dtype import AskedDtype
 from flexsn.ir.layout import without_axis
 from flexsn.modules.internals import Internals
 from flexsn.modules.stateful import Stateful
-from flexsn.report.build import build_report
-from flexsn.report.report import Report
+
+if TYPE_CHECKING:
+    from flexsn.report.report import Report
 
 __all__ = ["FlexSN"]
 
@@ -288,6 +289,8 @@ class FlexSN(Stateful):
 
     def explain(self, target: str | None = None, dtype: torch.dtype = torch.float32) -> Report:
         """What the core is compiled to; see :func:`flexsn.explain`."""
+        from flexsn.report.build import build_report  # brings the Triton printer, which a call on a CPU does not need
+
         return build_report(self, self._shown_name(), target or "cpp", dtype)
 
     def _shown_name(self) -> str:

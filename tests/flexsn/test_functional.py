@@ -13,13 +13,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from flexsn import functional
 from flexsn.functional import (
     detach_net,
     first_spike_index,
     kernel_dot_product,
     losses,
     multi_step_forward,
+    over_time,
     redundant_one_hot,
     reset_net,
     seq_to_ann_forward,
@@ -30,6 +30,7 @@ from flexsn.functional import (
     spike_similar_loss,
     spike_trains,
 )
+from flexsn.functional import network as network_module
 
 
 class Stateful(nn.Module):
@@ -431,7 +432,7 @@ def test_set_threshold_margin_finds_the_neuron_of_a_layer() -> None:
         set_threshold_margin(learned, torch.eye(2))
 
 
-@pytest.mark.parametrize("module", [functional, losses, spike_trains])
+@pytest.mark.parametrize("module", [network_module, over_time, losses, spike_trains])
 def test_doctests(module: Any) -> None:
     result = doctest.testmod(module)
     assert result.attempted > 0 and result.failed == 0

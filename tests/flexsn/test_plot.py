@@ -18,8 +18,8 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from flexsn import plot  # noqa: E402
 from flexsn.plot import (  # noqa: E402
+    figures,
     plot_1d_spikes,
     plot_2d_bar_in_3d,
     plot_2d_heatmap,
@@ -144,5 +144,5 @@ def test_without_matplotlib_the_error_names_the_extra() -> None:
 
 
 def test_doctests() -> None:
-    result = doctest.testmod(plot)
+    result = doctest.testmod(figures)
     assert result.attempted > 0 and result.failed == 0

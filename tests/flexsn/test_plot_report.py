@@ -17,9 +17,9 @@ matplotlib.use("Agg")
 
 import matplotlib.pyplot as plt  # noqa: E402
 
-from flexsn import FlexSN, neurons, plot_report, surrogate  # noqa: E402
+from flexsn import FlexSN, neurons, surrogate  # noqa: E402
 from flexsn.neurons import norse, rnnbuilder  # noqa: E402
-from flexsn.plot import neuron_report  # noqa: E402
+from flexsn.plot import neuron_report, report  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -195,5 +195,5 @@ def test_report_errors(lanes: Any, x: Tensor, text: str) -> None:
 
 
 def test_doctests() -> None:
-    result = doctest.testmod(plot_report)
+    result = doctest.testmod(report)
     assert result.attempted > 0 and result.failed == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -96,13 +97,19 @@ def _positional_names(core: Callable[..., Any]) -> tuple[list[str], bool]:
     return names, open_ended
 
 
-def call_core(core: Callable[..., Any], arguments: Sequence[Tensor], num_states: int) -> tuple[Tensor, ...]:
+def call_core(
+    core: Callable[..., Any],
+    arguments: Sequence[Tensor],
+    num_states: int,
+    around: AbstractContextManager[Any] = nullcontext(),
+) -> tuple[Tensor, ...]:
     """Run one step and hold the core to its contract.
 
     Args:
         core: ``core(*inputs, *states) -> (*outputs, *new_states)``.
         arguments: inputs, then states; the states are the last ``num_states``.
         num_states: how many of the arguments, and of the returned values, are states.
+        around: entered for as long as the core runs.
 
     Returns:
         The returned values, outputs first.
@@ -110,7 +117,8 @@ def call_core(core: Callable[..., Any], arguments: Sequence[Tensor], num_states:
     Raises:
         CoreError: a return that is no tensor, too few returns, a state whose shape or dtype drifts.
     """
-    returned = core(*arguments)
+    with around:
+        returned = core(*arguments)
     values = tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
     for i, value in enumerate(values):
         if not isinstance(value, Tensor):

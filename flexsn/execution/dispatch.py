@@ -152,17 +152,18 @@ class ScanDispatcher:
         options = replace(options, backend=backend.name)  # kernels do not care who chose it
         dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
         device, num_wanted = inputs[0].device, len(options.wanted_states)
-        traced = self.traces.find(self._captures, dtypes, device, options.wanted_states)
-        tracer, captured = traced.tracer, traced.captured()
-        check_devices(traced.names, captured, device)
         step = without_axis(inputs[0].shape, options.time_dim)
+        read = [source.read() for source in self._captures.tensors]
+        training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *read))
+        traced = self.traces.find(self._captures, dtypes, device, options.wanted_states, step, training)
+        tracer, captured = traced.tracer, traced.captured()
+        check_devices(traced.names(), captured, device)
         if np.broadcast_shapes(step, tracer.param_shape) != step:
             raise UnsupportedOpError(
                 f"parameters of shape {tuple(tracer.param_shape)} enlarge the step {step}",
                 why="a step has the shape of inputs and states",
                 hint="expand the input to the full shape",
             )
-        training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *captured))
         alike = tuple((t.shape, t.stride(), t.dtype) for t in (*inputs, *states, *captured))
 
         def build() -> BoundScan:

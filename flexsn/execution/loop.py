@@ -107,4 +107,5 @@ def transformed() -> bool:
         torch._C._are_functorch_transforms_active()
         or forward_ad._current_level >= 0
         or torch._C._len_torch_dispatch_stack()
+        or torch._C._get_tracing_state() is not None
     )

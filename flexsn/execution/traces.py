@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import random
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,12 +41,22 @@ class Traces:
         self.num_states = num_states
         self._on_gpu = on_gpu
         self._entries: dict[Any, TraceEntry | FlexSNError] = {}
+        self._asking: set[Any] = set()  # keys of traces whose core asks for the shape of the step
         self._impure: list[UnsupportedOpError] = []
 
     def find(
-        self, captures: Captures, dtypes: Dtypes, device: torch.device, wanted_states: tuple[int, ...] = ()
+        self,
+        captures: Captures,
+        dtypes: Dtypes,
+        device: torch.device,
+        wanted_states: tuple[int, ...],
+        step_shape: tuple[int, ...],
+        training: bool,
     ) -> TraceEntry:
         """The trace for these dtypes of inputs and states, ``wanted_states`` being outputs too.
+
+        It holds for steps of any shape, unless the core asks for that: then for ``step_shape``. For ``training`` the
+        backward half is traced too, since only then it is known what that reads.
 
         Raises:
             UnsupportedOpError: the core cannot be traced, or changes what it reads.
@@ -56,22 +69,40 @@ class Traces:
         tensors = tuple((t.dtype, t.shape, t.requires_grad, first[id(t)]) for t in read)
         key = (captures.key, dtypes, tensors, device, wanted_states)
         core = _returning_states(self.core, self.num_states, wanted_states) if wanted_states else self.core
-        return once(self._entries, key, lambda: TraceEntry(self._record(core, captures, dtypes, device), captures))
+        from flexsn.tracing.questions import AsksShape
 
-    def _record(self, core: Callable[..., Any], captures: Captures, dtypes: Dtypes, device: torch.device) -> Tracer:
+        def entry(shape: torch.Size | None) -> TraceEntry:
+            return TraceEntry(self._record(core, captures, dtypes, device, shape), captures)
+
+        if key not in self._asking:
+            try:
+                return once(self._entries, key, lambda: entry(None)).ready(training)
+            except AsksShape:
+                self._asking.add(key)
+        return once(self._entries, (key, step_shape), lambda: entry(torch.Size(step_shape))).ready(training)
+
+    def _record(
+        self,
+        core: Callable[..., Any],
+        captures: Captures,
+        dtypes: Dtypes,
+        device: torch.device,
+        step_shape: torch.Size | None,
+    ) -> Tracer:
         """Trace; whatever the core does to what it reads is undone, and is an error."""
+        from flexsn.tracing.questions import AsksShape
         from flexsn.tracing.tracer import Tracer  # a fifth of what import flexsn would take
 
         before = captures.snapshot()
         changed: list[str] = []
 
         def trace() -> Tracer:
-            with captures.tensors_kept():
-                return Tracer(SnapshotCore(core, captures), *dtypes, device, self._on_gpu)
+            with captures.tensors_kept(), _random_numbers_kept():
+                return Tracer(SnapshotCore(core, captures), *dtypes, device, self._on_gpu, step_shape)
 
         try:
             tracer = trace()
-        except FlexSNError:
+        except (FlexSNError, AsksShape):
             raise
         except Exception as error:
             sources = captures.tensors
@@ -104,15 +135,38 @@ class TraceEntry:
         self.tracer = tracer
         self._captures = captures  # keeps alive what its key names by identity
         self.bound: dict[Any, BoundScan | FlexSNError] = {}
-        sources: dict[int, Source] = {}
+        self._sources: dict[int, Source] = {}
         for source in captures.tensors:
-            sources.setdefault(id(source.read()), source)
-        self._captured: list[Source | Tensor] = [sources.get(id(t), t) for t in tracer.captured]
-        self.names = [c.name if isinstance(c, Source) else "a tensor" for c in self._captured]
+            self._sources.setdefault(id(source.read()), source)
+        self._captured: list[Source | Tensor] = []
+
+    def ready(self, training: bool) -> TraceEntry:
+        """The same, with the backward half traced if it will be wanted."""
+        if training:
+            self.tracer.trace_backward()
+        return self
 
     def captured(self) -> list[Tensor]:
         """The captured tensors as they are now."""
+        if len(self._captured) < len(self.tracer.captured):  # the backward half reads more
+            self._captured = [self._sources.get(id(t), t) for t in self.tracer.captured]
         return [c.read() if isinstance(c, Source) else c for c in self._captured]
+
+    def names(self) -> list[str]:
+        """What the captured tensors are called."""
+        return [c.name if isinstance(c, Source) else "a tensor" for c in self._captured]
+
+
+@contextmanager
+def _random_numbers_kept() -> Iterator[None]:
+    """What the core draws while it runs on examples, it draws again when it runs."""
+    before = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(before[0])
+        np.random.set_state(before[1])
+        torch.set_rng_state(before[2])
 
 
 def check_devices(names: Sequence[str], tensors: Sequence[Tensor], device: torch.device) -> None:

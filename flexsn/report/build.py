@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -143,7 +144,9 @@ def _trace(subject: Subject, backend: Backend, dtype: torch.dtype, device: torch
     states = subject.init_states(subject.num_states, "m", *probe)
     dtypes = (compute_dtype(dtype),) * subject.num_inputs, tuple(compute_dtype(s.dtype) for s in states)
     traces = Traces(subject.core, subject.num_states, on_gpu=backend.device_type == "cuda")
-    return traces.find(Captures(subject.core), dtypes, device)
+    captures = Captures(subject.core)
+    shapes = [source.read().shape for source in captures.tensors]
+    return traces.find(captures, dtypes, device, (), np.broadcast_shapes((_BATCH, _FREE), *shapes), True)
 
 
 def _layout(spec: CallSpec, plan: Plan, captured: Sequence[Tensor]) -> Layout:

@@ -93,7 +93,12 @@ def pullback(
     if not values or not sources:
         return (None,) * len(sources)
     root: Tensor = _Seed.apply(tuple(cotangents), *values)  # type: ignore[no-untyped-call]
-    return torch.autograd.grad(root, sources, allow_unused=True)
+    # past torch.autograd.grad, which would turn function modes off for the backward functions it runs
+    engine: Any = torch.autograd.Variable._execution_engine
+    found: tuple[Tensor | None, ...] = engine.run_backward(
+        (root,), (torch.ones(()),), False, False, tuple(sources), allow_unreachable=True, accumulate_grad=False
+    )
+    return found
 
 
 class _Seed(torch.autograd.Function):

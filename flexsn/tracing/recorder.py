@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from flexsn.errors import CoreError, SourceLine, UnsupportedOpError, core_line
@@ -72,6 +73,11 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """What is recorded from here on belongs to the backward half."""
         self.tape.num_forward = len(self.tape.calls)
 
+    def is_live(self, tensor: Tensor) -> bool:
+        """Whether a tensor depends on a placeholder."""
+        cell = self._cells.get(id(tensor)) or self._by_storage.get(_storage_key(tensor))
+        return cell is not None and cell.ref.index in self.tape.live
+
     def ref(self, tensor: Tensor) -> ValueRef:
         """The recorded value a tensor holds now; an unknown tensor counts as captured."""
         return self._cell(tensor).ref
@@ -109,7 +115,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
-        kwargs = kwargs or {}
+        with torch._C.DisableTorchFunction():  # what the recorder asks, the core does not
+            return self._operator(func, args, kwargs or {})
+
+    def _operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         name = func.overloadpacket.__name__
         line = core_line()
         if name in _TO_PYTHON:
@@ -240,12 +249,17 @@ def _decompose(func: Any) -> Callable[..., Any] | None:
     return decomposition_table.get(func)
 
 
+def _unchanged(tensor: Tensor) -> Tensor:
+    return tensor
+
+
 @contextmanager
 def clean_context() -> Iterator[None]:
     """Gradients on, autocast and inference mode off: the caller's context must not leak into the recording."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        stack.enter_context(saved_tensors_hooks(_unchanged, _unchanged))  # activation checkpointing brings its own
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from flexsn.errors import FlexSNError
 from flexsn.tracing.lowering import is_known
+from flexsn.tracing.questions import AsksShape, Questions
 from flexsn.tracing.recorder import Recorder, clean_context
 
 __all__ = ["Sentinel", "find_sentinel"]
@@ -41,26 +42,46 @@ class Sentinel:
     param_shape: torch.Size
 
 
-def find_sentinel(core: Callable[..., Any], dtypes: Sequence[torch.dtype], device: torch.device) -> Sentinel:
-    """Run the core on examples of growing shape until they hold its parameters."""
+def find_sentinel(
+    core: Callable[..., Any],
+    dtypes: Sequence[torch.dtype],
+    device: torch.device,
+    step_shape: torch.Size | None = None,
+) -> Sentinel:
+    """Run the core on examples of growing shape until they hold its parameters.
+
+    Args:
+        core: the one-step function.
+        dtypes: of its arguments.
+        device: where the captured tensors live.
+        step_shape: of the call, for a core that asks for it; the sentinel then has as many dimensions.
+
+    Raises:
+        AsksShape: the core asks for it, and it was not given.
+    """
     shape = torch.Size(())
     sizes: set[int] = set()
     for _ in range(_MAX_PROBES):
-        grown = _probe(core, dtypes, device, shape, sizes)
+        grown = _probe(core, dtypes, device, shape, sizes, step_shape)
         while grown and grown[0] == 1:
             grown = grown[1:]
         if grown == shape or len(grown) > _MAX_DIMS:  # a core that adds a dimension each time mixes lanes
             break
         shape = grown
-    padded = (1,) * max(0, 2 - len(shape)) + tuple(shape)
+    dims = max(2, len(shape)) + 1 if step_shape is None else len(step_shape)
+    padded = (1,) * (dims - len(shape)) + tuple(shape)
     primes = iter(p for p in _PRIMES if p not in sizes)  # so that a prime in a shape means the step
-    front = next(primes)
-    full = torch.Size((front, *(next(primes) if size == 1 else size for size in padded)))
-    return Sentinel(full, (True, *(size == 1 for size in padded)), shape)
+    full = torch.Size(next(primes) if size == 1 else size for size in padded)
+    return Sentinel(full, tuple(size == 1 for size in padded), shape)
 
 
 def _probe(
-    core: Callable[..., Any], dtypes: Sequence[torch.dtype], device: torch.device, shape: torch.Size, sizes: set[int]
+    core: Callable[..., Any],
+    dtypes: Sequence[torch.dtype],
+    device: torch.device,
+    shape: torch.Size,
+    sizes: set[int],
+    step_shape: torch.Size | None,
 ) -> torch.Size:
     """The shape the core returns for arguments of ``shape``; if it fails, what its captured tensors ask for.
 
@@ -70,11 +91,11 @@ def _probe(
     recorder = Recorder(examples, shape, is_known)
     tape = recorder.tape
     try:
-        with clean_context(), torch.no_grad(), recorder:
+        with clean_context(), torch.no_grad(), Questions(recorder.is_live, shape, step_shape), recorder:
             returned = core(*examples.values())
         values = returned if isinstance(returned, (tuple, list)) else (returned,)
         shapes = [v.shape for v in values if isinstance(v, Tensor)] + [tape.tensors[i].shape for i in tape.live]
-    except FlexSNError:
+    except (FlexSNError, AsksShape):
         raise
     except Exception:  # it needs larger arguments, or is wrong: recording at the sentinel shape says how
         shapes = [shape, *(t.shape for t in tape.captured.values())]

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_map_only
 
 from flexsn.errors import SourceLine
 from flexsn.ir.passes import describe
 
-__all__ = ["Call", "Tape", "ValueRef", "refs_in"]
+__all__ = ["Call", "Tape", "ValueRef", "content_of", "first_difference", "refs_in"]
 
 
 @dataclass(frozen=True)
@@ -86,3 +87,43 @@ def _tape(tape: Tape) -> str:
         shapes = ", ".join(str(tuple(tape.tensors[r.index].shape)) for r in call.results)
         rows.append(f"    {results} = {call.name}({', '.join(arguments)})  # {shapes}")
     return "\n".join(rows if tape.calls else [*rows, "    pass"])
+
+
+def content_of(tensor: Tensor) -> tuple[object, ...]:
+    """Equal for tensors of the same dtype, shape and bits."""
+    plain = tensor.detach().cpu().contiguous()
+    return (tensor.dtype, tuple(tensor.shape), plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
+
+
+def first_difference(first: Tape, again: Tape) -> tuple[bool, SourceLine | None]:
+    """Whether another run of the core did something else, and the first line that did.
+
+    Args:
+        first: of the forward half.
+        again: of another run, which may have had more arguments and go on with the backward half.
+    """
+    shift = len(again.arguments) - len(first.arguments)
+    split = len(first.arguments)
+
+    def plain(value: Any) -> str:
+        """Arguments as text; a NaN is the same as another."""
+        at_first = lambda ref: ref if ref.index < split else ValueRef(ref.index - shift)  # noqa: E731
+        return repr(tree_map_only(ValueRef, at_first, value))
+
+    mine, theirs = first.calls, again.calls[: again.num_forward]
+    for one, other in zip(mine, theirs, strict=False):
+        if one.func is not other.func or repr((one.args, one.kwargs)) != plain((other.args, other.kwargs)):
+            return True, other.line
+        for ref in refs_in((one.args, one.kwargs)):
+            if ref.index in first.captured and not _same_captured(first, again, ref.index, ref.index + shift):
+                return True, other.line
+    longer = mine if len(mine) > len(theirs) else theirs
+    return len(mine) != len(theirs), longer[-1].line if longer else None
+
+
+def _same_captured(first: Tape, again: Tape, position: int, other: int) -> bool:
+    """Whether two runs read the same tensor there, or made one of the same content."""
+    if other not in again.captured or (position in first.literals) != (other in again.literals):
+        return False
+    a, b = first.captured[position], again.captured[other]
+    return content_of(a) == content_of(b) if position in first.literals else a is b

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from flexsn.captures.contract import call_core
-from flexsn.errors import SourceLine
+from flexsn.errors import SourceLine, UnsupportedOpError
 from flexsn.ir.graph import Builder, LeafKind, Node
 from flexsn.ir.passes import passed
 from flexsn.ir.simplify import simplify
@@ -19,9 +19,10 @@ from flexsn.tracing.cotangents import Cotangent, cotangents, mark, pullback, sum
 from flexsn.tracing.host_program import HostProgram
 from flexsn.tracing.lowering import is_known
 from flexsn.tracing.partition import Partitioner
+from flexsn.tracing.questions import Questions
 from flexsn.tracing.recorder import Recorder, clean_context
 from flexsn.tracing.sentinel import find_sentinel
-from flexsn.tracing.tape import Tape, ValueRef
+from flexsn.tracing.tape import Tape, ValueRef, content_of, first_difference
 
 __all__ = ["Tracer"]
 
@@ -50,6 +51,7 @@ class Tracer:
         device: where the captured tensors live.
         on_gpu: whether the step is for a GPU, where a few operations of eager torch have other bits; if not given,
             whether ``device`` is one.
+        step_shape: of the calls it is for, if the core asks for it.
 
     Attributes:
         graph: the forward step.
@@ -58,7 +60,9 @@ class Tracer:
         host: what torch computes around the kernel.
 
     Raises:
-        UnsupportedOpError: the core mixes lanes, decides by data, or uses an op without a row.
+        AsksShape: the core asks for the shape of the step, and it was not given.
+        UnsupportedOpError: the core mixes lanes, decides by data, uses an op without a row, or is no function of its
+            arguments.
         CoreError: the core breaks its contract.
     """
 
@@ -69,6 +73,7 @@ class Tracer:
         state_dtypes: Sequence[torch.dtype],
         device: torch.device,
         on_gpu: bool | None = None,
+        step_shape: torch.Size | None = None,
     ) -> None:
         self.core = core
         self.input_dtypes, self.state_dtypes = tuple(input_dtypes), tuple(state_dtypes)
@@ -78,11 +83,14 @@ class Tracer:
         self.captured: list[Tensor] = []
         self._on_gpu = device.type == "cuda" if on_gpu is None else on_gpu
         self._captured_refs: dict[int, Ref] = {}
+        self._literals: dict[tuple[object, ...], Tensor] = {}
         self._vjps: dict[tuple[tuple[bool, ...], tuple[int, ...], bool, bool], StepVjp] = {}
-        self._sentinel = find_sentinel(core, (*self.input_dtypes, *self.state_dtypes), device)
+        self._step_shape = step_shape
+        self._sentinel = find_sentinel(core, (*self.input_dtypes, *self.state_dtypes), device, step_shape)
         self._builder = Builder(simplify)
-        recorded = self._record(())
+        recorded = self._forward = self._record(())
         passed("recorded forward", recorded.tape)
+        self._check_same(self._record(()))
         self.graph = self._step_graph(recorded)
         passed("step graph", self.graph)
 
@@ -115,6 +123,10 @@ class Tracer:
             self._vjps[key] = self._trace_vjp(*key)
         return self._vjps[key]
 
+    def trace_backward(self) -> None:
+        """Trace the backward half with every gradient; none of another pattern reads more."""
+        self.vjp((True,) * len(self.graph.outputs), (1,) * len(self.graph.states))
+
     # ---- recording ------------------------------------------------------------------------------------------
 
     def _record(self, incoming: Sequence[Cotangent], marks: Sequence[Cotangent] = ()) -> _Recorded:
@@ -132,8 +144,9 @@ class Tracer:
             marking = [example(self.state_dtypes[m.value]) for m in marks]
             named = {c.name: seed for c, seed in zip((*incoming, *marks), (*seeds, *marking), strict=True)}
             recorder = Recorder(arguments | named, self._sentinel.shape, is_known)
+            questions = Questions(recorder.is_live, self._sentinel.shape, self._step_shape)
             with recorder:
-                values = call_core(self.core, list(arguments.values()), len(self.state_dtypes))
+                values = call_core(self.core, list(arguments.values()), len(self.state_dtypes), questions)
                 if not incoming:
                     return _Recorded(recorder.tape, [recorder.ref(v) for v in values], ())
                 recorder.mark_backward()
@@ -148,14 +161,27 @@ class Tracer:
                         grads.append(seed)
                     elif cotangent.kind is LeafKind.COTANGENT:
                         blocked.insert(0, (cotangent.value, self.graph.outputs[cotangent.index].line))
-                found = iter(pullback(roots, grads, wanted))
+                with questions:
+                    found = iter(pullback(roots, grads, wanted))
                 results = [next(found) if s.requires_grad else None for s in sources]
             refs = [None if r is None else recorder.ref(r) for r in results]
         return _Recorded(recorder.tape, self._align_captured(recorder.tape, refs), tuple(blocked))
 
+    def _check_same(self, again: _Recorded) -> None:
+        """Another run of the core does what the first one did."""
+        differs, line = first_difference(self._forward.tape, again.tape)
+        if differs:
+            raise UnsupportedOpError(
+                "the core does something else each time it runs",
+                where=line,
+                why="a kernel is made from one run: a random number, the time, an iterator's next would come once",
+                hint="draw it outside and pass it as one more input",
+            )
+
     def _align_captured(self, tape: Tape, refs: list[ValueRef | None]) -> list[ValueRef | None]:
         """Order the gradients of captured tensors, which come last, as ``self.captured``."""
         split = len(self.input_dtypes) + len(self.state_dtypes)
+        self._read(tape)  # a tensor that only the backward half reads is captured now
         by_id = {id(t): r for t, r in zip(tape.captured.values(), refs[split:], strict=False)}
         return refs[:split] + [by_id.get(id(tensor)) for tensor in self.captured]
 
@@ -182,11 +208,16 @@ class Tracer:
             if position in tape.literals and tensor.dim() == 0:
                 found[position] = self._builder.const(tensor.item(), tensor.dtype)
                 continue
-            if id(tensor) not in self._captured_refs:
-                self._captured_refs[id(tensor)] = self.host.leaf(("captured", len(self.captured)))
-                self.captured.append(tensor)
-            found[position] = self._captured_refs[id(tensor)]
+            known = self._same(tensor) if position in tape.literals else tensor
+            if id(known) not in self._captured_refs:
+                self._captured_refs[id(known)] = self.host.leaf(("captured", len(self.captured)))
+                self.captured.append(known)
+            found[position] = self._captured_refs[id(known)]
         return found
+
+    def _same(self, tensor: Tensor) -> Tensor:
+        """The first captured tensor that a literal is a copy of: every run of the core makes it anew."""
+        return self._literals.setdefault(content_of(tensor), tensor)
 
     def _step_graph(self, recorded: _Recorded) -> StepGraph:
         partitioner, builder = self._partition(recorded.tape), self._builder
@@ -205,6 +236,7 @@ class Tracer:
         incoming = cotangents(outputs, states, last)
         recorded = self._record(incoming)
         passed("recorded backward", recorded.tape)
+        self._check_same(recorded)
         partitioner = self._partition(recorded.tape, incoming)
         num_inputs, num_states = len(self.input_dtypes), len(self.state_dtypes)
         split = num_inputs + num_states

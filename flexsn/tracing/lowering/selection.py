@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 
 from flexsn.ir.graph import Node
-from flexsn.tracing.lowering.context import Arg, Lowering
+from flexsn.tracing.lowering.context import Arg, Lowering, Unlowerable
 from flexsn.tracing.lowering.registry import RULES, LoweringRule, rule
 
 
@@ -102,3 +103,12 @@ def _isposinf(low: Lowering, x: Arg) -> Node:
 @rule("isneginf")
 def _isneginf(low: Lowering, x: Arg) -> Node:
     return low.compare("eq", x, -math.inf)
+
+
+@rule("index_put")
+def _index_put(low: Lowering, x: Arg, indices: Sequence[Node | None], value: Arg, accumulate: bool = False) -> Node:
+    """``x[mask] = value``, as most surrogates that are written by hand have it."""
+    mask = indices[0] if len(indices) == 1 else None
+    if mask is None or mask.dtype != torch.bool or accumulate:
+        raise Unlowerable("only a mask of the step's shape can be written through")
+    return low.where(mask, value, x)

@@ -1,0 +1,121 @@
+"""What a core's Python asks of tensors while it is recorded.
+
+The recorder sees operators. It does not see a question that is answered without one: a shape, a flag, an address, a
+value turned into text. Each answer would become a constant of the kernel. A function mode sees them all, in the core's
+own Python, and each is one of four kinds:
+
+- *of dtype and device*: the same for every call the trace is for.
+- *of shape*: true of the call the core is traced for, so it is answered with that call's own step shape, and the trace
+  holds for calls of that shape alone. Functions that are given that shape get the one that is traced at.
+- *of a captured tensor's* shape and flags: part of what the trace is for.
+- *anything else*: refused, with its line.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._pytree import tree_flatten, tree_map_only
+
+from flexsn.errors import UnsupportedOpError, core_line
+
+__all__ = ["AsksShape", "Questions"]
+
+_OF_DTYPE = {
+    *("dtype", "device", "layout", "is_floating_point", "is_complex", "is_signed", "element_size", "itemsize"),
+    *("is_cuda", "is_cpu", "is_sparse", "is_quantized", "is_meta", "get_device", "is_nested", "names", "is_mkldnn"),
+    *("result_type", "can_cast", "promote_types", "is_neg", "is_conj", "is_inference", "is_xpu", "is_mps"),
+}
+_OF_SHAPE = {"shape", "size", "numel", "nelement", "dim", "ndim", "ndimension", "__len__", "is_same_size"}
+_OF_FLAGS = {"requires_grad", "is_leaf"}
+_WRITES = {"__setitem__"}  # return nothing, and are operators
+_PUTS_NUMBERS_IN = {"tensor", "as_tensor", "new_tensor", "asarray"}
+
+
+class AsksShape(Exception):
+    """The core asks for the shape of the step, so it has to be traced for one."""
+
+
+class Questions(TorchFunctionMode):
+    """Sees every question; refuses what no trace can answer.
+
+    Args:
+        is_live: whether a tensor depends on the step's arguments.
+        example: the step shape that is traced at.
+        answer: the step shape of the call; ``None`` if the trace shall hold for any.
+
+    Raises:
+        AsksShape: the core asks for the shape of a step value, and there is no answer.
+        UnsupportedOpError: it asks for anything else that would become a constant.
+    """
+
+    def __init__(self, is_live: Callable[[Tensor], bool], example: torch.Size, answer: torch.Size | None) -> None:
+        super().__init__()
+        self._is_live, self._example, self._answer = is_live, example, answer
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs, (name, sets) = kwargs or {}, _name(func)
+        tensors = [a for a in tree_flatten((args, kwargs))[0] if isinstance(a, Tensor)]
+        live = any(map(self._is_live, tensors))
+        if sets:
+            raise _refusal(f"sets {name} of a tensor")
+        if name in _OF_DTYPE or (name in _OF_SHAPE | _OF_FLAGS and not live):
+            return func(*args, **kwargs)
+        if name in _OF_SHAPE:
+            return func(*tree_map_only(Tensor, self._shaped, args), **kwargs)
+        if name in _PUTS_NUMBERS_IN and any(isinstance(a, Tensor) for a in _inside(args, kwargs)):
+            raise _refusal(f"puts the values of tensors into {name}(...)")
+        if self._answer is not None:
+            args, kwargs = self._at_example(args), self._at_example(kwargs)
+        out = func(*args, **kwargs)
+        if tensors and name not in _WRITES and not any(isinstance(o, Tensor) for o in tree_flatten(out)[0]):
+            raise _refusal(f"asks for {name.strip('_')} of a tensor")
+        return out
+
+    def _shaped(self, value: Tensor) -> Tensor:
+        """A tensor with the shape a step value has in the call."""
+        if self._answer is None:
+            raise AsksShape
+        if value.shape != self._example:
+            raise _refusal(f"asks for the shape {tuple(value.shape)} of a value that is not of the step's shape")
+        return torch.empty(self._answer, device="meta")
+
+    def _at_example(self, value: Any) -> Any:
+        """The same arguments with the shape that is traced at in the place of the call's."""
+        if isinstance(value, dict):
+            return {key: self._at_example(item) for key, item in value.items()}
+        if not isinstance(value, (list, tuple)):
+            return value
+        for first in (0, 1):  # x.view(2, 4) has the tensor first
+            if all(type(n) is int for n in value[first:]) and tuple(value[first:]) == self._answer:
+                return (*value[:first], *self._example)
+        return type(value)(map(self._at_example, value)) if type(value) in (list, tuple) else value
+
+
+def _name(func: Callable[..., Any]) -> tuple[str, bool]:
+    """What a function or property is called, and whether the property is set."""
+    name = getattr(func, "__name__", str(func))
+    if name in ("__get__", "__set__", "__delete__"):
+        return str(getattr(func, "__self__", func).__name__), name != "__get__"
+    return name, False
+
+
+def _inside(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
+    """What is inside the lists among some arguments."""
+    lists = [a for a in (*args, *kwargs.values()) if isinstance(a, (list, tuple))]
+    return [item for one in lists for item in tree_flatten(one)[0]]
+
+
+def _refusal(what: str) -> UnsupportedOpError:
+    return UnsupportedOpError(
+        f"the core {what}",
+        where=core_line(),
+        why="the answer is one of Python's, for the examples the core is traced on, not of every step and call",
+        hint="compute with tensors alone, or keep it a number or a buffer of the core",
+    )

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from flexsn.ir.dtypes import HALF, compute_dtype
 from flexsn.ir.graph import Node
-from flexsn.tracing.lowering.context import HALF, Arg, Lowering, Unlowerable
+from flexsn.tracing.lowering.context import Arg, Lowering, Unlowerable
 from flexsn.tracing.lowering.registry import RULES, LoweringRule, rule
 
 
@@ -30,7 +31,7 @@ def _terms(low: Lowering, a: Arg, b: Arg, alpha: Arg) -> tuple[Node, Node]:
 
 
 def _compute(low: Lowering) -> torch.dtype:
-    return torch.float32 if low.dtype in HALF else low.dtype
+    return compute_dtype(low.dtype)
 
 
 @rule("rsub")

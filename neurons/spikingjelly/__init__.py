@@ -39,7 +39,7 @@ from flexsn.neurons.spikingjelly.graded import (
     TernaryIFNode,
     TernaryLIFNode,
 )
-from flexsn.neurons.spikingjelly.surrogate import MultiLevelSpikeCount, SquarewaveFourierSeries
+from flexsn.neurons.spikingjelly.spike_functions import MultiLevelSpikeCount, SquarewaveFourierSeries
 from flexsn.neurons.synaptic import CubaLIF
 
 __all__ = [

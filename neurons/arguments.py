@@ -80,7 +80,8 @@ def with_arguments_of(base: type, *order: str) -> Callable[[Init], Init]:
             try:
                 signature.bind(*args, **kwargs)
             except TypeError as error:
-                raise TypeError(f"{init.__qualname__}() {error}") from None
+                problem = str(error).replace("multiple values", "got multiple values")
+                raise TypeError(f"{init.__qualname__}() {problem}") from None
             init(**dict(zip(names, args, strict=False)), **kwargs)
 
         spelt_out.__signature__ = signature  # type: ignore[attr-defined]

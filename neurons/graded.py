@@ -37,7 +37,7 @@ class LIAF(LIF):
     Args:
         act: pointwise function of a tensor, such as ``torch.relu`` or ``nn.SELU()``.
         threshold_related: whether ``act`` sees the membrane relative to the threshold.
-        args, kwargs: the arguments of :class:`~flexsn.neurons.integrate.LIF`.
+        common, options: the arguments of :class:`~flexsn.neurons.integrate.LIF`.
 
     Shapes:
         input and output ``[T, *step]`` (``step_mode="m"``) or ``[*step]`` (``"s"``). State: ``v``,
@@ -49,8 +49,9 @@ class LIAF(LIF):
         [0.0, 0.125, 0.0, 0.625]
     """
 
-    def __init__(self, act: Callable[[Tensor], Tensor], threshold_related: bool, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
+    @with_arguments_of(LIF)
+    def __init__(self, act: Callable[[Tensor], Tensor], threshold_related: bool, *common: Any, **options: Any) -> None:
+        super().__init__(**options)
         check_callable(self, "torch.relu", act=act)
         check_flag(self, threshold_related=threshold_related)
         self.act = act

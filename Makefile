@@ -10,7 +10,7 @@ PEERS_NEED := loguru h5py matplotlib scipy tqdm packaging requests SciencePlots
 PYTEST := $(VENV)/bin/pytest -n auto --maxprocesses 8 --dist worksteal
 WHEEL  := $(VENV)/wheel
 
-.PHONY: demo test lint types installed wheel unit interpreter test-peers peers bench clean
+.PHONY: demo test lint types installed wheel unit interpreter mutants test-peers peers bench clean
 
 demo: $(STAMP)
 	$(VENV)/bin/python -m flexsn demo
@@ -45,6 +45,11 @@ unit: $(STAMP)
 # Every test that names its backend runs here.
 interpreter: $(STAMP)
 	TRITON_INTERPRET=1 $(PYTEST) tests -k "triton or property"
+
+# faults planted on purpose, to see whether the tests notice: make mutants ROOM=planning SAMPLE=40 SEED=1
+mutants: $(STAMP)
+	FLEXSN_CACHE_DIR=$(CURDIR)/$(VENV)/mutants $(VENV)/bin/python tests/mutation/mutants.py \
+		--room $(or $(ROOM),planning) --sample $(or $(SAMPLE),40) --seed $(or $(SEED),1)
 
 # an environment of its own: `make test` shall not depend on whether the peers were ever installed
 test-peers:

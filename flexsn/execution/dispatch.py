@@ -109,7 +109,9 @@ class ScanDispatcher:
         except AttributeError:  # something is no tensor
             fit(inputs, states, options.time_dim)
             raise
-        key = (options, backend, torch.is_grad_enabled(), tuple(alike))
+        read_ids = [id(t) for t in read]
+        shared = tuple(map(read_ids.index, read_ids))  # which names hold one tensor decides what the kernel reads
+        key = (options, backend, torch.is_grad_enabled(), tuple(alike), shared)
         entry = self._entries.get(key, _NEW)
         if entry is _NEW or transformed():
             given = (*inputs, *states)

@@ -35,11 +35,10 @@ from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import Results, scan_by_loop, transformed
-from flexsn.execution.memo import REMEMBERED, once, remember
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import is_plain_tensor
 from flexsn.execution.spike_tensor import SpikeTensor
-from flexsn.execution.traces import TraceEntry, Traces, check_devices
+from flexsn.execution.traces import REMEMBERED, TraceEntry, Traces, check_devices, once, remember
 from flexsn.ir.dtypes import compute_dtype
 from flexsn.ir.layout import without_axis
 from flexsn.kernels.backend import Backend

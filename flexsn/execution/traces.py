@@ -1,9 +1,9 @@
-"""Traces: what one core was traced to, together with where its tensors are read from."""
+"""Traces: what one core was traced to, with where its tensors are read from; and how such things are remembered."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -11,16 +11,18 @@ from torch import Tensor
 from flexsn.captures.guards import Captures
 from flexsn.captures.snapshot import SnapshotCore
 from flexsn.captures.source import Source
-from flexsn.errors import FlexSNError, UnsupportedOpError, defined_at, failing_line
+from flexsn.errors import BackendError, FlexSNError, UnsupportedOpError, defined_at, failing_line
 from flexsn.execution.forward import BoundScan
-from flexsn.execution.gradient_path import failing_op
-from flexsn.execution.memo import once
+from flexsn.tracing.gradient_path import failing_op
 
 if TYPE_CHECKING:
     from flexsn.tracing.tracer import Tracer
 
-__all__ = ["TraceEntry", "Traces", "check_devices"]
+__all__ = ["REMEMBERED", "TraceEntry", "Traces", "check_devices", "once", "remember"]
 
+REMEMBERED = 64
+"""How many are remembered."""
+Made = TypeVar("Made")
 Dtypes = tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]
 
 
@@ -113,6 +115,27 @@ class TraceEntry:
     def captured(self) -> list[Tensor]:
         """The captured tensors as they are now."""
         return [c.read() if isinstance(c, Source) else c for c in self._captured]
+
+
+def once(made: dict[Any, Made | FlexSNError], key: Any, make: Callable[[], Made]) -> Made:
+    """``make()`` once per key; a failure is remembered too, and raised again."""
+    found = made.pop(key, None)
+    if found is None:
+        try:
+            found = make()
+        except (UnsupportedOpError, BackendError) as error:
+            found = error
+    remember(made, key, found, REMEMBERED)
+    if isinstance(found, FlexSNError):
+        raise found.with_traceback(None)
+    return found
+
+
+def remember(made: dict[Any, Any], key: Any, value: Any, most: int) -> None:
+    """Enter ``value`` as the newest; forget the oldest beyond ``most``."""
+    made[key] = value
+    if len(made) > most:
+        made.pop(next(iter(made)), None)
 
 
 def check_devices(names: Sequence[str], tensors: Sequence[Tensor], device: torch.device) -> None:

@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 
 from flexsn import surrogate
-from flexsn.execution.backends import CHOICES
 from flexsn.neurons.arguments import SpikeFunction, check_callable, wrong
 
 __all__ = ["ParallelNeuron", "like"]
+
+
+_OF_SCANS = ("auto", "triton", "cpp", "torch")  # which mean nothing here: there is no recurrence to scan
 
 
 class ParallelNeuron(nn.Module):
@@ -59,7 +61,7 @@ class ParallelNeuron(nn.Module):
     @backend.setter
     def backend(self, backend: str) -> None:
         if backend not in self.supported_backends:
-            if backend not in CHOICES:
+            if backend not in _OF_SCANS:
                 names = " or ".join(map(repr, self.supported_backends))
                 raise wrong(self, f"backend must be {names}", backend=backend)
             backend = self.supported_backends[0]

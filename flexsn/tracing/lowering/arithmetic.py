@@ -80,7 +80,7 @@ def _fmod(low: Lowering, a: Arg, b: Arg) -> Node:
 
 def _nonzero(low: Lowering, divisor: Arg) -> Node:
     node = low.value(divisor, low.dtype)
-    if node.op != "const" or not node.value:
+    if not node.is_const or not node.value:
         raise Unlowerable("an integer division whose divisor may be 0 traps in a kernel; divide by a number")
     return node
 

@@ -9,11 +9,9 @@ from torch import Tensor, nn
 
 from flexsn import surrogate
 from flexsn.neurons.arguments import SpikeFunction, check_callable, wrong
+from flexsn.neurons.integrate import IF
 
 __all__ = ["ParallelNeuron", "like"]
-
-
-_OF_SCANS = ("auto", "triton", "cpp", "torch")  # which mean nothing here: there is no recurrence to scan
 
 
 class ParallelNeuron(nn.Module):
@@ -61,9 +59,11 @@ class ParallelNeuron(nn.Module):
     @backend.setter
     def backend(self, backend: str) -> None:
         if backend not in self.supported_backends:
-            if backend not in _OF_SCANS:
+            try:
+                IF(backend=backend)  # what a neuron that scans accepts
+            except ValueError:
                 names = " or ".join(map(repr, self.supported_backends))
-                raise wrong(self, f"backend must be {names}", backend=backend)
+                raise wrong(self, f"backend must be {names}", backend=backend) from None
             backend = self.supported_backends[0]
         self._backend = backend
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from flexsn.captures.binding import ParameterBinding, register_parameters
+from flexsn.captures.binding import NOTHING_BOUND, register_parameters
 from flexsn.captures.contract import count_outputs, read_signature
 from flexsn.errors import CoreError, defined_at
 from flexsn.execution.arguments import check, compute_dtype, fit
@@ -75,8 +75,8 @@ class FlexSN(Scanned):
         [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
     """
 
-    # what the walk for constants shall not take for something the core reads
-    _not_read_by_core: ClassVar[frozenset[str]] = frozenset(
+    # a neuron's machinery, no core reads these: see captures.origin
+    _flexsn_internal: ClassVar[frozenset[str]] = frozenset(
         {"num_inputs", "num_states", "state_names", "time_dim", "store_state_seqs", "state_seqs"}
         | {"_states", "_input_shapes", "_in_transform", "_num_outputs", "_example_dtypes", "_requires_grad"}
         | {
@@ -205,9 +205,8 @@ class FlexSN(Scanned):
         mine = self.__dict__
         if self._requires_grad is not None:
             inputs, states = self._cut(inputs, states)
-        loans = self._loans()
-        lent = loans.put(self) if loans else None
-        try:
+        binding = self._loans()
+        with binding.applied(self) if binding else NOTHING_BOUND:
             result = self._dispatcher(
                 inputs,
                 states,
@@ -217,9 +216,6 @@ class FlexSN(Scanned):
                 checkpoint=mine["_checkpoint"],
                 output_dtype=mine["_output_dtype"],
             )
-        finally:
-            if lent:
-                ParameterBinding.take_back(lent)
         if self._num_outputs != len(result[0]):
             self._check_num_outputs(len(result[0]))
         return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
@@ -16,6 +17,7 @@ __all__ = ["Options"]
 class Options(Stateful):
     """The options of a neuron that are checked when they are set."""
 
+    _flexsn_internal: ClassVar[frozenset[str]] = frozenset()
     _step_mode: str
     _backend: str
     _output_dtype: AskedDtype

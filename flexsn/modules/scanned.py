@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from flexsn.captures.binding import ParameterBinding, register_parameters
 from flexsn.captures.copying import copy_core
@@ -20,6 +20,7 @@ __all__ = ["Scanned"]
 class Scanned(Options):
     """Holds a core, its dispatcher and the loans of its parameters."""
 
+    _flexsn_internal: ClassVar[frozenset[str]] = frozenset()
     core: Callable[..., Any]
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -29,6 +29,7 @@ class Stateful(nn.Module):
         state_seqs: the states after every step of the last call, if asked for.
     """
 
+    _flexsn_internal: ClassVar[frozenset[str]] = frozenset()
     num_inputs: int
     num_states: int
     state_names: tuple[str, ...]

@@ -38,9 +38,9 @@ def register_parameters(neuron: nn.Module, captures: Captures, names: dict[str, 
 
 
 def _free_name(neuron: nn.Module, path: str) -> str:
-    wanted = re.sub(r"\W+", "_", path).strip("_") or "parameter"
-    if wanted[0].isdigit():
-        wanted = f"parameter_{wanted}"
+    wanted = re.sub(r"\W+", "_", path).strip("_")
+    if not wanted.isidentifier():
+        wanted = f"parameter_{wanted}".strip("_")
     name, count = wanted, 1
     while hasattr(neuron, name):
         name, count = f"{wanted}_{count}", count + 1

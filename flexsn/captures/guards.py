@@ -89,7 +89,7 @@ def _guard(pairs: list[tuple[Source, Any]]) -> Callable[[], bool]:
     for source, value in pairs:
         if type(source.holder) is dict and value is not MISSING:
             read = f"{name(source.holder)}[{name(source.key)}]"
-        elif type(source.holder) is CellType and value is not MISSING:
+        elif type(source.holder) is CellType:
             read = f"{name(source.holder)}.cell_contents"
         else:
             read = f"{name(source.read)}()"

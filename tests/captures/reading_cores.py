@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections import deque, namedtuple
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from flexsn import FlexSN, surrogate
+from flexsn.captures.source import WRITING
 
 GAIN = 2.0
 CONFIG = SimpleNamespace(gain=2.0, deeper=SimpleNamespace(gain=2.0))
@@ -229,3 +231,18 @@ def restore_globals() -> None:
     GAIN, CONFIG.deeper = 2.0, SimpleNamespace(gain=2.0)
     SETTINGS.gain = Constants.gain = 2.0  # type: ignore[attr-defined]
     with_default.__defaults__ = (2.0,)
+
+
+def writing_is_free() -> bool:
+    """Whether another thread could write now."""
+    taken: list[bool] = []
+
+    def take() -> None:
+        taken.append(WRITING.acquire(blocking=False))
+        if taken[0]:
+            WRITING.release()
+
+    thread = threading.Thread(target=take)
+    thread.start()
+    thread.join()
+    return taken[0]

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import threading
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
+from reading_cores import writing_is_free
 from torch import Tensor, nn
 
 from flexsn.captures.binding import NOTHING_BOUND, ParameterBinding, register_parameters
 from flexsn.captures.guards import Captures
-from flexsn.captures.source import WRITING
 
 SHARED = nn.Parameter(torch.ones(3))
 
@@ -33,21 +32,6 @@ def of_global(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return x * SHARED, v
 
 
-def writing_is_free() -> bool:
-    """Whether another thread could write now."""
-    taken: list[bool] = []
-
-    def take() -> None:
-        taken.append(WRITING.acquire(blocking=False))
-        if taken[0]:
-            WRITING.release()
-
-    thread = threading.Thread(target=take)
-    thread.start()
-    thread.join()
-    return taken[0]
-
-
 def test_registered_under_the_name_of_its_source() -> None:
     _, neuron, _ = of_object()
     assert [name for name, _ in neuron.named_parameters()] == ["held_weight"]
@@ -60,7 +44,12 @@ def test_what_the_neuron_owns_already_is_not_registered_again() -> None:
     assert names == {}
 
 
-def test_names_that_are_taken_or_no_names() -> None:
+class Table(dict[str, Any]):
+    def __call__(self, x: Tensor, v: Tensor) -> Any:
+        return x, v
+
+
+def test_a_name_that_is_taken_or_none() -> None:
     weights = {"0": nn.Parameter(torch.ones(1)), "type": nn.Parameter(torch.ones(2))}
     type = weights["type"]  # a name every module has
 
@@ -69,6 +58,10 @@ def test_names_that_are_taken_or_no_names() -> None:
 
     neuron, _ = bound_to(core)
     assert sorted(name for name, _ in neuron.named_parameters()) == ["type_1", "weights_0"]
+    neuron, _ = bound_to(nn.Sequential(nn.PReLU()).forward)
+    assert [name for name, _ in neuron.named_parameters()] == ["parameter_0_weight"]
+    neuron, _ = bound_to(Table({"+": nn.Parameter(torch.ones(1))}))
+    assert [name for name, _ in neuron.named_parameters()] == ["parameter"]
 
 
 def test_nothing_to_do_costs_no_lock() -> None:
@@ -96,6 +89,36 @@ def test_a_newly_bound_variable_is_what_is_registered_from_then_on() -> None:
     held.weight = newer = nn.Parameter(torch.zeros(3))
     with binding.applied(neuron):
         assert neuron.held_weight is newer
+
+
+def test_whichever_was_replaced_last() -> None:
+    held, neuron, binding = of_object()
+    for fresh in (nn.Parameter(torch.zeros(3)) for _ in range(6)):
+        for replaced in (neuron, neuron, held, held, neuron):
+            setattr(replaced, "weight" if replaced is held else "held_weight", fresh)
+            with binding.applied(neuron):
+                assert held.weight is neuron.held_weight is fresh
+            fresh = nn.Parameter(torch.zeros(3))
+
+
+def test_a_variable_bound_to_no_parameter_is_read_and_not_registered() -> None:
+    held, neuron, binding = of_object()
+    weight = held.weight
+    held.weight = plain = torch.zeros(3)
+    with binding.applied(neuron):
+        assert held.weight is plain
+    assert neuron.held_weight is weight
+
+
+def test_a_parameter_that_the_neuron_gave_up_is_read_where_it_was_found() -> None:
+    held, neuron, binding = of_object()
+    del neuron.held_weight
+    for weight in (held.weight, nn.Parameter(torch.zeros(3))):
+        held.weight = weight
+        neuron.held_weight = None
+        with binding.applied(neuron):
+            assert held.weight is weight
+        assert neuron._parameters == {}
 
 
 def test_a_plain_tensor_in_its_place_is_read_for_the_call_only() -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from reading_cores import writing_is_free
 from torch import Tensor
 
 from flexsn.captures.guards import Captures
@@ -79,6 +80,14 @@ def test_what_is_now_comes_back_after_a_failure_too() -> None:
     with pytest.raises(ArithmeticError, match=r"2\.0"):
         as_it_was(torch.ones(()), torch.ones(()))
     assert held.gain == 3.0
+
+
+def test_nobody_else_writes_meanwhile() -> None:
+    def core(asked: Any) -> Any:
+        return asked()
+
+    assert not SnapshotCore(core, Captures(core))(writing_is_free)  # type: ignore[arg-type]
+    assert writing_is_free()
 
 
 def test_other_tensors_in_the_places_of_the_captured() -> None:

@@ -9,9 +9,16 @@ import torch
 from torch import Tensor
 
 from flexsn.captures.guards import Captures
-from flexsn.captures.snapshot import SnapshotCore
+from flexsn.captures.snapshot import Snapshot, SnapshotCore, tensors_kept
 from flexsn.captures.source import Source
-from flexsn.errors import BackendError, FlexSNError, UnsupportedOpError, defined_at, failing_line
+from flexsn.errors import (
+    BackendError,
+    FlexSNError,
+    UnsupportedOpError,
+    defined_at,
+    failing_line,
+    ours_failed,
+)
 from flexsn.execution.forward import BoundScan
 from flexsn.tracing.gradient_path import failing_op
 
@@ -64,11 +71,11 @@ class Traces:
         """Trace; whatever the core does to what it reads is undone, and is an error."""
         from flexsn.tracing.tracer import Tracer  # a fifth of what import flexsn would take
 
-        before = captures.snapshot()
+        before = Snapshot(captures)
         changed: list[str] = []
 
         def trace() -> Tracer:
-            with captures.tensors_kept():
+            with tensors_kept(captures):
                 return Tracer(SnapshotCore(core, captures), *dtypes, device, self._on_gpu)
 
         try:
@@ -76,6 +83,8 @@ class Traces:
         except FlexSNError:
             raise
         except Exception as error:
+            if ours_failed(error):
+                raise
             sources = captures.tensors
             check_devices([source.name for source in sources], [source.read() for source in sources], device)
             what = failing_op(trace) or "the core"
@@ -86,7 +95,7 @@ class Traces:
                 hint="write it for any step shape, one lane independent of the others",
             ) from error
         finally:
-            changed = [name for name, _ in captures.install(before)]
+            changed = [name for name, _ in before.put_back()]
         if changed:
             impure = UnsupportedOpError(
                 f"the core changes {', '.join(changed)} while it runs",

@@ -86,12 +86,16 @@ def _program(program: Program, known: Iterable[Node]) -> set[Node]:
     for node in (*program.hoisted, *program.body):
         verify_node(node)
         for arg in node.args:
-            require(arg in done or arg.is_const or arg.op in _ALWAYS_THERE, f"{arg!r} is not there yet", node)
+            require(_there(arg, done), f"{arg!r} is not there yet", node)
         done.add(node)
     for node in program.hoisted:
         varying = [n for n in topological([node]) if isinstance(n.op, LeafKind) and n.op.varies]
         require(not varying, "hoisted, but it changes with time", node)
     return done
+
+
+def _there(node: Node, done: set[Node]) -> bool:
+    return node in done or node.is_const or node.op in _ALWAYS_THERE
 
 
 def _slots(slots: Sequence[Slot], used: Iterable[Slot]) -> None:
@@ -108,7 +112,7 @@ def _forward(plan: ForwardPlan) -> None:
     leaves = [n for _, n in (*plan.loads, *plan.lane_loads)] + [c.leaf for c in plan.carries]
     done = _program(plan.program, leaves)
     for node in plan.results:
-        require(node in done or node.is_const, "stored, but not computed", node)
+        require(_there(node, done), "stored, but not computed", node)
     touched = [s for s, _ in (*plan.loads, *plan.lane_loads, *plan.stores, *plan.checkpoints)]
     _slots(plan.slots, [*touched, *_carries(plan.carries)])
     require(plan.interval is None or plan.interval % plan.unroll == 0, "unroll divides the interval", plan.unroll)
@@ -144,7 +148,7 @@ def _loaded(plan: BackwardPlan) -> list[Node]:
 def _backward_step(step: BackwardStep, known: list[Node], plan: BackwardPlan) -> None:
     done = _program(step.program, [*known, *(n for _, n in step.loads)])
     for node in step.results:
-        require(node in done or node.is_const, "a gradient that is not computed", node)
+        require(_there(node, done), "a gradient that is not computed", node)
     for name, values, slots in (
         ("accumulator", step.accumulate, plan.accumulators),
         ("carry", step.grad_states, plan.carries),

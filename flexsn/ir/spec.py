@@ -16,7 +16,6 @@ __all__ = ["SpecError", "verify"]
 
 _HALF = (torch.float16, torch.bfloat16)
 _ALWAYS_THERE = (LeafKind.STEP_INDEX, LeafKind.NUM_STEPS)
-_FORWARD = (LeafKind.INPUT, LeafKind.STATE, LeafKind.OPERAND, LeafKind.CONST)
 
 
 class SpecError(Exception):
@@ -61,15 +60,16 @@ def verify_node(node: Node) -> None:
     require(op.rule in (Rule.CAST, Rule.SELECT) or result not in _HALF, "16-bit floats are not computed in", node)
 
 
-def _graph(roots: Iterable[Node], leaves: Sequence[LeafKind]) -> None:
+def _graph(roots: Iterable[Node], backward: bool) -> None:
     for node in topological(roots):
         verify_node(node)
-        require(not isinstance(node.op, LeafKind) or node.op in leaves or node.op.is_coordinate, "a stray leaf", node)
+        is_gradient = isinstance(node.op, LeafKind) and node.op.is_gradient
+        require(backward or not is_gradient, "a gradient on the way forward", node)
 
 
 @verify.register
 def _step(step: StepGraph) -> None:
-    _graph((*step.outputs, *step.new_states), _FORWARD)
+    _graph((*step.outputs, *step.new_states), backward=False)
     for kind, leaves in ((LeafKind.INPUT, step.inputs), (LeafKind.STATE, step.states)):
         require([(n.op, n.index) for n in leaves] == [(kind, i) for i in range(len(leaves))], "arguments", leaves)
     require([n.dtype for n in step.states] == [n.dtype for n in step.new_states], "a state keeps its dtype", step)
@@ -77,7 +77,7 @@ def _step(step: StepGraph) -> None:
 
 @verify.register
 def _vjp(vjp: StepVjp) -> None:
-    _graph(vjp.results, (*_FORWARD, LeafKind.COTANGENT, LeafKind.STATE_COTANGENT))
+    _graph(vjp.results, backward=True)
 
 
 def _program(program: Program, known: Iterable[Node]) -> set[Node]:

@@ -136,6 +136,17 @@ def test_a_gradient_of_minus_zero_stays_minus_zero_where_a_summand_is_absent(ste
     assert got["cpp"] == got["torch"]
 
 
+def test_a_summand_that_only_the_last_step_has_is_carried_too() -> None:
+    def core(x: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        charged = v * 0.5 + x
+        return charged, charged, v * 0.25  # of w there is a gradient at the end alone
+
+    plan = backward_plan(core, 2, finals=True)
+    counts = [sum(n is not None and not n.is_const for n in b.grad_states[:2]) for b in plan.branches]
+    assert counts == [2, 1, 1]
+    assert [(c.leaf.index, c.leaf.part) for c in plan.carries if c.leaf.index == 0] == [(0, 0), (0, 1)]
+
+
 def test_roles_say_what_is_written() -> None:
     plan = backward_plan(lif)
     assert {s.holds for s in plan.slots if s.role.writes} == {Holds.GRAD_INPUT, Holds.GRAD_STATE}

@@ -111,10 +111,9 @@ def test_steps_whose_parameters_gradients_are_alike_share_accumulators() -> None
 
 
 def test_steps_whose_parameters_gradients_differ_have_accumulators_apart() -> None:
-    plan = backward_plan(lambda x, v: (v + x, v * per_channel + x * shared))  # the last step has none
-    assert len(plan.branches) == 2
-    assert [n for n in plan.branches[0].accumulate if n is not None] == []
-    assert all(n is not None for n in plan.branches[1].accumulate)
+    plan = backward_plan(lambda x, v: (v + x * per_channel, v * shared))  # the last step has one, all others have two
+    assert len(plan.branches) == len(plan.groups) == 2
+    assert [[n is not None for n in b.accumulate] for b in plan.branches] == [[False, False, True], [True, True, False]]
 
 
 def test_a_summand_that_is_absent_at_the_last_step_is_minus_zero() -> None:

@@ -81,6 +81,7 @@ def test_every_distance_gets_its_own_graph() -> None:
     partial = builder.op("add", a, b, dtype=F32)
     usual = builder.op("add", partial, c, dtype=F32)
     unified = unify(builder, usual, a, partial)
+    assert len(choices([unify(builder, usual, partial)])) == 1  # between the sums, not between their summands
     for distance, want in ((0, a), (1, partial), (2, usual)):
         assert resolve(unified, distance) == describe(want)
 
@@ -117,19 +118,22 @@ def test_the_unified_step_is_every_branch_in_its_place() -> None:
 class Vjps:
     """Vjps of hand-made patterns: by how many cotangents the states have, how many gradients they get."""
 
-    def __init__(self, following: dict[tuple[int, ...], tuple[int, ...]]) -> None:
-        self.following = following
+    def __init__(self, following: dict[tuple[int, ...], tuple[int, ...]], last_differs: bool = False) -> None:
+        self.following, self.last_differs = following, last_differs
         self.asked: list[tuple[tuple[int, ...], bool, bool]] = []
         _, self.nodes = leaves(2)
 
     def __call__(self, outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
         self.asked.append((states, apart, last))
-        given = tuple(tuple(self.nodes[:count]) for count in self.following[states])
+        nodes = self.nodes[::-1] if last and self.last_differs else self.nodes
+        given = tuple(tuple(nodes[:count]) for count in self.following[states])
         return StepVjp((), given, (), (), ())
 
 
-def steps(following: dict[tuple[int, ...], tuple[int, ...]], *finals: bool) -> tuple[list[StepVjp], Vjps]:
-    vjps = Vjps(following)
+def steps(
+    following: dict[tuple[int, ...], tuple[int, ...]], *finals: bool, last_differs: bool = False
+) -> tuple[list[StepVjp], Vjps]:
+    vjps = Vjps(following, last_differs)
     return steps_from_end(vjps, Gradients((torch.float32,), finals, (), (), False)), vjps
 
 
@@ -142,6 +146,11 @@ def test_steps_are_planned_apart_until_their_gradients_stay_the_same() -> None:
 def test_a_last_step_that_is_like_all_others_is_no_step_of_its_own() -> None:
     found, _ = steps({(1,): (1,)}, True)
     assert len(found) == 1
+
+
+def test_a_last_step_that_adds_up_in_another_order_is_one_of_its_own() -> None:
+    found, _ = steps({(1,): (1,)}, True, last_differs=True)
+    assert len(found) == 2 and found[0] != found[1]
 
 
 def test_states_that_swap_places_have_zeros_for_absent_gradients() -> None:

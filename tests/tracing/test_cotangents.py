@@ -62,6 +62,7 @@ def test_a_gradient_that_does_not_begin_with_the_mark_stays_whole() -> None:
     total = added(*TERMS)
     assert summands(B, added(TERMS[0], MARK, TERMS[1]), total) == (total,)
     assert summands(B, added(MARK, *TERMS[1:]), total) == (total,)
+    assert summands(B, total, added(*TERMS[1:])) == (added(*TERMS[1:]),)
 
 
 def vjp(*pattern: tuple[int, ...], apart: bool = True) -> StepVjp:

@@ -100,6 +100,12 @@ def test_sums_over_other_lanes_stay_apart() -> None:
     assert sorted(r.base for r in vjp.reductions) == [(1, 1, 6), (1, 4, 1)]
 
 
+def test_sums_of_one_parameter_over_other_lanes_are_added_after_the_kernel() -> None:
+    w = parameter(4)
+    vjp = vjp_of(trace(lambda x, v: (v * w.view(4, 1) + x * w, v)))
+    assert sorted(r.base for r in vjp.reductions) == [(1, 1, 4), (1, 4, 1)]
+
+
 MIXING: dict[str, Core] = {
     "sum over lanes": lambda x, v: (x - x.sum(-1, keepdim=True), v),
     "matmul": lambda x, v: (x @ x.transpose(-1, -2), v),
@@ -121,17 +127,28 @@ def test_what_keeps_the_shape_but_has_no_rule_is_said_to_have_none() -> None:
         trace(lambda x, v: (x.flip(-1), v))
 
 
-class CountedPerSample(torch.autograd.Function):
-    """Its gradient of ``w`` is the number of samples, at every step."""
+class Backward(torch.autograd.Function):
+    """``x * w`` whose gradients are made by a function of its own."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w: Tensor) -> Tensor:
-        ctx.samples = x.shape[0]
+    def forward(ctx: Any, x: Tensor, w: Tensor, gradients: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Tensor:
+        ctx.gradients = gradients
         return x * w
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        return grad, torch.tensor(1.0).expand(ctx.samples, 1, 1).sum()
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, None]:  # type: ignore[override]
+        return (*ctx.gradients(grad), None)
+
+
+@pytest.mark.parametrize(
+    "gradients",
+    [lambda grad: (grad, grad.sum(-1).sum()), lambda grad: (grad.sum().expand(grad.shape), grad.sum())],
+    ids=["sum of a free dimension alone", "sum that goes back to the lanes"],
+)
+def test_a_gradient_that_mixes_lanes_says_so(gradients: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+    w = nn.Parameter(torch.tensor(0.5))
+    with pytest.raises(UnsupportedOpError, match="mixes lanes"):
+        vjp_of(trace(lambda x, v: (v + Backward.apply(x, w, gradients), v)))
 
 
 def test_a_sum_of_something_smaller_than_the_step_is_no_sum_over_lanes() -> None:
@@ -140,7 +157,8 @@ def test_a_sum_of_something_smaller_than_the_step_is_no_sum_over_lanes() -> None
     w = nn.Parameter(torch.tensor(0.5))
 
     def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        v = v + CountedPerSample.apply(x, w)
+        samples = x.shape[0]
+        v = v + Backward.apply(x, w, lambda grad: (grad, torch.tensor(1.0).expand(samples, 1, 1).sum()))
         return v, v
 
     with pytest.raises(UnsupportedOpError, match=r"sum.* mixes lanes"):

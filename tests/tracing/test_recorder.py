@@ -49,6 +49,11 @@ def test_the_same_tensor_from_outside_is_captured_once() -> None:
     assert [call.args[1] for call in tape.calls] == [ValueRef(1), ValueRef(1)]
 
 
+def test_another_object_of_the_same_memory_is_the_same_value() -> None:
+    same = outside.detach()
+    assert len(record(lambda x: x * outside + same).captured) == 1
+
+
 @pytest.mark.parametrize("alias", [Tensor.detach, lambda x: x.view(STEP), lambda x: x.expand(STEP)])
 def test_an_alias_is_the_value_itself(alias: Callable[[Tensor], Tensor]) -> None:
     tape = record(lambda x: alias(x) * x)
@@ -81,9 +86,25 @@ def test_writing_in_place_is_a_new_value_that_every_alias_sees() -> None:
 
 
 def test_what_a_decomposition_records_keeps_the_operator_the_user_called() -> None:
-    tape = record(torch.nn.functional.softplus)
-    assert len(tape.calls) > 1 and all(is_known(name) for name in names(tape))
-    assert {str(call.origin) for call in tape.calls} == {"aten.softplus.default"}
+    tape = record(torch.nn.functional.mish)  # by way of softplus, which is taken apart itself
+    assert len(tape.calls) > 2 and all(is_known(name) for name in names(tape))
+    assert {str(call.origin) for call in tape.calls} == {"aten.mish.default"}
+
+
+def test_writing_in_place_rounds_only_when_it_writes() -> None:
+    def core(x: Tensor) -> Tensor:
+        h = x * 2.0
+        return h.mul_(torch.ones(STEP, dtype=torch.float64))
+
+    tape = record(core)
+    product = [call for call in tape.calls if call.name == "mul"][-1].results[0]
+    assert tape.tensors[product.index].dtype == torch.float64
+    assert tape.tensors[-1].dtype == torch.float32
+
+
+def test_writing_in_place_is_taken_apart_like_the_operator_it_writes_with() -> None:
+    tape = record(lambda x: torch.nn.functional.elu(x * 2.0, inplace=True))
+    assert all(is_known(name) for name in names(tape)) and names(tape)[-1] == "copy"
 
 
 def test_each_call_knows_the_users_line() -> None:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from flexsn.execution.call import CallSpec
+from flexsn.execution.options import ScanOptions
 from flexsn.ir.layout import CallShape, TensorSpec
 from flexsn.ir.plan import Holds, Plan, Role, Slot
 from flexsn.kernels.backend import backend
@@ -18,7 +19,7 @@ CHECKPOINT = Slot(Role.CHECKPOINT_STORE, F32, Holds.CHECKPOINT, 0)
 
 def spec(num_steps: int, *step: int) -> CallSpec:
     shape = CallShape(num_steps, step, 0, tuple(range(len(step) + 1)))
-    return CallSpec(cast(Any, None), backend("cpp"), shape, torch.device("cpu"), (), cast(Any, None))
+    return CallSpec(cast(Any, None), backend("cpp"), ScanOptions(), shape, torch.device("cpu"), (), cast(Any, None))
 
 
 class Every:

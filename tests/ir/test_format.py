@@ -24,7 +24,7 @@ weight = nn.Parameter(torch.rand(3, 1))
 
 FORMS = {
     *("recorded forward", "step graph", "inference plan", "forward plan"),
-    *("recorded backward", "vjp", "unified backward step", "backward plan"),
+    *("recorded backward", "vjp", "host program", "unified backward step", "backward plan"),
 }
 
 
@@ -58,6 +58,8 @@ def test_every_form_on_the_way_is_one_python_function(target: str) -> None:
 
 def test_the_users_line_stands_above_what_it_became() -> None:
     for name, form in forms("triton"):
+        if name == "host program":
+            continue
         rows = [row.strip() for row in form.splitlines()]
         charge = next(i for i, row in enumerate(rows) if row.startswith("# h = v + (x - v) * weight.sigmoid()  (core:"))
         assert "sub(" in rows[charge + 1], name

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from flexsn.execution.call import CallSpec
+from flexsn.execution.options import ScanOptions
 from flexsn.ir.graph import Builder, LeafKind, Node
 from flexsn.ir.layout import CallShape, TensorSpec, dense_strides
 from flexsn.ir.plan import Holds, Plan
@@ -47,7 +48,7 @@ def step_graph(*outputs: Node) -> StepGraph:
 def run(name: str, plan: Plan, shape: CallShape, given: dict[Holds, Tensor]) -> dict[str, Tensor]:
     """What the plan's kernel writes."""
     verify(plan)
-    call = CallSpec(cast(Any, None), backend(name), shape, torch.device("cpu"), (), cast(Any, None))
+    call = CallSpec(cast(Any, None), backend(name), ScanOptions(), shape, torch.device("cpu"), (), cast(Any, None))
     lanes = call.lane_index(plan.slots)
     assert bool(lanes) == any(slot.holds is Holds.LANE_INDEX for slot in plan.slots)
     given = given | dict.fromkeys([Holds.LANE_INDEX] if lanes else [], *lanes)

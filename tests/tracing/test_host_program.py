@@ -70,9 +70,11 @@ def test_a_program_made_early_does_not_change_as_more_is_recorded() -> None:
 )
 def test_arguments_arrive_as_they_were_recorded(value: Any) -> None:
     host, got = HostProgram(), []  # type: ignore[var-annotated]
-    call = host.call(
-        lambda w, *args, **kwargs: got.extend([*args, *kwargs.values()]), (host.leaf("w"), value), {"k": value}
-    )
+
+    def arrive(w: Tensor, *args: Any, **kwargs: Any) -> None:
+        got.extend([*args, *kwargs.values()])
+
+    call = host.call(arrive, (host.leaf("w"), value), {"k": value})
     host.program([call], [host.leaf("w")])(torch.ones(()))
     assert [repr(v) for v in got] == [repr(value)] * 2
 

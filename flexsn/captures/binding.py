@@ -71,7 +71,7 @@ class ParameterBinding:
             sources[source.name] = same.setdefault(id(source.read()), [])
             sources[source.name].append(source)
         agreed = {} if previous is None else {bound.name: bound.agreed for bound in previous._bound}
-        self._bound = [
+        self._bound: list[_Bound] = [
             _Bound(name, sources[path], agreed.get(name, sources[path][0].read()))
             for name, path in names.items()
             if path in sources

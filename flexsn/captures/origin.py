@@ -44,7 +44,7 @@ def internal_names(held: object) -> frozenset[str]:
 
 def _package(thing: Any) -> str:
     if isinstance(thing, types.ModuleType):
-        name = thing.__name__
+        name: str | None = thing.__name__
     elif isinstance(thing, types.FunctionType):
         name = thing.__globals__.get("__name__")  # functools.wraps changes its own __module__
     else:

@@ -7,30 +7,49 @@ STAMP  := $(VENV)/.ready-$(shell cksum pyproject.toml constraints.txt | cksum | 
 PEERS  := spikingjelly==2.0.0 snntorch==1.0.0 rnnbuilder==0.1.1 norse==1.1.0 nir==1.0.8 nirtorch==2.6
 PEERS_NEED := loguru h5py matplotlib scipy tqdm packaging requests SciencePlots
 
-.PHONY: demo test lint types unit interpreter test-peers peers bench clean
+PYTEST := $(VENV)/bin/pytest -n auto --maxprocesses 8 --dist worksteal
+WHEEL  := $(VENV)/wheel
+
+.PHONY: demo test lint types installed wheel unit interpreter mutants test-peers peers bench clean
 
 demo: $(STAMP)
 	$(VENV)/bin/python -m flexsn demo
 
-test: lint types unit interpreter
+# what has one process runs side by side first, then what fills the machine
+test: $(STAMP)
+	$(MAKE) -j2 lint types wheel
+	$(MAKE) unit
+	$(MAKE) interpreter
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-# an editable install hides the package map from mypy, so it reads an installed wheel;
-# without build/, from which setuptools would ship modules that are long gone
-types: $(STAMP)
-	rm -rf build $(VENV)/wheel && $(PIP) --no-deps --target $(VENV)/wheel .
-	cd $(VENV)/wheel && MYPYPATH=. ../bin/mypy --config-file $(CURDIR)/pyproject.toml -p flexsn
+# the built wheel; without what earlier builds left, from which setuptools would ship what is long gone or not listed
+installed: $(STAMP)
+	rm -rf build *.egg-info $(WHEEL) && $(PIP) --no-deps --target $(WHEEL) .
+
+# an editable install hides the package map from mypy, so it reads the wheel
+types: installed
+	cd $(WHEEL) && MYPYPATH=. ../bin/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir $(CURDIR)/.mypy_cache -p flexsn
+
+# -S: what is installed here but for the editable install, which a .pth file brings
+wheel: installed
+	cd $(WHEEL) && PYTHONPATH=$(wildcard $(CURDIR)/$(VENV)/lib/python3*/site-packages) ../bin/python -S -m pytest \
+		-o pythonpath= -o addopts=-q $(CURDIR)/tests/wheel $(CURDIR)/tests/test_tiny.py $(wildcard $(CURDIR)/tests/*/test_errors.py)
 
 unit: $(STAMP)
-	$(VENV)/bin/pytest tests --ignore tests/triton
+	$(PYTEST) tests
 
 # Triton reads TRITON_INTERPRET once, so its interpreter needs a process of its own.
 # Every test that names its backend runs here.
 interpreter: $(STAMP)
-	TRITON_INTERPRET=1 $(VENV)/bin/pytest tests/triton tests/property tests/neurons tests/flexsn tests/execution tests/modules -k "triton or property"
+	TRITON_INTERPRET=1 $(PYTEST) tests -k "triton or property"
+
+# faults planted on purpose, to see whether the tests notice: make mutants ROOM=planning SAMPLE=40 SEED=1
+mutants: $(STAMP)
+	FLEXSN_CACHE_DIR=$(CURDIR)/$(VENV)/mutants $(VENV)/bin/python tests/mutation/mutants.py \
+		--room $(or $(ROOM),planning) --sample $(or $(SAMPLE),40) --seed $(or $(SEED),1)
 
 # an environment of its own: `make test` shall not depend on whether the peers were ever installed
 test-peers:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import flexsn
 from flexsn import surrogate
-from flexsn.kernels import cpp_runtime
+from flexsn.kernels.cpp import runtime as cpp_runtime
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = [(4, 2**20), (16, 2**18), (16, 4096), (100, 2048), (1000, 1024)]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import linecache
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from types import FrameType
+from typing import Any
 
 __all__ = [
+    "LIBRARIES",
     "BackendError",
     "CoreError",
     "FallbackWarning",
@@ -17,17 +20,24 @@ __all__ = [
     "GradientError",
     "SourceLine",
     "UnsupportedOpError",
+    "call_for_user",
     "calling_line",
     "core_line",
     "defined_at",
     "failing_line",
     "is_users_frame",
+    "ours_failed",
     "stack_level",
 ]
 
+LIBRARIES = ("torch", "numpy", "scipy")
+"""Packages whose code is neither the user's nor flexsn's."""
+
 _STANDARD = os.path.dirname(os.__file__) + os.sep
 _PACKAGE = __name__.partition(".")[0]
-_TRACER = f"{_PACKAGE}.tracing.tracer"
+_TRACING = f"{_PACKAGE}.tracing."
+_TRACER = f"{_TRACING}tracer"
+_NEURONS = f"{_PACKAGE}.neurons."
 
 
 @dataclass(frozen=True)
@@ -90,6 +100,27 @@ def failing_line(error: BaseException) -> SourceLine | None:
     return found
 
 
+def call_for_user(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Call a core, or an operator a core asked for, while tracing: what fails in there is no fault of the tracer."""
+    return function(*args, **kwargs)
+
+
+def ours_failed(error: BaseException) -> bool:
+    """Whether the tracer itself broke, not the core it was tracing.
+
+    A core's own lines, a built-in neuron's and a surrogate's included, run in the loop too, where nothing hides what
+    is wrong with them. Only the tracer runs the tracer's.
+    """
+    ours, traceback = True, error.__traceback__
+    while traceback is not None:
+        if traceback.tb_frame.f_code is call_for_user.__code__:
+            ours = False
+        elif _module_of(traceback.tb_frame).startswith(_TRACING):  # the recorder, called from inside the core
+            ours = True
+        traceback = traceback.tb_next
+    return ours
+
+
 def calling_line() -> SourceLine | None:
     """The innermost line of the user's own code that is running."""
     frame: FrameType | None = sys._getframe(1)
@@ -106,12 +137,12 @@ def core_line() -> SourceLine | None:
     built_in: SourceLine | None = None
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
-        module = str(frame.f_globals.get("__name__", ""))
+        module = _module_of(frame)
         if module == _TRACER:
             return built_in  # below this frame lies the caller of the tracer, not the core
         if is_users_frame(frame):
             return _line(frame, frame.f_lineno)
-        if built_in is None and module.startswith(f"{_PACKAGE}.neurons."):
+        if built_in is None and module.startswith(_NEURONS):
             built_in = _line(frame, frame.f_lineno)
         frame = frame.f_back
     return None
@@ -139,12 +170,16 @@ def _line(frame: FrameType, lineno: int) -> SourceLine:
 
 
 def is_users_frame(frame: FrameType) -> bool:
-    """Whether a frame runs the user's own code: not Python's, not torch's, not flexsn's, wherever they lie.
+    """Whether a frame runs the user's own code: not Python's, not a library's, not flexsn's, wherever they lie.
 
     Modules are told by name, which is the same in a wheel and in an editable install.
     """
-    package = str(frame.f_globals.get("__name__", "")).partition(".")[0]
-    return package not in ("torch", _PACKAGE) and not _is_standard(frame.f_code.co_filename)
+    package = _module_of(frame).partition(".")[0]
+    return package not in (*LIBRARIES, _PACKAGE) and not _is_standard(frame.f_code.co_filename)
+
+
+def _module_of(frame: FrameType) -> str:
+    return str(frame.f_globals.get("__name__", ""))
 
 
 @cache
@@ -152,4 +187,4 @@ def _is_standard(filename: str) -> bool:
     """Whether a file is of Python's own library, installed packages not included."""
     path = os.path.abspath(filename)
     packages = (_STANDARD + "site-packages", _STANDARD + "dist-packages")
-    return path.startswith(_STANDARD) and not path.startswith(packages)
+    return filename.startswith("<frozen ") or (path.startswith(_STANDARD) and not path.startswith(packages))

@@ -8,15 +8,14 @@ from flexsn.neurons.adaptive_threshold import ALIF, CLIF
 from flexsn.neurons.base import Neuron, SpikingNeuron
 from flexsn.neurons.base_node import AdaptBaseNode, BaseNode, SimpleBaseNode
 from flexsn.neurons.coefficient import Coefficient
+from flexsn.neurons.discontinuous import Discontinuous
 from flexsn.neurons.graded import ILIF, LIAF, SpikeCount, TernaryIF, TernaryLIF
 from flexsn.neurons.integrate import IF, LIF, PLIF
 from flexsn.neurons.nonlinear import EIF, KLIF, QIF
 from flexsn.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from flexsn.neurons.readout import NonSpikingIF, NonSpikingLIF
 from flexsn.neurons.refractory import Refractory
-from flexsn.neurons.resonate import ResonateFire
-from flexsn.neurons.rnnbuilder import Discontinuous
-from flexsn.neurons.synaptic import AlphaLIF, CubaLIF
+from flexsn.neurons.second_order import AlphaLIF, CubaLIF, ResonateFire
 
 if TYPE_CHECKING:
     from flexsn.neurons import norse as norse

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from torch import Tensor
+from typing_extensions import Unpack
 
-from flexsn.neurons.base import SpikeFunction, SpikingNeuron, hard_reset, is_zero
-from flexsn.neurons.coefficient import Coefficient, Number
+from flexsn.neurons.arguments import FiringOptions, Number, SpikingOptions, with_arguments_of
+from flexsn.neurons.base import SpikingNeuron, hard_reset, is_zero
+from flexsn.neurons.coefficient import Coefficient
 from flexsn.neurons.nonlinear import exponential_drive, quadratic_drive
 
 __all__ = ["AdEx", "AdaptiveNeuron", "Izhikevich"]
@@ -90,6 +92,7 @@ class Izhikevich(AdaptiveNeuron):
     v_c = Coefficient()
     a0 = Coefficient(above=0)
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
         self,
         tau: Number = 2.0,
@@ -102,34 +105,11 @@ class Izhikevich(AdaptiveNeuron):
         tau_w: Number = 2.0,
         a: Number = 0.0,
         b: Number = 0.0,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
+        *common: Any,
+        **options: Unpack[FiringOptions],
     ) -> None:
-        super().__init__(
-            v_threshold=v_threshold,
-            v_reset=v_reset,
-            surrogate_function=surrogate_function,
-            detach_reset=detach_reset,
-            step_mode=step_mode,
-            backend=backend,
-            store_v_seq=store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            tau=tau,
-            v_c=v_c,
-            a0=a0,
-            v_rest=v_rest,
-            w_rest=w_rest,
-            tau_w=tau_w,
-            a=a,
-            b=b,
-        )
+        adaptation: dict[str, Any] = {"v_rest": v_rest, "w_rest": w_rest, "tau_w": tau_w, "a": a, "b": b}
+        super().__init__(v_threshold, v_reset, tau=tau, v_c=v_c, a0=a0, **adaptation, **options)
 
     def charge(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]
         h: Tensor = v + (x + quadratic_drive(v, self.a0, self.v_rest, self.v_c) - w) / self.tau
@@ -165,6 +145,7 @@ class AdEx(AdaptiveNeuron):
     delta_T = Coefficient(above=0)
     theta_rh = Coefficient()
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
         self,
         tau: Number = 2.0,
@@ -174,36 +155,11 @@ class AdEx(AdaptiveNeuron):
         tau_w: Number = 2.0,
         a: Number = 0.0,
         b: Number = 0.0,
-        v_threshold: Number = 1.0,
-        v_reset: Number | None = 0.0,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
+        *common: Any,
+        **options: Unpack[SpikingOptions],
     ) -> None:
-        super().__init__(
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            tau=tau,
-            delta_T=delta_T,
-            theta_rh=theta_rh,
-            v_rest=v_rest,
-            w_rest=0.0,
-            tau_w=tau_w,
-            a=a,
-            b=b,
-        )
+        adaptation: dict[str, Any] = {"v_rest": v_rest, "w_rest": 0.0, "tau_w": tau_w, "a": a, "b": b}
+        super().__init__(tau=tau, delta_T=delta_T, theta_rh=theta_rh, **adaptation, **options)
         self._check_order("v_rest", ">=", "v_reset")
 
     def charge(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from flexsn import surrogate
-from flexsn.neurons.base import SpikeFunction, SpikingNeuron, hard_reset, soft_reset
-from flexsn.neurons.coefficient import Coefficient, Number, exp
+from flexsn.neurons.arguments import FiringOptions, NeuronOptions, Number, SpikeFunction, with_arguments_of
+from flexsn.neurons.base import SpikingNeuron, hard_reset, soft_reset
+from flexsn.neurons.coefficient import Coefficient, exp
 
 __all__ = ["ALIF", "CLIF"]
 
@@ -48,6 +50,7 @@ class ALIF(SpikingNeuron):
     beta = Coefficient()
     starts: ClassVar[Mapping[str, float | str]] = {"v": "v_reset", "a": 0.0}
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
         self,
         tau: Number = 20.0,
@@ -55,29 +58,10 @@ class ALIF(SpikingNeuron):
         beta: Number = 1.8,
         v_threshold: Number = 1.0,
         v_reset: Number | None = None,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
+        *common: Any,
+        **options: Unpack[FiringOptions],
     ) -> None:
-        super().__init__(
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            tau=tau,
-            tau_adapt=tau_adapt,
-            beta=beta,
-        )
+        super().__init__(v_threshold, v_reset, tau=tau, tau_adapt=tau_adapt, beta=beta, **options)
 
     def firing_threshold(self, v: Tensor, a: Tensor) -> Tensor:
         """``A``, the threshold of a step from these states."""
@@ -122,30 +106,17 @@ class CLIF(SpikingNeuron):
     tau = Coefficient(above=1)
     starts: ClassVar[Mapping[str, float | str]] = {"v": 0.0, "m": 0.0}
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
         self,
         tau: Number = 2.0,
         v_threshold: Number = 1.0,
         surrogate_function: SpikeFunction | None = None,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
+        *common: Any,
+        **options: Unpack[NeuronOptions],
     ) -> None:
-        super().__init__(
-            v_threshold,
-            None,
-            surrogate.Rect() if surrogate_function is None else surrogate_function,
-            False,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            tau=tau,
-        )
+        spike = surrogate.Rect() if surrogate_function is None else surrogate_function
+        super().__init__(v_threshold, None, spike, tau=tau, **options)
 
     def core(self, x: Tensor, v: Tensor, m: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         h = v - v / self.tau + x

@@ -2,28 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from flexsn import surrogate
-from flexsn.modules.flexsn import FlexSN
-from flexsn.neurons.coefficient import Coefficient, Number, check_names, check_shape, wrong
+from flexsn import FlexSN, surrogate
+from flexsn.neurons.arguments import (
+    Number,
+    SpikeFunction,
+    check_callable,
+    check_flag,
+    check_names,
+    check_shape,
+    wrong,
+)
+from flexsn.neurons.coefficient import Coefficient
 
-__all__ = [
-    "Neuron",
-    "SpikeFunction",
-    "SpikingNeuron",
-    "above_rest",
-    "check_flag",
-    "hard_reset",
-    "is_zero",
-    "soft_reset",
-]
-
-SpikeFunction = Callable[[Tensor], Tensor]
+__all__ = ["Neuron", "SpikingNeuron", "above_rest", "hard_reset", "is_zero", "soft_reset"]
 
 
 def above_rest(v: Tensor, v_reset: Number | None) -> Tensor:
@@ -40,13 +37,6 @@ def hard_reset(h: Tensor, s: Tensor, v_reset: Number) -> Tensor:
 def soft_reset(h: Tensor, s: Tensor, v_threshold: Number) -> Tensor:
     """``h − s·v_threshold``: down by one threshold where it fired."""
     return h - s * v_threshold
-
-
-def check_flag(owner: object, **flags: object) -> None:
-    """Every flag is ``True`` or ``False``, else ``ValueError``."""
-    for name, value in flags.items():
-        if not isinstance(value, bool):
-            raise wrong(owner, f"{name} must be True or False", **{name: value})
 
 
 def is_zero(value: Number | None) -> bool:
@@ -227,22 +217,13 @@ class SpikingNeuron(Neuron):
         counts: Mapping[str, int] | None = None,
         **coefficients: Any,
     ) -> None:
+        coefficients |= {"v_threshold": v_threshold, "v_reset": v_reset}
         super().__init__(
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            counts=counts,
-            **coefficients,
-            v_threshold=v_threshold,
-            v_reset=v_reset,
+            step_mode, backend, store_v_seq, learnable=learnable, shape=shape, counts=counts, **coefficients
         )
         check_flag(self, detach_reset=detach_reset)
-        spike: Any = surrogate.Sigmoid() if surrogate_function is None else surrogate_function
-        if not callable(spike):
-            rule = "surrogate_function must be callable, such as flexsn.surrogate.ATan()"
-            raise wrong(self, rule, surrogate_function=spike)
+        spike = surrogate.Sigmoid() if surrogate_function is None else surrogate_function
+        check_callable(self, "flexsn.surrogate.ATan()", surrogate_function=spike)
         self.surrogate_function: SpikeFunction = spike
         self.detach_reset = detach_reset
         self._check_order("v_threshold", ">", "v_reset")

@@ -8,10 +8,10 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from flexsn.errors import CoreError
+from flexsn import CoreError
 from flexsn.neurons.adaptive import AdaptiveNeuron
-from flexsn.neurons.base import SpikeFunction, SpikingNeuron
-from flexsn.neurons.coefficient import Number, wrong
+from flexsn.neurons.arguments import Number, with_arguments_of, wrong
+from flexsn.neurons.base import SpikingNeuron
 
 __all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode"]
 
@@ -86,33 +86,12 @@ class BaseNode(SpikingNeuron):
 
     v: Any  # the state, as a step sees and assigns it
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
-        self,
-        v_threshold: Number = 1.0,
-        v_reset: Number | None = 0.0,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
-        **coefficients: Any,
+        self, *common: Any, learnable: Sequence[str] = (), shape: Sequence[int] = (), **coefficients: Any
     ) -> None:
-        super().__init__(
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            counts={"num_inputs": 1, "num_states": len(self.starts)},
-            **coefficients,
-        )
+        counts = {"num_inputs": 1, "num_states": len(self.starts)}
+        super().__init__(learnable=learnable, shape=shape, counts=counts, **coefficients)
         self.state_names = tuple(self.starts)
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
@@ -204,6 +183,7 @@ class AdaptBaseNode(AdaptiveNeuron, BaseNode):
 
     w: Any  # the state, as a step sees and assigns it
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
         self,
         v_threshold: Number = 1.0,
@@ -213,33 +193,13 @@ class AdaptBaseNode(AdaptiveNeuron, BaseNode):
         tau_w: Number = 2.0,
         a: Number = 0.0,
         b: Number = 0.0,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
+        *common: Any,
         learnable: Sequence[str] = (),
         shape: Sequence[int] = (),
         **coefficients: Any,
     ) -> None:
-        super().__init__(
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            v_rest=v_rest,
-            w_rest=w_rest,
-            tau_w=tau_w,
-            a=a,
-            b=b,
-            **coefficients,
-        )
+        coefficients = {"v_rest": v_rest, "w_rest": w_rest, "tau_w": tau_w, "a": a, "b": b, **coefficients}
+        super().__init__(v_threshold, v_reset, learnable=learnable, shape=shape, **coefficients)
 
     def neuronal_charge(self, x: Tensor) -> None:
         self.v = self.charge(x, self.v, self.w)

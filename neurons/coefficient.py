@@ -4,53 +4,15 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-__all__ = ["Coefficient", "Number", "check_names", "check_number", "check_shape", "cos", "exp", "log", "sin", "wrong"]
+from flexsn.neurons.arguments import Number, wrong
 
-Number = float | Tensor
-
-
-def wrong(owner: object, rule: str, **arguments: object) -> ValueError:
-    """The error for arguments that break a rule: ``LIF(tau=0.5): tau must be > 1``."""
-    given = ", ".join(f"{name}={value!r}" for name, value in arguments.items())
-    return ValueError(f"{type(owner).__name__}({given}): {rule}")
-
-
-def check_names(owner: object, learnable: Sequence[str], choices: Sequence[str]) -> tuple[str, ...]:
-    """``learnable`` as a tuple of names; a single string is one name.
-
-    Raises:
-        ValueError: no names, or a name that is not among ``choices``.
-    """
-    names = (learnable,) if isinstance(learnable, str) else learnable
-    rule = f"learnable may name {', '.join(map(repr, choices))}"
-    if not isinstance(names, Iterable):
-        raise wrong(owner, rule, learnable=learnable)
-    for name in (names := tuple(names)):
-        if name not in choices:
-            raise wrong(owner, f"{rule}; not {name!r}", learnable=names)
-    return names
-
-
-def check_number(owner: object, above: float = -math.inf, **values: Any) -> None:
-    """Every value is a Python number greater than ``above``, else ``ValueError``."""
-    for name, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, numbers.Real) or not float(value) > above:
-            rule = "a number" if above == -math.inf else f"> {above:g}"
-            raise wrong(owner, f"{name} must be {rule}", **{name: value})
-
-
-def check_shape(owner: object, **shapes: Sequence[int]) -> tuple[int, ...]:
-    """The one shape given, as a tuple, or ``ValueError``."""
-    ((name, shape),) = shapes.items()
-    if not isinstance(shape, Sequence) or not all(type(size) is int and size >= 0 for size in shape):
-        raise wrong(owner, f"{name} must be a sequence of integers >= 0, such as (8, 1, 1)", **{name: shape})
-    return tuple(shape)
+__all__ = ["Coefficient", "cos", "exp", "log", "sin"]
 
 
 class Coefficient:

@@ -7,9 +7,21 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from flexsn.neurons.base import SpikeFunction, SpikingNeuron, check_flag
-from flexsn.neurons.coefficient import Coefficient, Number, wrong
+from flexsn.neurons.arguments import (
+    FiringOptions,
+    NeuronOptions,
+    Number,
+    SpikeFunction,
+    check_callable,
+    check_flag,
+    check_size,
+    with_arguments_of,
+    wrong,
+)
+from flexsn.neurons.base import SpikingNeuron
+from flexsn.neurons.coefficient import Coefficient
 from flexsn.neurons.integrate import LIF, leaky_charge
 
 __all__ = ["ILIF", "LIAF", "SpikeCount", "TernaryIF", "TernaryLIF"]
@@ -25,7 +37,7 @@ class LIAF(LIF):
     Args:
         act: pointwise function of a tensor, such as ``torch.relu`` or ``nn.SELU()``.
         threshold_related: whether ``act`` sees the membrane relative to the threshold.
-        args, kwargs: the arguments of :class:`~flexsn.neurons.integrate.LIF`.
+        common, options: the arguments of :class:`~flexsn.neurons.integrate.LIF`.
 
     Shapes:
         input and output ``[T, *step]`` (``step_mode="m"``) or ``[*step]`` (``"s"``). State: ``v``,
@@ -37,10 +49,10 @@ class LIAF(LIF):
         [0.0, 0.125, 0.0, 0.625]
     """
 
-    def __init__(self, act: Callable[[Tensor], Tensor], threshold_related: bool, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        if not callable(act):
-            raise wrong(self, "act must be callable, such as torch.relu", act=act)
+    @with_arguments_of(LIF)
+    def __init__(self, act: Callable[[Tensor], Tensor], threshold_related: bool, *common: Any, **options: Any) -> None:
+        super().__init__(**options)
+        check_callable(self, "torch.relu", act=act)
         check_flag(self, threshold_related=threshold_related)
         self.act = act
         self.threshold_related = threshold_related
@@ -93,8 +105,7 @@ class SpikeCount(nn.Module):
 
     def __init__(self, D: int = 4, window: tuple[float, float] | None = None) -> None:
         super().__init__()
-        if type(D) is not int or D < 1:
-            raise wrong(self, "D must be an integer >= 1", D=D)
+        check_size(self, D=D)
         if window is not None and not (isinstance(window, Sequence) and len(window) == 2 and window[0] <= window[1]):
             raise wrong(self, "window must be (low, high) with low <= high", window=window)
         self.D = D
@@ -138,6 +149,7 @@ class ILIF(SpikingNeuron):
     tau = Coefficient(above=1)
     v_threshold = Coefficient(above=0)
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
         self,
         tau: Number = 4.0 / 3.0,
@@ -145,25 +157,11 @@ class ILIF(SpikingNeuron):
         v_threshold: Number = 1.0,
         surrogate_function: SpikeFunction | None = None,
         detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
+        *common: Any,
+        **options: Unpack[NeuronOptions],
     ) -> None:
-        super().__init__(
-            v_threshold,
-            None,
-            SpikeCount(D) if surrogate_function is None else surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            tau=tau,
-        )
+        spike = SpikeCount(D) if surrogate_function is None else surrogate_function
+        super().__init__(v_threshold, None, spike, detach_reset, tau=tau, **options)
 
     def charge(self, x: Tensor, v: Tensor) -> Tensor:
         h: Tensor = (1.0 - 1.0 / self.tau) * v + x
@@ -199,32 +197,17 @@ class TernaryIF(SpikingNeuron):
 
     v_threshold = Coefficient(above=0)
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
         self,
         v_threshold: Number = 1.0,
         v_reset: Number | None = None,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
+        *common: Any,
         learnable: Sequence[str] = (),
         shape: Sequence[int] = (),
         **coefficients: Any,
     ) -> None:
-        super().__init__(
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            **coefficients,
-        )
+        super().__init__(v_threshold, v_reset, learnable=learnable, shape=shape, **coefficients)
         reset, threshold = self.v_reset, self.v_threshold
         if isinstance(reset, float) and isinstance(threshold, float) and reset <= -threshold:
             rule = "v_reset must lie between -v_threshold and v_threshold"
@@ -268,33 +251,17 @@ class TernaryLIF(TernaryIF):
 
     tau = Coefficient(above=1)
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
         self,
         tau: Number = 2.0,
         decay_input: bool = True,
         v_threshold: Number = 1.0,
         v_reset: Number | None = None,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
+        *common: Any,
+        **options: Unpack[FiringOptions],
     ) -> None:
-        super().__init__(
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            tau=tau,
-        )
+        super().__init__(v_threshold, v_reset, tau=tau, **options)
         check_flag(self, decay_input=decay_input)
         self.decay_input = decay_input
 

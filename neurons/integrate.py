@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from flexsn.neurons.base import SpikeFunction, SpikingNeuron, above_rest, check_flag
-from flexsn.neurons.coefficient import Coefficient, Number, check_shape, log
+from flexsn.neurons.arguments import Number, SpikingOptions, check_flag, check_shape, with_arguments_of
+from flexsn.neurons.base import SpikingNeuron, above_rest
+from flexsn.neurons.coefficient import Coefficient, log
 
 __all__ = ["IF", "LIF", "PLIF", "leaky_charge"]
 
@@ -80,33 +81,11 @@ class LIF(SpikingNeuron):
 
     tau = Coefficient(above=1)
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
-        self,
-        tau: Number = 2.0,
-        decay_input: bool = True,
-        v_threshold: Number = 1.0,
-        v_reset: Number | None = 0.0,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
+        self, tau: Number = 2.0, decay_input: bool = True, *common: Any, **options: Unpack[SpikingOptions]
     ) -> None:
-        super().__init__(
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            tau=tau,
-        )
+        super().__init__(tau=tau, **options)
         check_flag(self, decay_input=decay_input)
         self.decay_input = decay_input
 
@@ -149,32 +128,13 @@ class PLIF(SpikingNeuron):
 
     init_tau = Coefficient(above=1)
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
-        self,
-        init_tau: Number = 2.0,
-        decay_input: bool = True,
-        v_threshold: Number = 1.0,
-        v_reset: Number | None = 0.0,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
+        self, init_tau: Number = 2.0, decay_input: bool = True, *common: Any, **options: Unpack[SpikingOptions]
     ) -> None:
-        super().__init__(
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape if learnable else (),
-        )
+        shape = options.get("shape", ())
+        options["shape"] = shape if options.get("learnable") else ()
+        super().__init__(**options)
         check_flag(self, decay_input=decay_input)
         self.decay_input = decay_input
         init_w = torch.as_tensor(-log(type(self).init_tau.checked(self, init_tau) - 1.0))

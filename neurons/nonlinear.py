@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
-from flexsn.neurons.base import SpikeFunction, SpikingNeuron, check_flag, hard_reset, soft_reset
-from flexsn.neurons.coefficient import Coefficient, Number, check_shape
+from flexsn.neurons.arguments import (
+    FiringOptions,
+    Number,
+    SpikingOptions,
+    check_flag,
+    check_shape,
+    with_arguments_of,
+)
+from flexsn.neurons.base import SpikingNeuron, hard_reset, soft_reset
+from flexsn.neurons.coefficient import Coefficient
 from flexsn.neurons.integrate import leaky_charge
 
 __all__ = ["EIF", "KLIF", "QIF", "exponential_drive", "quadratic_drive"]
@@ -58,6 +66,7 @@ class QIF(SpikingNeuron):
     a0 = Coefficient(above=0)
     v_rest = Coefficient()
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
         self,
         tau: Number = 2.0,
@@ -66,30 +75,10 @@ class QIF(SpikingNeuron):
         v_threshold: Number = 1.0,
         v_rest: Number = 0.0,
         v_reset: Number | None = -0.1,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
+        *common: Any,
+        **options: Unpack[FiringOptions],
     ) -> None:
-        super().__init__(
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            tau=tau,
-            v_c=v_c,
-            a0=a0,
-            v_rest=v_rest,
-        )
+        super().__init__(v_threshold, v_reset, tau=tau, v_c=v_c, a0=a0, v_rest=v_rest, **options)
         self._check_order("v_rest", ">=", "v_reset")
 
     def charge(self, x: Tensor, v: Tensor) -> Tensor:
@@ -129,6 +118,7 @@ class EIF(SpikingNeuron):
     theta_rh = Coefficient()
     v_rest = Coefficient()
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
         self,
         tau: Number = 2.0,
@@ -137,30 +127,10 @@ class EIF(SpikingNeuron):
         v_threshold: Number = 1.0,
         v_rest: Number = 0.0,
         v_reset: Number | None = -0.1,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
+        *common: Any,
+        **options: Unpack[FiringOptions],
     ) -> None:
-        super().__init__(
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape,
-            tau=tau,
-            delta_T=delta_T,
-            theta_rh=theta_rh,
-            v_rest=v_rest,
-        )
+        super().__init__(v_threshold, v_reset, tau=tau, delta_T=delta_T, theta_rh=theta_rh, v_rest=v_rest, **options)
         self._check_order("v_rest", ">=", "v_reset")
 
     def charge(self, x: Tensor, v: Tensor) -> Tensor:
@@ -201,34 +171,18 @@ class KLIF(SpikingNeuron):
 
     tau = Coefficient(above=1)
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
         self,
         scale_reset: bool = False,
         tau: Number = 2.0,
         decay_input: bool = True,
-        v_threshold: Number = 1.0,
-        v_reset: Number | None = 0.0,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        *,
-        learnable: Sequence[str] = (),
-        shape: Sequence[int] = (),
+        *common: Any,
+        **options: Unpack[SpikingOptions],
     ) -> None:
-        super().__init__(
-            v_threshold,
-            v_reset,
-            surrogate_function,
-            detach_reset,
-            step_mode,
-            backend,
-            store_v_seq,
-            learnable=learnable,
-            shape=shape if learnable else (),
-            tau=tau,
-        )
+        shape = options.get("shape", ())
+        options["shape"] = shape if options.get("learnable") else ()
+        super().__init__(tau=tau, **options)
         check_flag(self, scale_reset=scale_reset, decay_input=decay_input)
         self.scale_reset = scale_reset
         self.decay_input = decay_input

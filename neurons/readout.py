@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flexsn.neurons.arguments import Number, wrong
 from flexsn.neurons.base import Neuron
-from flexsn.neurons.coefficient import Coefficient, Number, wrong
+from flexsn.neurons.coefficient import Coefficient
 
 __all__ = ["NonSpikingIF", "NonSpikingLIF"]
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.modules.flexsn import FlexSN
+from flexsn import FlexSN
+from flexsn.neurons.arguments import check_size
 from flexsn.neurons.base import Neuron
-from flexsn.neurons.coefficient import wrong
 
 __all__ = ["Refractory"]
 
@@ -50,8 +50,7 @@ class Refractory(Neuron):
         inner = core if isinstance(core, FlexSN) else FlexSN(core)
         counts = {"num_inputs": inner.num_inputs, "num_states": inner.num_states + 1}
         super().__init__(step_mode, backend, store_v_seq, counts=counts)
-        if type(steps) is not int or steps < 0:
-            raise wrong(self, "steps must be an integer >= 0", steps=steps)
+        check_size(self, least=0, steps=steps)
         self.inner = inner
         self.steps = steps
         self.state_names = (*inner.state_names, "refractory")

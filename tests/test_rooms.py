@@ -98,7 +98,7 @@ def test_a_room_reads_only_what_stands_before_it(name: str) -> None:
     may_read = INNER[name] | {name, "errors"}
     wrong = [(m, r) for m in inside(name) for r in reads(m) if r in TOP or room(r) not in may_read]
     wrong += [(m, f"flexsn, for {of}") for m in inside(name) for source, of in imported(m) if source == "flexsn"]
-    assert not wrong
+    assert not wrong, wrong
 
 
 @pytest.mark.parametrize("name", OUTER)
@@ -112,7 +112,7 @@ def test_outer_rooms_read_public_names(name: str) -> None:
             public = source in rooms or (source == "flexsn" and (of in names or f"flexsn.{of}" in rooms))
             if source.partition(".")[0] == "flexsn" and not own and not public:
                 wrong.append((module, source, of))
-    assert not wrong
+    assert not wrong, wrong
 
 
 def test_no_modules_read_each_other_in_a_circle() -> None:

@@ -1,12 +1,13 @@
 """ParameterBinding: parameters that live in a closure, an object or a global, registered on the neuron that uses them.
 
-The registered tensor and the place it was found in are kept one: whichever of the two was replaced last wins.
+The registered tensor and the one its source holds are kept the same: whichever of the two was replaced last wins.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +16,9 @@ from torch import Tensor, nn
 from flexsn.captures.guards import Captures
 from flexsn.captures.source import WRITING, Source
 
-__all__ = ["ParameterBinding", "register_parameters"]
+__all__ = ["NOTHING_BOUND", "ParameterBinding", "register_parameters"]
+
+NOTHING_BOUND: AbstractContextManager[None] = nullcontext()
 
 
 def register_parameters(neuron: nn.Module, captures: Captures, names: dict[str, str]) -> None:
@@ -27,7 +30,7 @@ def register_parameters(neuron: nn.Module, captures: Captures, names: dict[str, 
         names: extended by ``registered name -> name of the source``.
     """
     owned = {id(parameter) for parameter in neuron.parameters()}
-    for path, _, parameter in captures.parameters():
+    for path, parameter in captures.parameters():
         if id(parameter) not in owned:
             name = _free_name(neuron, path)
             neuron.register_parameter(name, parameter)
@@ -35,9 +38,9 @@ def register_parameters(neuron: nn.Module, captures: Captures, names: dict[str, 
 
 
 def _free_name(neuron: nn.Module, path: str) -> str:
-    wanted = re.sub(r"\W+", "_", path).strip("_") or "parameter"
-    if wanted[0].isdigit():
-        wanted = f"parameter_{wanted}"
+    wanted = re.sub(r"\W+", "_", path).strip("_")
+    if not wanted.isidentifier():
+        wanted = f"parameter_{wanted}".strip("_")
     name, count = wanted, 1
     while hasattr(neuron, name):
         name, count = f"{wanted}_{count}", count + 1
@@ -48,7 +51,7 @@ def _free_name(neuron: nn.Module, path: str) -> str:
 class _Bound:
     name: str
     sources: list[Source]
-    seen: Any  # what the place held when both were last the same
+    agreed: Any  # what was registered and read when both were last the same
 
 
 class ParameterBinding:
@@ -57,69 +60,59 @@ class ParameterBinding:
     Args:
         captures: of the neuron's core.
         names: ``registered name -> name of the source``.
-        previous: the loans of an earlier captures of the same core.
+        previous: the binding to earlier captures of the same core.
     """
 
     def __init__(self, captures: Captures, names: Mapping[str, str], previous: ParameterBinding | None = None) -> None:
         self.captures = captures
-        self._loans: list[_Bound]
-        places: dict[str, list[Source]] = {}
-        aliases: dict[int, list[Source]] = {}
+        same: dict[int, list[Source]] = {}
+        sources: dict[str, list[Source]] = {}
         for source in captures.tensors:
-            places[source.name] = together = aliases.setdefault(id(source.read()), [])
-            together.append(source)
-        seen = {} if previous is None else {loan.name: loan.seen for loan in previous._loans}
-        self._loans = [
-            _Bound(name, places[path], seen.get(name, places[path][0].read()))
+            sources[source.name] = same.setdefault(id(source.read()), [])
+            sources[source.name].append(source)
+        agreed = {} if previous is None else {bound.name: bound.agreed for bound in previous._bound}
+        self._bound: list[_Bound] = [
+            _Bound(name, sources[path], agreed.get(name, sources[path][0].read()))
             for name, path in names.items()
-            if path in places
+            if path in sources
         ]
 
-    def put(self, neuron: nn.Module) -> list[tuple[Source, Any]] | None:
-        """Make the core read what is registered.
+    def applied(self, neuron: nn.Module) -> AbstractContextManager[None]:
+        """A context in which the core reads what is registered.
 
-        Returns:
-            ``None``, or what :meth:`take_back` has to undo after the call: tensors that were put there for its
-            length only, by ``torch.func.functional_call``, a parametrization, or a copy that reads a global.
+        What was put there for its length only, by ``torch.func.functional_call``, a parametrization, or a copy that
+        reads a global, is taken back at the end.
         """
         registered: dict[str, Any] = neuron._parameters
-        if all(loan.sources[0].read() is registered.get(loan.name) for loan in self._loans):
-            return None
-        WRITING.acquire()
-        undo: list[tuple[Source, Any]] = []
-        try:
-            self._put(neuron, undo)
-        except BaseException:
-            self.take_back(undo)
-            raise
-        if undo:
-            return undo
-        WRITING.release()
-        return None
+        for bound in self._bound:
+            if bound.sources[0].read() is not registered.get(bound.name):
+                return self._written(neuron)
+        return NOTHING_BOUND
 
-    def _put(self, neuron: nn.Module, undo: list[tuple[Source, Any]]) -> None:
-        registered: dict[str, Any] = neuron._parameters
-        for loan in self._loans:
-            current = registered.get(loan.name)
-            if current is None:
-                current = getattr(neuron, loan.name, None)  # parametrized, pruned, or a DataParallel replica
-            held = loan.sources[0].read()
-            if held is current or not isinstance(current, Tensor):
-                continue
-            if held is not loan.seen:
-                if isinstance(held, nn.Parameter) and loan.name in registered:
-                    registered[loan.name] = loan.seen = held  # the variable was bound to another parameter
-                continue
-            for source in loan.sources:
-                source.write(current)
-            if isinstance(current, nn.Parameter) and not loan.sources[0].shared:
-                loan.seen = current
-            else:
-                undo += [(source, held) for source in loan.sources]
+    @contextmanager
+    def _written(self, neuron: nn.Module) -> Iterator[None]:
+        with WRITING, ExitStack() as undo:
+            for bound in self._bound:
+                self._write(bound, neuron, undo)
+            yield
 
     @staticmethod
-    def take_back(undo: list[tuple[Source, Any]]) -> None:
-        """Undo what :meth:`put` did for one call."""
-        for source, value in undo:
-            source.write(value)
-        WRITING.release()
+    def _write(bound: _Bound, neuron: nn.Module, undo: ExitStack) -> None:
+        registered: dict[str, Any] = neuron._parameters
+        current = registered.get(bound.name)
+        if current is None:
+            current = getattr(neuron, bound.name, None)  # parametrized, pruned, or a DataParallel replica
+        read = bound.sources[0].read()
+        if read is current or not isinstance(current, Tensor):
+            return
+        if read is not bound.agreed:
+            if isinstance(read, nn.Parameter) and bound.name in registered:
+                registered[bound.name] = bound.agreed = read  # the variable was bound to another parameter
+            return
+        lasting = isinstance(current, nn.Parameter) and not bound.sources[0].shared
+        for source in bound.sources:
+            if not lasting:
+                undo.callback(source.write, read)
+            source.write(current)
+        if lasting:
+            bound.agreed = current

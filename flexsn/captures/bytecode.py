@@ -28,25 +28,25 @@ class Reads:
 
 @functools.lru_cache(maxsize=4096)
 def reads_of(code: types.CodeType) -> Reads:
-    outer: set[str] = set()
+    names: set[str] = set()
     attributes: set[str] = set()
     written: set[str] = set()
     strings: set[str] = set()
     for instruction in dis.get_instructions(code):
-        kind = instruction.opname
-        if kind in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
-            outer.add(instruction.argval)
-        elif "ATTR" in kind or "METHOD" in kind:
+        opcode = instruction.opname
+        if opcode in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
+            names.add(instruction.argval)
+        elif "ATTR" in opcode or "METHOD" in opcode:
             attributes.add(instruction.argval)
-        if kind in ("STORE_GLOBAL", "STORE_ATTR"):
+        if opcode in ("STORE_GLOBAL", "STORE_ATTR"):
             written.add(instruction.argval)
-        if isinstance(instruction.argval, str) and kind == "LOAD_CONST" and instruction.argval.isidentifier():
+        if isinstance(instruction.argval, str) and opcode == "LOAD_CONST" and instruction.argval.isidentifier():
             strings.add(instruction.argval)
-    reflects = bool(_REFLECTION & (outer | attributes))
+    reflects = bool(_REFLECTION & (names | attributes))
     nested = [reads_of(constant) for constant in code.co_consts if isinstance(constant, types.CodeType)]
     reflected = strings if reflects else set()
     return Reads(
-        frozenset(outer).union(*(n.globals for n in nested)),
+        frozenset(names).union(*(n.globals for n in nested)),
         frozenset(attributes | reflected).union(*(n.attributes for n in nested)),
         frozenset(written | reflected).union(*(n.perhaps for n in nested)),
         reflects or any(n.reflects for n in nested),

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.captures.guards import Captures
+from flexsn.captures.snapshot import Snapshot, tensors_kept
 from flexsn.errors import CoreError, defined_at
 
 __all__ = ["CoreSignature", "argument_label", "call_core", "count_outputs", "read_signature"]
@@ -101,7 +102,7 @@ def call_core(
     core: Callable[..., Any],
     arguments: Sequence[Tensor],
     num_states: int,
-    around: AbstractContextManager[Any] = nullcontext(),
+    around: AbstractContextManager[Any] | None = None,
 ) -> tuple[Tensor, ...]:
     """Run one step and hold the core to its contract.
 
@@ -117,7 +118,7 @@ def call_core(
     Raises:
         CoreError: a return that is no tensor, too few returns, a state whose shape or dtype drifts.
     """
-    with around:
+    with around or nullcontext():
         returned = core(*arguments)
     values = tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)
     for i, value in enumerate(values):
@@ -164,12 +165,12 @@ def count_outputs(
 
     The run leaves no trace: what it changed of what it reads is put back, random numbers drawn as well.
     """
-    before, seed = captures.snapshot(), torch.get_rng_state()
+    before, seed = Snapshot(captures), torch.get_rng_state()
     on = {source.read().device for source in captures.tensors}
     device = on.pop() if len(on) == 1 else torch.device("cpu")
     try:
         quiet = torch.autocast(device.type, enabled=False)
-        with captures.tensors_kept(), torch.inference_mode(False), torch.no_grad(), quiet:
+        with tensors_kept(captures), torch.inference_mode(False), torch.no_grad(), quiet:
             for shape in ((), (2, 3)):
                 try:
                     returned = core(*(torch.zeros(shape, dtype=dtype, device=device) for dtype in dtypes))
@@ -178,5 +179,5 @@ def count_outputs(
                 return (len(returned) if isinstance(returned, (tuple, list)) else 1) - num_states
         return None
     finally:
-        captures.install(before)
+        before.put_back()
         torch.set_rng_state(seed)

@@ -1,6 +1,6 @@
-"""Walk: find every place a core reads, from its code and the objects that code can reach.
+"""Discovery: find every place a core reads, from its code and the objects that code can reach.
 
-The walk is generous: any attribute whose *name* occurs in visited code counts as read on every visited object. A
+It is generous: any attribute whose *name* occurs in visited code counts as read on every visited object. A
 constant watched in vain costs some nanoseconds a call, one that is missed would leave a stale kernel.
 """
 
@@ -9,64 +9,66 @@ from __future__ import annotations
 import builtins
 import functools
 import types
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from flexsn.captures.bytecode import argument_names, reads_of
-from flexsn.captures.origin import is_foreign, is_neuron, is_ours
+from flexsn.captures.containers import CONTAINERS
+from flexsn.captures.origin import internal_names, is_foreign, is_internal, is_ours
 from flexsn.captures.source import MISSING, Source
 
-__all__ = ["Walk"]
+__all__ = ["discover"]
 
 _CONSTANTS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, types.BuiltinFunctionType)
-_CONTAINERS = (list, dict, set, deque, np.ndarray)
 _NOT_CALLED = {"__init__", "__new__", "__init_subclass__", "__setstate__", "__reduce__", "__repr__", "__del__"}
 _MODULE_OWN = frozenset(vars(nn.Module()))
 
 
-class Walk:
-    """Collects the sources of a core.
+def discover(core: Callable[..., Any]) -> tuple[list[Source], list[tuple[str, Any]]]:
+    """Where a core reads.
 
-    Args:
-        core: the one-step function.
+    Returns:
+        Every place, under a name that is unique and the same for a copy of the core; and the mutable containers,
+        whose content is read as a whole, with their names.
+    """
+    search = _Search(core)
+    return list(search.sources.values()), search.containers
+
+
+class _Search:
+    """What was found so far.
 
     Attributes:
-        sources: every place read; names are unique, and the same for a copy of the core.
-        containers: named mutable containers, whose content is read as a whole.
+        sources: by the identity of holder and key.
+        containers: as they were met.
     """
 
     def __init__(self, core: Callable[..., Any]) -> None:
-        self._sources: dict[tuple[int, Any], Source] = {}
+        self.sources: dict[tuple[int, Any], Source] = {}
         self.containers: list[tuple[str, Any]] = []
-        self._taken: dict[str, int] = {}
-        self._attributes: set[str] = set()
-        self._perhaps: set[str] = set()
-        self._reflecting: set[type] = set()
-        self._reflects = False
+        self._taken: dict[str, int] = {}  # how often a name was given
+        self._attributes: set[str] = set()  # mentioned by visited code
+        self._perhaps: set[str] = set()  # the same, but the attribute may be absent
+        self._reflecting: set[type] = set()  # classes one of whose methods asks for attributes by string
+        self._reflects = False  # some other code does
         self._objects: dict[int, tuple[Any, str, bool]] = {}
         self._seen: dict[int, Any] = {}
         self._visit(core, "", None, False)
         self._settle()
 
-    @property
-    def sources(self) -> list[Source]:
-        return list(self._sources.values())
-
     def _settle(self) -> None:
         """Revisit objects until no new name, object or source turns up."""
         before = None
-        while before != (before := (len(self._attributes), len(self._objects), len(self._sources), self._reflects)):
+        while before != (before := (len(self._attributes), len(self._objects), len(self.sources), self._reflects)):
             for held, path, shared in list(self._objects.values()):
                 self._object(held, path, shared)
 
     def _source(self, path: str, holder: Any, key: Any, shared: bool, *, absent: bool = False) -> None:
         identity = (id(holder), key)
-        if identity in self._sources:
+        if identity in self.sources:
             return
         source = Source(path, holder, key, shared)
         value = source.read()
@@ -75,7 +77,7 @@ class Walk:
         count = self._taken[path] = self._taken.get(path, 0) + 1
         if count > 1:
             source.name = f"{path}.{count}"
-        self._sources[identity] = source
+        self.sources[identity] = source
         self._visit(value, path, source, shared)
 
     # ---- values -------------------------------------------------------------------------------------------
@@ -95,7 +97,7 @@ class Walk:
         elif isinstance(value, tuple):
             if source is not None:
                 self._items(source, path, range(len(value)), shared)
-        elif isinstance(value, _CONTAINERS):
+        elif isinstance(value, CONTAINERS):
             self.containers.append((path, value))
             if isinstance(value, (list, dict)):
                 self._items(value, path, value if isinstance(value, dict) else range(len(value)), shared)
@@ -145,7 +147,7 @@ class Walk:
             self._seen[id(function.__defaults__)] = function.__defaults__
             self._source(f"{function.__name__}.defaults", function, "__defaults__", shared)
             names = function.__code__.co_varnames[: function.__code__.co_argcount]
-            self._arguments(self._sources[id(function), "__defaults__"], names[-len(function.__defaults__) :], shared)
+            self._arguments(self.sources[id(function), "__defaults__"], names[-len(function.__defaults__) :], shared)
         for key in function.__kwdefaults__ or {}:
             self._source(key, function.__kwdefaults__, key, shared)
         reads = reads_of(function.__code__)
@@ -170,7 +172,7 @@ class Walk:
                     continue
                 if not is_foreign(base):
                     self._method(attribute, type(value), path, shared)
-                elif name == "forward" and isinstance(attribute, types.FunctionType) and not is_neuron(base):
+                elif name == "forward" and isinstance(attribute, types.FunctionType) and not is_internal(base):
                     self._code(attribute.__code__, base)
 
     def _method(self, attribute: Any, owner: type, path: str, shared: bool) -> None:
@@ -193,10 +195,7 @@ class Walk:
         stores = [own]
         if isinstance(held, nn.Module):
             stores += [own["_parameters"], own["_buffers"], own["_modules"]]
-        hidden = _hidden(held)
-        for name in self._names_on(held, stores, hidden):
-            if name in hidden:
-                continue
+        for name in sorted(self._names_on(held, stores) - internal_names(held)):
             attribute = _static(type(held), name)
             if not isinstance(attribute, property):
                 store = next((s for s in stores if name in s), None)
@@ -205,7 +204,8 @@ class Walk:
                     continue
             self._class_attribute(held, prefix, name, attribute, stores, shared)
 
-    def _names_on(self, held: Any, stores: list[dict[str, Any]], hidden: frozenset[str]) -> list[str]:
+    def _names_on(self, held: Any, stores: list[dict[str, Any]]) -> set[str]:
+        """The names that visited code may ask of an object."""
         names = set(self._attributes) | self._perhaps
         if isinstance(held, nn.Module) and is_foreign(type(held)):
             names.update(*stores[1:])  # Sequential, Linear: whatever they hold, they use
@@ -216,7 +216,7 @@ class Walk:
             names -= _MODULE_OWN if isinstance(held, nn.Module) else set()
         if isinstance(held, nn.Module):
             names.add("parametrizations")
-        return sorted(name for name in names if isinstance(name, str))
+        return {name for name in names if isinstance(name, str)}
 
     def _class_attribute(
         self, held: Any, prefix: str, name: str, attribute: Any, stores: list[dict[str, Any]], shared: bool
@@ -225,7 +225,7 @@ class Walk:
             if name in self._perhaps and isinstance(stores[0], dict) and not isinstance(held, types.ModuleType):
                 for store in stores:
                     self._source(f"{prefix}{name}", store, name, shared, absent=True)
-        elif _is_constant(attribute) or isinstance(attribute, types.MemberDescriptorType):  # or a source of __slots__
+        elif _is_constant(attribute) or isinstance(attribute, types.MemberDescriptorType):  # or one of __slots__
             if not any(name in vars(base) and is_ours(base) for base in type(held).__mro__):
                 self._source(f"{prefix}{name}", held, name, shared)
         else:
@@ -266,9 +266,3 @@ def _function_of(attribute: Any) -> types.FunctionType | None:
     elif isinstance(attribute, (staticmethod, classmethod)):
         attribute = attribute.__func__
     return attribute if isinstance(attribute, types.FunctionType) else None
-
-
-def _hidden(held: Any) -> frozenset[str]:
-    """Names a neuron uses for itself: what it keeps, and its states."""
-    own = getattr(held, "__dict__", {}).get("_flexsn")
-    return frozenset() if own is None else frozenset(("_flexsn", *own.state_names))

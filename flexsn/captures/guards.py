@@ -7,165 +7,107 @@ so changing ``neuron.tau``, a closure cell or a global takes effect at the next 
 from __future__ import annotations
 
 import numbers
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from functools import partial
-from itertools import repeat
-from operator import getitem, is_
+from collections.abc import Callable, Iterator
+from functools import lru_cache
 from types import CellType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
-from flexsn.captures.discovery import Walk
+from flexsn.captures.containers import content_of, same_content
+from flexsn.captures.discovery import discover
 from flexsn.captures.source import MISSING, Source
 
 __all__ = ["Captures"]
 
-Snapshot = tuple[list[Any], list[list[Any]]]
-_MOST_KEPT = 1 << 24  # elements of a tensor that is copied before the core runs on examples
 _VALUES = (numbers.Number, str, bytes, type(None), torch.dtype, torch.device)
 
 
 class Captures:
-    """The places one core reads.
+    """What one core reads.
 
     Args:
         core: the one-step function.
 
     Attributes:
+        sources: every place it reads.
         tensors: the sources that hold tensors, the core's parameters.
-        sources: all sources.
+        containers: named mutable containers, whose content is read as a whole.
+        key: equal keys mean equal constants (-0.0 differs from 0.0, 1 from 1.0), as long as both captures live.
     """
 
     def __init__(self, core: Callable[..., Any]) -> None:
-        walk = Walk(core)
-        self.sources: list[Source] = walk.sources
+        self.sources, self.containers = discover(core)
         values = [source.read() for source in self.sources]
         pairs = list(zip(self.sources, values, strict=True))
         self.tensors = [s for s, v in pairs if isinstance(v, Tensor)]
-        # tensors may be replaced by tensors; everything else has to stay the very same object
-        self._tensor_dicts = [s for s in self.tensors if s.in_dict]
-        self._tensor_others = [s for s in self.tensors if not s.in_dict]
-        self._tensor_holders = [s.holder for s in self._tensor_dicts]
-        self._tensor_keys = [s.key for s in self._tensor_dicts]
-        constants = [(s, v) for s, v in pairs if not isinstance(v, Tensor)]
-        in_dicts = [(s, v) for s, v in constants if s.in_dict and v is not MISSING]
-        in_cells = [(s, v) for s, v in constants if type(s.holder) is CellType and v is not MISSING]
-        quick = {id(s) for s, _ in (*in_dicts, *in_cells)}
-        self._holders, self._keys = [s.holder for s, _ in in_dicts], [s.key for s, _ in in_dicts]
-        self._cells = [s.holder for s, _ in in_cells]
-        self._values = [v for _, v in (*in_dicts, *in_cells)]
-        self._others = [(s, v) for s, v in constants if id(s) not in quick]
-        self._containers = [(name, held, _content(held)) for name, held in walk.containers]
-        self._slow = bool(self._tensor_others or self._others or self._containers)
-        flat = [v for _, v in constants] + [v for _, _, content in self._containers for v in content]
-        self._key = (
+        self._contents = [content_of(held) for _, held in self.containers]
+        flat = [v for v in values if not isinstance(v, Tensor)] + [v for content in self._contents for v in content]
+        self.key: tuple[Any, ...] = (
             tuple((type(v), v if isinstance(v, _VALUES) else id(v)) for v in flat),
             repr([v for v in flat if isinstance(v, (float, complex))]),
         )
-
-    @property
-    def key(self) -> tuple[Any, ...]:
-        """Equal keys mean equal constants (-0.0 differs from 0.0, 1 from 1.0), as long as both environments live."""
-        return self._key
+        self._guard = _guard(pairs)
 
     def unchanged(self) -> bool:
-        """Whether every constant is still the object it was and every tensor source still holds a tensor."""
+        """Whether what the core reads is what it was.
+
+        Every constant the very same object, every container of the same content; tensors may be replaced by
+        tensors, but two sources that held the same one still do, and no two others.
+        """
         try:
-            now: Iterable[Any] = map(getitem, self._holders, self._keys)
-            if self._cells:
-                now = [*now, *[cell.cell_contents for cell in self._cells]]
-            if not all(map(is_, now, self._values)):
-                return False
-            if not all(map(isinstance, map(getitem, self._tensor_holders, self._tensor_keys), repeat(Tensor))):
+            if not self._guard():
                 return False
         except (KeyError, ValueError):  # a key or a cell's content is gone
             return False
-        return not self._slow or self._slow_unchanged()
-
-    def _slow_unchanged(self) -> bool:
-        return (
-            all(isinstance(source.read(), Tensor) for source in self._tensor_others)
-            and all(source.read() is value for source, value in self._others)
-            and all(_same(_content(held), before) for _, held, before in self._containers)
+        return not self.containers or all(
+            same_content(content_of(held), before)
+            for (_, held), before in zip(self.containers, self._contents, strict=True)
         )
 
-    def parameters(self) -> Iterator[tuple[str, list[Source], nn.Parameter]]:
-        """The ``nn.Parameter`` objects the core can reach, each with a name and every source that holds it."""
-        found: dict[int, tuple[str, list[Source], nn.Parameter]] = {}
+    def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
+        """The ``nn.Parameter`` objects the core can reach, each with the name of the first source that holds it."""
+        found: dict[int, tuple[str, nn.Parameter]] = {}
         for source in self.tensors:
             value = source.read()
             if isinstance(value, nn.Parameter):
-                found.setdefault(id(value), (source.name, [], value))[1].append(source)
+                found.setdefault(id(value), (source.name, value))
         yield from found.values()
 
-    # ---- as it was -----------------------------------------------------------------------------------------
 
-    def snapshot(self) -> Snapshot:
-        """What every source and container holds now."""
-        return [source.read() for source in self.sources], [_content(held) for _, held, _ in self._containers]
+def _guard(pairs: list[tuple[Source, Any]]) -> Callable[[], bool]:
+    """One expression that reads every source and compares; ``KeyError`` or ``ValueError`` if one is gone."""
+    names: dict[str, Any] = {"Tensor": Tensor}
+    checks: list[str] = []
+    first: dict[int, str] = {}  # which tensors are the same
 
-    @contextmanager
-    def tensors_kept(self) -> Iterator[None]:
-        """Undo, at the end, what was written into tensors in place."""
-        held = {id(t): t for t in (source.read() for source in self.tensors) if t.numel() <= _MOST_KEPT}
-        before = [(t, t.detach().clone()) for t in held.values() if not t.is_meta]
-        try:
-            yield
-        finally:
-            with torch.no_grad():
-                for tensor, value in before:
-                    if not torch.equal(tensor, value):  # versions do not tell: a trace raises before they count
-                        tensor.copy_(value)
+    def name(value: Any) -> str:
+        names[called := f"n{len(names)}"] = value
+        return called
 
-    def install(self, snapshot: Snapshot) -> list[tuple[str, Callable[[], None]]]:
-        """Put back what differs from ``snapshot``.
-
-        Returns:
-            For each difference its name and a function that undoes the putting back.
-        """
-        values, contents = snapshot
-        changed: list[tuple[str, Callable[[], None]]] = []
-        for source, value in zip(self.sources, values, strict=True):
-            now = source.read()
-            if now is not value:
-                changed.append((source.name, partial(source.write, now)))
-                source.write(value)
-        for (name, held, _), content in zip(self._containers, contents, strict=True):
-            current = _content(held)
-            if not _same(current, content):
-                changed.append((name, partial(_refill, held, current)))
-                _refill(held, content)
-        return changed
+    for source, value in pairs:
+        if type(source.holder) is dict and value is not MISSING:
+            read = f"{name(source.holder)}[{name(source.key)}]"
+        elif type(source.holder) is CellType:
+            read = f"{name(source.holder)}.cell_contents"
+        else:
+            read = f"{name(source.read)}()"
+        if not isinstance(value, Tensor):
+            checks.append(f"{read} is {name(value)}")
+        elif id(value) in first:
+            checks.append(f"{read} is {first[id(value)]}")
+        else:
+            tensor = first[id(value)] = f"t{len(first)}"
+            checks.append(f"isinstance({tensor} := {read}, Tensor)")
+    if len(first) > 1:
+        checks.append(f"len({{{', '.join(f'id({tensor})' for tensor in first.values())}}}) == {len(first)}")
+    guard: Callable[[], bool] = _compiled(tuple(names), " and ".join(checks) or "True")(**names)
+    return guard
 
 
-def _content(container: Any) -> list[Any]:
-    """A container's content as a flat list; equal lists of identical objects mean nothing was changed."""
-    if isinstance(container, np.ndarray):
-        return [repr(container.shape).encode(), container.tobytes()]
-    if isinstance(container, dict):
-        return [*container, *container.values()]
-    return list(container)
-
-
-def _same(now: list[Any], before: list[Any]) -> bool:
-    pairs = zip(now, before, strict=False)
-    return len(now) == len(before) and all(a is b or (type(a) is bytes and a == b) for a, b in pairs)
-
-
-def _refill(container: Any, content: list[Any]) -> None:
-    if isinstance(container, np.ndarray):
-        container[...] = np.frombuffer(content[1], container.dtype).reshape(container.shape)
-        return
-    container.clear()
-    if isinstance(container, dict):
-        half = len(content) // 2
-        container.update(zip(content[:half], content[half:], strict=True))
-    elif isinstance(container, set):
-        container.update(content)
-    elif isinstance(container, (list, deque)):
-        container.extend(content)
+@lru_cache(maxsize=1024)
+def _compiled(names: tuple[str, ...], expression: str) -> Callable[..., Any]:
+    """Cores of the same structure share the code."""
+    made: Callable[..., Any] = eval(f"lambda {', '.join(names)}: lambda: {expression}")
+    return made

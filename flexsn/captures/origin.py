@@ -1,25 +1,52 @@
-"""Origin: whose code something is, a library's, flexsn's, or the user's."""
+"""Origin: whose code something is, a library's, a neuron's machinery, flexsn's or the user's."""
 
 from __future__ import annotations
 
 import types
 from typing import Any
 
-__all__ = ["is_foreign", "is_neuron", "is_ours"]
+from flexsn.errors import LIBRARIES
 
-_FOREIGN = ("torch", "numpy", "math", "cmath", "builtins", "functools", "operator", "typing", "collections", "scipy")
-_NEURON = ("flexsn.modules.flexsn", "flexsn.modules.stateful")
+__all__ = ["internal_names", "is_foreign", "is_internal", "is_ours"]
+
+_FOREIGN = {*LIBRARIES, "math", "cmath", "builtins", "functools", "operator", "typing", "collections"}
+_MARK = "_flexsn_internal"
 
 
 def is_foreign(thing: Any) -> bool:
-    """Whether code belongs to a library whose globals are not the user's constants."""
-    name = thing.__name__ if isinstance(thing, types.ModuleType) else getattr(thing, "__module__", None)
-    return (name or "").split(".")[0] in _FOREIGN or is_neuron(thing)
-
-
-def is_neuron(thing: Any) -> bool:
-    return getattr(thing, "__module__", None) in _NEURON
+    """Whether code belongs to a library, or to a neuron's machinery, whose globals are not the user's constants."""
+    return _package(thing) in _FOREIGN or is_internal(thing)
 
 
 def is_ours(thing: Any) -> bool:
-    return (getattr(thing, "__module__", None) or "").split(".")[0] == "flexsn"
+    """Whether flexsn itself wrote a class or function."""
+    return _package(thing) == "flexsn"
+
+
+def is_internal(thing: Any) -> bool:
+    """Whether a class, or the class a function was written in, is part of what runs a core, not of the core.
+
+    Such a class says so itself, in an attribute of its own (a subclass of the user's would inherit the mark):
+    ``_flexsn_internal``, the names of what its instances hold for themselves.
+    """
+    if isinstance(thing, types.FunctionType):
+        thing = thing.__globals__.get(thing.__qualname__.partition(".")[0])
+    return isinstance(thing, type) and _MARK in vars(thing)
+
+
+def internal_names(held: object) -> frozenset[str]:
+    """What a neuron holds for itself, states included: no core reads it. Empty for anything but a neuron."""
+    marked = [base for base in type(held).__mro__ if _MARK in vars(base)]
+    if not marked:
+        return frozenset()
+    return frozenset(getattr(held, "state_names", ())).union(*(vars(base)[_MARK] for base in marked))
+
+
+def _package(thing: Any) -> str:
+    if isinstance(thing, types.ModuleType):
+        name: str | None = thing.__name__
+    elif isinstance(thing, types.FunctionType):
+        name = thing.__globals__.get("__name__")  # functools.wraps changes its own __module__
+    else:
+        name = getattr(thing, "__module__", None)
+    return (name or "").partition(".")[0]

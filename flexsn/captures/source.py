@@ -9,7 +9,7 @@ from typing import Any
 
 __all__ = ["MISSING", "WRITING", "Source"]
 
-# A place written for the length of one call shows a foreign value to every other core that reads it.
+# A source written for the length of one call shows a foreign value to every other core that reads it.
 WRITING = threading.RLock()
 
 
@@ -31,11 +31,10 @@ class Source:
         shared: whether it was reached through a global name, which other code reads too.
     """
 
-    __slots__ = ("holder", "in_dict", "key", "name", "shared")
+    __slots__ = ("holder", "key", "name", "shared")
 
     def __init__(self, name: str, holder: Any, key: Any, shared: bool) -> None:
         self.name, self.holder, self.key, self.shared = name, holder, key, shared
-        self.in_dict = type(holder) is dict
 
     def __repr__(self) -> str:
         return f"Source({self.name})"

@@ -13,9 +13,9 @@ from torch import Tensor
 from flexsn.captures.snapshot import SnapshotCore
 from flexsn.errors import BackendError, FallbackWarning, stack_level
 from flexsn.execution.forward import BoundScan
-from flexsn.execution.gradient_path import no_gradient_path
 from flexsn.execution.loop import scan_by_loop
 from flexsn.execution.output_dtype import is_plain_tensor
+from flexsn.tracing.gradient_path import no_gradient_path
 
 __all__ = ["run_compiled"]
 

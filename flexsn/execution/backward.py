@@ -10,12 +10,12 @@ import torch
 from torch import Tensor
 
 from flexsn.execution.call import CallSpec
-from flexsn.execution.gradient_path import no_gradient_path
 from flexsn.ir.layout import TensorSpec
 from flexsn.ir.plan import BackwardPlan, Holds
 from flexsn.ir.step import StepVjp
 from flexsn.kernels.backend import Launch
 from flexsn.planning import Gradients
+from flexsn.tracing.gradient_path import no_gradient_path
 
 __all__ = ["BoundBackward"]
 

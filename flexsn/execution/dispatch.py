@@ -35,11 +35,10 @@ from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import Results, scan_by_loop, transformed
-from flexsn.execution.memo import REMEMBERED, once, remember
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import is_plain_tensor
 from flexsn.execution.spike_tensor import SpikeTensor
-from flexsn.execution.traces import TraceEntry, Traces, check_devices
+from flexsn.execution.traces import REMEMBERED, TraceEntry, Traces, check_devices, once, remember
 from flexsn.ir.dtypes import compute_dtype
 from flexsn.ir.layout import without_axis
 from flexsn.kernels.backend import Backend
@@ -109,7 +108,9 @@ class ScanDispatcher:
         except AttributeError:  # something is no tensor
             fit(inputs, states, options.time_dim)
             raise
-        key = (options, backend, torch.is_grad_enabled(), tuple(alike))
+        read_ids = [id(t) for t in read]
+        shared = tuple(map(read_ids.index, read_ids))  # which names hold one tensor decides what the kernel reads
+        key = (options, backend, torch.is_grad_enabled(), tuple(alike), shared)
         entry = self._entries.get(key, _NEW)
         if entry is _NEW or transformed():
             given = (*inputs, *states)

@@ -11,10 +11,10 @@ from torch.autograd import forward_ad
 
 from flexsn.captures.contract import call_core
 from flexsn.errors import CoreError
-from flexsn.execution.gradient_path import guard_gradient_path
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
 from flexsn.ir.dtypes import compute_dtype
+from flexsn.tracing.gradient_path import guard_gradient_path
 
 __all__ = ["Results", "run_loop", "scan_by_loop", "transformed"]
 

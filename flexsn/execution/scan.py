@@ -12,9 +12,9 @@ from torch import Tensor
 
 from flexsn.errors import CoreError, defined_at
 from flexsn.execution.dispatch import ScanDispatcher
-from flexsn.execution.memo import REMEMBERED, remember
 from flexsn.execution.opaque import opaque_to_compile
 from flexsn.execution.options import ScanOptions
+from flexsn.execution.traces import REMEMBERED, remember
 
 __all__ = ["scan"]
 

@@ -1,29 +1,38 @@
-"""Traces: what one core was traced to, together with where its tensors are read from."""
+"""Traces: what one core was traced to, with where its tensors are read from; and how such things are remembered."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from flexsn.captures.guards import Captures
-from flexsn.captures.snapshot import SnapshotCore
+from flexsn.captures.snapshot import Snapshot, SnapshotCore, tensors_kept
 from flexsn.captures.source import Source
-from flexsn.errors import FlexSNError, UnsupportedOpError, defined_at, failing_line
+from flexsn.errors import (
+    BackendError,
+    FlexSNError,
+    UnsupportedOpError,
+    defined_at,
+    failing_line,
+    ours_failed,
+)
 from flexsn.execution.forward import BoundScan
-from flexsn.execution.gradient_path import failing_op
-from flexsn.execution.memo import once
+from flexsn.tracing.gradient_path import failing_op
 
 if TYPE_CHECKING:
     from flexsn.tracing.tracer import Tracer
 
-__all__ = ["TraceEntry", "Traces", "check_devices"]
+__all__ = ["REMEMBERED", "TraceEntry", "Traces", "check_devices", "once", "remember"]
 
+REMEMBERED = 64
+"""How many are remembered."""
+Made = TypeVar("Made")
 Dtypes = tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]
 
 
@@ -93,11 +102,11 @@ class Traces:
         from flexsn.tracing.questions import AsksShape
         from flexsn.tracing.tracer import Tracer  # a fifth of what import flexsn would take
 
-        before = captures.snapshot()
+        before = Snapshot(captures)
         changed: list[str] = []
 
         def trace() -> Tracer:
-            with captures.tensors_kept(), _random_numbers_kept():
+            with tensors_kept(captures), _random_numbers_kept():
                 return Tracer(SnapshotCore(core, captures), *dtypes, device, self._on_gpu, step_shape)
 
         try:
@@ -105,6 +114,8 @@ class Traces:
         except (FlexSNError, AsksShape):
             raise
         except Exception as error:
+            if ours_failed(error):
+                raise
             sources = captures.tensors
             check_devices([source.name for source in sources], [source.read() for source in sources], device)
             what = failing_op(trace) or "the core"
@@ -115,7 +126,7 @@ class Traces:
                 hint="write it for any step shape, one lane independent of the others",
             ) from error
         finally:
-            changed = [name for name, _ in captures.install(before)]
+            changed = [name for name, _ in before.put_back()]
         if changed:
             impure = UnsupportedOpError(
                 f"the core changes {', '.join(changed)} while it runs",
@@ -167,6 +178,27 @@ def _random_numbers_kept() -> Iterator[None]:
         random.setstate(before[0])
         np.random.set_state(before[1])
         torch.set_rng_state(before[2])
+
+
+def once(made: dict[Any, Made | FlexSNError], key: Any, make: Callable[[], Made]) -> Made:
+    """``make()`` once per key; a failure is remembered too, and raised again."""
+    found = made.pop(key, None)
+    if found is None:
+        try:
+            found = make()
+        except (UnsupportedOpError, BackendError) as error:
+            found = error
+    remember(made, key, found, REMEMBERED)
+    if isinstance(found, FlexSNError):
+        raise found.with_traceback(None)
+    return found
+
+
+def remember(made: dict[Any, Any], key: Any, value: Any, most: int) -> None:
+    """Enter ``value`` as the newest; forget the oldest beyond ``most``."""
+    made[key] = value
+    if len(made) > most:
+        made.pop(next(iter(made)), None)
 
 
 def check_devices(names: Sequence[str], tensors: Sequence[Tensor], device: torch.device) -> None:

@@ -162,29 +162,31 @@ def _carry_on(names: Names, carries: Sequence[Carry], following: Iterable[Node |
 
 def _recompute(names: Names, plan: BackwardPlan) -> list[str]:
     """The states of a chunk, and what of its steps waits for the walk back."""
-    if not plan.states:
+    waiting = plan.states if plan.saved is None else plan.saved.values
+    if not (plan.states or waiting):
         return []
     rows = [
         f"{names.of(s)} = {checkpoint.name}[chunk - 1] if chunk else {initial.name}"
         for s, checkpoint, initial in zip(plan.states, plan.checkpoints, plan.initial, strict=True)
     ]
-    saved = plan.states if plan.saved is None else plan.saved.values
-    step = [f"{names.of(leaf)} = {slot.name}[t]" for slot, leaf in plan.advance_loads]
-    step += names.rows(plan.saved.recompute if plan.saved else ())
-    step += [f"saved[t] = {', '.join(map(names.of, saved)) or '()'}"]
-    step += names.rows(plan.saved.advance if plan.saved else plan.advance.body)
-    following = ", ".join(map(names.of, plan.next_states))
-    step += [f"{', '.join(map(names.of, plan.states))} = {following}"]
+    recompute, advance = (plan.saved.recompute, plan.saved.advance) if plan.saved else ((), plan.advance.body)
+    step = _read(names, plan.chunk_loads, [*recompute, *advance], [*waiting, *plan.next_states])
+    step += names.rows(recompute)
+    step += [f"saved[t] = {', '.join(map(names.of, waiting)) or '()'}"]
+    step += names.rows(advance)
+    if plan.states:
+        step += [f"{', '.join(map(names.of, plan.states))} = {', '.join(map(names.of, plan.next_states))}"]
     return [*rows, "for t in range(start, end):", *indented(step)]
 
 
 def _walk_back(names: Names, plan: BackwardPlan) -> list[str]:
     """One step back: a branch each, or all of them as one graph."""
-    saved = plan.states if plan.saved is None else plan.saved.values
-    rows = [f"{', '.join(map(names.of, saved))} = saved[t]"] if saved else []
-    rows += [f"{names.of(leaf)} = {slot.name}[t]" for slot, leaf in plan.step.loads]
+    waiting = plan.states if plan.saved is None else plan.saved.values
+    rows = [f"{', '.join(map(names.of, waiting))} = saved[t]"] if waiting else []
     if plan.saved is not None:
+        rows += _read(names, plan.step.loads, plan.saved.walk_back, plan.step.results)
         return [*rows, *_gradients(names, plan, plan.step, plan.saved.walk_back)]
+    rows += [f"{names.of(leaf)} = {slot.name}[t]" for slot, leaf in plan.step.loads]
     conditions = [branch.when for branch in plan.branches if branch.when is not None]
     rows += names.rows(topological(conditions))
     for n, branch in enumerate(plan.branches):
@@ -192,6 +194,12 @@ def _walk_back(names: Names, plan: BackwardPlan) -> list[str]:
         rows += [f"el{opening}" if n and branch.when is not None else opening]
         rows += indented(_gradients(names, plan, branch, branch.program.body) or ["pass"])
     return rows
+
+
+def _read(names: Names, loads: Iterable[tuple[Slot, Node]], nodes: Iterable[Node], values: Iterable[Node]) -> list[str]:
+    """A row per load that the nodes read, or that is one of the values itself."""
+    read = {*values, *(arg for node in nodes for arg in node.args)}
+    return [f"{names.of(leaf)} = {slot.name}[t]" for slot, leaf in loads if leaf in read]
 
 
 def _gradients(names: Names, plan: BackwardPlan, step: BackwardStep, body: Iterable[Node]) -> list[str]:

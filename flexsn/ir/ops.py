@@ -1,4 +1,4 @@
-"""The operations of a step graph: what each takes and gives. How a backend spells them stands in ``kernels/ops.py``."""
+"""The operations of a step graph: what each takes and gives. How a backend spells them stands in its own room."""
 
 from __future__ import annotations
 

@@ -16,7 +16,6 @@ __all__ = ["SpecError", "verify"]
 
 _HALF = (torch.float16, torch.bfloat16)
 _ALWAYS_THERE = (LeafKind.STEP_INDEX, LeafKind.NUM_STEPS)
-_FORWARD = (LeafKind.INPUT, LeafKind.STATE, LeafKind.OPERAND, LeafKind.CONST)
 
 
 class SpecError(Exception):
@@ -61,15 +60,16 @@ def verify_node(node: Node) -> None:
     require(op.rule in (Rule.CAST, Rule.SELECT) or result not in _HALF, "16-bit floats are not computed in", node)
 
 
-def _graph(roots: Iterable[Node], leaves: Sequence[LeafKind]) -> None:
+def _graph(roots: Iterable[Node], backward: bool) -> None:
     for node in topological(roots):
         verify_node(node)
-        require(not isinstance(node.op, LeafKind) or node.op in leaves or node.op.is_coordinate, "a stray leaf", node)
+        is_gradient = isinstance(node.op, LeafKind) and node.op.is_gradient
+        require(backward or not is_gradient, "a gradient on the way forward", node)
 
 
 @verify.register
 def _step(step: StepGraph) -> None:
-    _graph((*step.outputs, *step.new_states), _FORWARD)
+    _graph((*step.outputs, *step.new_states), backward=False)
     for kind, leaves in ((LeafKind.INPUT, step.inputs), (LeafKind.STATE, step.states)):
         require([(n.op, n.index) for n in leaves] == [(kind, i) for i in range(len(leaves))], "arguments", leaves)
     require([n.dtype for n in step.states] == [n.dtype for n in step.new_states], "a state keeps its dtype", step)
@@ -77,7 +77,7 @@ def _step(step: StepGraph) -> None:
 
 @verify.register
 def _vjp(vjp: StepVjp) -> None:
-    _graph(vjp.results, (*_FORWARD, LeafKind.COTANGENT, LeafKind.STATE_COTANGENT))
+    _graph(vjp.results, backward=True)
 
 
 def _program(program: Program, known: Iterable[Node]) -> set[Node]:
@@ -86,12 +86,16 @@ def _program(program: Program, known: Iterable[Node]) -> set[Node]:
     for node in (*program.hoisted, *program.body):
         verify_node(node)
         for arg in node.args:
-            require(arg in done or arg.is_const or arg.op in _ALWAYS_THERE, f"{arg!r} is not there yet", node)
+            require(_there(arg, done), f"{arg!r} is not there yet", node)
         done.add(node)
     for node in program.hoisted:
         varying = [n for n in topological([node]) if isinstance(n.op, LeafKind) and n.op.varies]
         require(not varying, "hoisted, but it changes with time", node)
     return done
+
+
+def _there(node: Node, done: set[Node]) -> bool:
+    return node in done or node.is_const or node.op in _ALWAYS_THERE
 
 
 def _slots(slots: Sequence[Slot], used: Iterable[Slot]) -> None:
@@ -108,7 +112,7 @@ def _forward(plan: ForwardPlan) -> None:
     leaves = [n for _, n in (*plan.loads, *plan.lane_loads)] + [c.leaf for c in plan.carries]
     done = _program(plan.program, leaves)
     for node in plan.results:
-        require(node in done or node.is_const, "stored, but not computed", node)
+        require(_there(node, done), "stored, but not computed", node)
     touched = [s for s, _ in (*plan.loads, *plan.lane_loads, *plan.stores, *plan.checkpoints)]
     _slots(plan.slots, [*touched, *_carries(plan.carries)])
     require(plan.interval is None or plan.interval % plan.unroll == 0, "unroll divides the interval", plan.unroll)
@@ -144,7 +148,7 @@ def _loaded(plan: BackwardPlan) -> list[Node]:
 def _backward_step(step: BackwardStep, known: list[Node], plan: BackwardPlan) -> None:
     done = _program(step.program, [*known, *(n for _, n in step.loads)])
     for node in step.results:
-        require(node in done or node.is_const, "a gradient that is not computed", node)
+        require(_there(node, done), "a gradient that is not computed", node)
     for name, values, slots in (
         ("accumulator", step.accumulate, plan.accumulators),
         ("carry", step.grad_states, plan.carries),

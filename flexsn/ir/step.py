@@ -12,7 +12,7 @@ __all__ = ["Reduction", "Ref", "StepGraph", "StepVjp"]
 
 @dataclass(frozen=True)
 class Ref:
-    """The ``index``-th value of an :class:`Outer`."""
+    """The ``index``-th value of the host program: what torch computes once per call, around the kernel."""
 
     index: int
 

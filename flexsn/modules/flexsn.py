@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
 
-from flexsn.captures.binding import ParameterBinding, register_parameters
+from flexsn.captures.binding import NOTHING_BOUND, ParameterBinding, register_parameters
 from flexsn.captures.contract import CoreSignature, count_outputs, read_signature
 from flexsn.errors import CoreError, defined_at
 from flexsn.execution.arguments import check
@@ -80,6 +80,7 @@ class FlexSN(Stateful):
         [[0.0, 0.0], [1.0, 1.0], [0.0, 0.0], [1.0, 1.0]]
     """
 
+    _flexsn_internal: ClassVar[frozenset[str]] = frozenset()
     core: Callable[..., Any]
 
     def __init__(
@@ -222,12 +223,8 @@ class FlexSN(Stateful):
             cut = tuple(a if flag else a.detach() for a, flag in flagged)
             inputs, states = cut[: own.num_inputs], cut[own.num_inputs :]
         binding = self._binding() if own.bound_names else None
-        undo = binding.put(self) if binding else None
-        try:
+        with binding.applied(self) if binding else NOTHING_BOUND:
             results = self._dispatcher(inputs, states, options)
-        finally:
-            if undo:
-                ParameterBinding.take_back(undo)
         if own.num_outputs != len(results[0]):
             self._check_num_outputs(len(results[0]))
         return results

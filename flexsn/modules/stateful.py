@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import torch
@@ -30,6 +30,8 @@ class Stateful(nn.Module):
         _flexsn: all that is kept beside core and parameters.
     """
 
+    # a neuron's machinery, no core reads it: see captures.origin
+    _flexsn_internal: ClassVar[frozenset[str]] = frozenset({"_flexsn"})
     _flexsn: Internals
 
     # ---- states -------------------------------------------------------------------------------------------

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -80,6 +81,8 @@ def neuron_report(
         for name, value in (("step_mode", "m"), ("time_dim", 0)):
             if hasattr(neuron, name):
                 setattr(neuron, name, value)
+        if hasattr(neuron, "record"):
+            neuron.record()  # no longer: what is recorded stays
         outputs = neuron(*inputs)
         y_seq = outputs[0] if isinstance(outputs, tuple) else outputs
         state_seqs = dict(zip(neuron.state_names, neuron.state_seqs, strict=True))
@@ -131,6 +134,9 @@ def _kept_as_it_was(neuron: Any) -> Iterator[None]:
     modules = list(neuron.modules()) if isinstance(neuron, nn.Module) else [neuron]
     before = [(module, dict(vars(module)), dict(vars(module).get("_buffers", {}))) for module in modules]
     try:
+        for module in modules:
+            if "_flexsn" in vars(module):  # a call writes into it
+                vars(module)["_flexsn"] = copy.copy(vars(module)["_flexsn"])
         yield
     finally:
         for module, attributes, buffers in before:

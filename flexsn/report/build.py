@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from flexsn.captures.guards import Captures
 from flexsn.execution.backends import target_backend
 from flexsn.execution.call import CallSpec
-from flexsn.execution.gradient_path import no_gradient_path
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import AskedDtype
 from flexsn.execution.traces import TraceEntry, Traces
@@ -29,6 +28,7 @@ from flexsn.kernels.backend import backend as named
 from flexsn.planning import Gradients
 from flexsn.report.report import KernelReport, Report
 from flexsn.report.text import report_text
+from flexsn.tracing.gradient_path import no_gradient_path
 
 __all__ = ["PlannedKernels", "Subject", "build_report", "plan_kernels"]
 

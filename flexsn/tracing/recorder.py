@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flexsn.errors import CoreError, SourceLine, UnsupportedOpError, core_line
+from flexsn.errors import CoreError, SourceLine, UnsupportedOpError, call_for_user, core_line
 from flexsn.tracing.tape import Call, Tape, ValueRef, refs_in
 
 __all__ = ["Recorder", "clean_context"]
@@ -145,12 +145,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             decomposed = _decompose(func)
             if decomposed is not None:
                 with self, self._part_of(func):
-                    return decomposed(*args, **kwargs)
+                    return call_for_user(decomposed, *args, **kwargs)
         if mutated and live and not self._is_plain_write(name, args):
             with self, self._part_of(func):
-                value = getattr(getattr(torch.ops.aten, name[:-1]), func._overloadname)(*args, **kwargs)
-                return args[0].copy_(value)
-        out = func(*args, **kwargs)
+                value = call_for_user(getattr(getattr(torch.ops.aten, name[:-1]), func._overloadname), *args, **kwargs)
+                return call_for_user(args[0].copy_, value)
+        out = call_for_user(func, *args, **kwargs)
         if name in _CONSTANTS:
             return self._constant(out, "empty" in name or "zero" in name, line)
         if mutated:

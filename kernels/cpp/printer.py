@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 
@@ -11,27 +10,14 @@ import torch
 from flexsn.ir.graph import LeafKind, Node, topological
 from flexsn.ir.plan import LANE_GROUP, BackwardPlan, BackwardStep, ForwardPlan, Plan, Role, Slot, programs
 from flexsn.kernels.cpp.spelling import SPELLINGS
+from flexsn.kernels.cpp.values import MEMORY, VALUE, cast, literal, load, store
 from flexsn.kernels.writer import Writer
 
 __all__ = ["ENTRY", "print_cpp"]
 
 ENTRY = "flexsn_scan"
 
-_MEMORY = {
-    torch.float32: "float",
-    torch.float64: "double",
-    torch.float16: "fx::f16",
-    torch.bfloat16: "fx::bf16",
-    torch.bool: "fx::u8",
-    torch.uint8: "fx::u8",
-    torch.int8: "signed char",
-    torch.int16: "short",
-    torch.int32: "int",
-    torch.int64: "fx::i64",
-}
 _COORDINATES = {LeafKind.STEP_INDEX: "t", LeafKind.NUM_STEPS: "call.T"}
-# a bool in a lane loop keeps GCC from vectorising it; 16-bit floats are held rounded, in fp32
-_VALUE = _MEMORY | {torch.bool: "int", torch.float16: "float", torch.bfloat16: "float"}
 
 
 def print_cpp(plan: Plan) -> str:
@@ -54,7 +40,7 @@ class _Printer:
             w("#pragma omp parallel num_threads(call.threads) if (call.threads > 1)")
             with w.indent("{", "}"):
                 for index, slot in enumerate(plan.slots):
-                    kind = _MEMORY[slot.dtype]
+                    kind = MEMORY[slot.dtype]
                     if slot.role is Role.GROUP_STORE:
                         w(f"{kind}* {slot.name} = call.data<{kind}>({index});")
                     else:
@@ -108,13 +94,13 @@ class _Printer:
 
     def _scratch(self, plan: BackwardPlan) -> None:
         w = self.w
-        sizes = [f"sizeof({_VALUE[s.dtype]})" for s in plan.states]
+        sizes = [f"sizeof({VALUE[s.dtype]})" for s in plan.states]
         if not sizes:
             return
         w(f"char* memory = static_cast<char*>(fx::scratch({plan.interval}LL * fx::LANES * ({' + '.join(sizes)})));")
         for i, state in enumerate(plan.states):
             offset = f"{plan.interval}LL * fx::LANES * ({' + '.join(sizes[:i]) or '0'})"
-            kind = _VALUE[state.dtype]
+            kind = VALUE[state.dtype]
             w(f"{kind}* saved{state.index} = reinterpret_cast<{kind}*>(memory + {offset});")
 
     def _backward(self, plan: BackwardPlan) -> None:
@@ -128,7 +114,7 @@ class _Printer:
             else:
                 w(f"for (int l = 0; l < n; ++l) {name}[l] = 0;")
         for slot in plan.accumulators:
-            w(f"alignas(64) {_VALUE[slot.dtype]} sum_{slot.name}[fx::LANES];")
+            w(f"alignas(64) {VALUE[slot.dtype]} sum_{slot.name}[fx::LANES];")
             w(f"for (int l = 0; l < n; ++l) sum_{slot.name}[l] = 0;")
         k = plan.interval
         with w.indent(f"for (fx::i64 chunk = (call.T - 1) / {k}; chunk >= 0; --chunk) {{", "}"):
@@ -137,7 +123,7 @@ class _Printer:
                 self._recompute(plan)
             with w.indent("for (fx::i64 t = end - 1; t >= start; --t) {", "}"):
                 for state in plan.states:
-                    kind = _VALUE[state.dtype]
+                    kind = VALUE[state.dtype]
                     w(f"const {kind}* state{state.index} = saved{state.index} + (t - start) * fx::LANES;")
                     self.arrays[id(state)] = f"state{state.index}"
                 for i, branch in enumerate(plan.branches):
@@ -169,14 +155,14 @@ class _Printer:
         w = self.w
         for state, initial, checkpoint in zip(plan.states, plan.initial, plan.checkpoints, strict=True):
             with w.indent("{", "}"):
-                kind = _MEMORY[initial.dtype]
+                kind = MEMORY[initial.dtype]
                 w(f"const {kind}* from = chunk ? {checkpoint.name}.load(chunk - 1) : {initial.name}.load(0);")
                 w(f"for (int l = 0; l < n; ++l) saved{state.index}[l] = from[l];")
         for slot in plan.walk_back_loads:  # comes in from memory meanwhile
             w(f"{slot.name}.prefetch(end - 1, n);")
         with w.indent("for (fx::i64 t = start; t + 1 < end; ++t) {", "}"):
             for state in plan.states:
-                kind = _VALUE[state.dtype]
+                kind = VALUE[state.dtype]
                 w(f"const {kind}* state{state.index} = saved{state.index} + (t - start) * fx::LANES;")
                 w(f"{kind}* next{state.index} = saved{state.index} + (t - start + 1) * fx::LANES;")
                 self.arrays[id(state)] = f"state{state.index}"
@@ -212,7 +198,7 @@ class _Printer:
         for leaf, node in carried:
             if node is not leaf and id(node) in leaves:
                 name = f"next_{self.arrays[id(leaf)]}"
-                self.w(f"const {_VALUE[leaf.dtype]} {name} = {following[id(leaf)]};")
+                self.w(f"const {VALUE[leaf.dtype]} {name} = {following[id(leaf)]};")
                 following[id(leaf)] = name
         for leaf, _ in carried:
             if id(leaf) in following:
@@ -232,7 +218,7 @@ class _Printer:
         if not held:
             return
         for i, node in enumerate(held):
-            self.w(f"alignas(64) {_VALUE[node.dtype]} fixed{i}[fx::LANES];")
+            self.w(f"alignas(64) {VALUE[node.dtype]} fixed{i}[fx::LANES];")
         with self._lane_loop():
             self._compute(nodes)
             for i, node in enumerate(held):
@@ -246,29 +232,29 @@ class _Printer:
         return [*self.plan.next_states, *(n for branch in self.plan.branches for n in branch.results)]
 
     def _array(self, leaf: Node, name: str) -> None:
-        self.w(f"alignas(64) {_VALUE[leaf.dtype]} {name}[fx::LANES];")
+        self.w(f"alignas(64) {VALUE[leaf.dtype]} {name}[fx::LANES];")
         self.arrays[id(leaf)] = name
 
     def _copy_in(self, slot: Slot, array: str, dtype: torch.dtype) -> None:
         with self.w.indent("{", "}"):
-            self.w(f"const {_MEMORY[slot.dtype]}* from = {slot.name}.load(0);")
-            self.w(f"for (int l = 0; l < n; ++l) {array}[l] = {_load('from[l]', slot.dtype, dtype)};")
+            self.w(f"const {MEMORY[slot.dtype]}* from = {slot.name}.load(0);")
+            self.w(f"for (int l = 0; l < n; ++l) {array}[l] = {load('from[l]', slot.dtype, dtype)};")
 
     def _copy_out(self, slot: Slot, array: str, dtype: torch.dtype, t: str) -> None:
         with self.w.indent("{", "}"):
-            self.w(f"{_MEMORY[slot.dtype]}* to = {slot.name}.store({t});")
-            self.w(f"for (int l = 0; l < n; ++l) to[l] = {_store(f'{array}[l]', dtype, slot.dtype)};")
+            self.w(f"{MEMORY[slot.dtype]}* to = {slot.name}.store({t});")
+            self.w(f"for (int l = 0; l < n; ++l) to[l] = {store(f'{array}[l]', dtype, slot.dtype)};")
             self.w(f"{slot.name}.flush({t});")
 
     def _pointers(self, slots: Iterable[Slot], method: str, t: str) -> None:
         for slot in slots:
             const = "const " if method == "load" else ""
-            self.w(f"{const}{_MEMORY[slot.dtype]}* {slot.name}_t = {slot.name}.{method}({t});")
+            self.w(f"{const}{MEMORY[slot.dtype]}* {slot.name}_t = {slot.name}.{method}({t});")
 
     def _read(self, loads: Iterable[tuple[Slot, Node]]) -> None:
         for slot, leaf in loads:
-            value = _load(f"{slot.name}_t[l]", slot.dtype, leaf.dtype)
-            self.w(f"const {_VALUE[leaf.dtype]} {slot.name}_l = {value};")
+            value = load(f"{slot.name}_t[l]", slot.dtype, leaf.dtype)
+            self.w(f"const {VALUE[leaf.dtype]} {slot.name}_l = {value};")
             self.names[id(leaf)] = f"{slot.name}_l"
 
     def _compute(self, nodes: Iterable[Node]) -> None:
@@ -276,15 +262,15 @@ class _Printer:
             if id(node) in self.arrays or node.is_leaf:
                 continue
             name = self.names[id(node)] = f"t{len(self.names)}"
-            self.w(f"const {_VALUE[node.dtype]} {name} = {self._expression(node)};")
+            self.w(f"const {VALUE[node.dtype]} {name} = {self._expression(node)};")
 
     def _expression(self, node: Node) -> str:
         args = [self._use(a) for a in node.args]
         if node.op == "cast":
-            return _cast(args[0], node.args[0].dtype, node.dtype)
+            return cast(args[0], node.args[0].dtype, node.dtype)
         text = SPELLINGS[str(node.op)].format(*args)
         small = not node.dtype.is_floating_point and node.dtype.itemsize < 4 and node.dtype != torch.bool
-        return f"static_cast<{_VALUE[node.dtype]}>({text})" if small else text
+        return f"static_cast<{VALUE[node.dtype]}>({text})" if small else text
 
     def _uniform(self, node: Node) -> str:
         """A value that is the same for all lanes, as one expression."""
@@ -294,7 +280,7 @@ class _Printer:
 
     def _use(self, node: Node) -> str:
         if node.is_const:
-            return _literal(node)
+            return literal(node)
         if node.op in _COORDINATES:
             return _COORDINATES[node.op]
         if id(node) in self.arrays:
@@ -302,46 +288,5 @@ class _Printer:
         return self.names[id(node)]
 
     def _assign(self, slot: Slot, node: Node | None) -> None:
-        value = _store("0" if node is None else self._use(node), slot.dtype if node is None else node.dtype, slot.dtype)
+        value = store("0" if node is None else self._use(node), slot.dtype if node is None else node.dtype, slot.dtype)
         self.w(f"{slot.name}_t[l] = {value};")
-
-
-_TO_HALF = {torch.float16: "fx::to_f16", torch.bfloat16: "fx::to_bf16"}
-
-
-def _cast(text: str, source: torch.dtype, target: torch.dtype) -> str:
-    """A value as one of another dtype."""
-    if source == target:
-        return text
-    if target == torch.bool:
-        return f"({text} != 0)"
-    if target in _TO_HALF:
-        return f"fx::to_float({_TO_HALF[target]}(static_cast<float>({text})))"
-    return f"static_cast<{_VALUE[target]}>({text})"
-
-
-def _load(text: str, source: torch.dtype, target: torch.dtype) -> str:
-    """What lies in memory as a value."""
-    return _cast(f"fx::to_float({text})" if source in _TO_HALF else text, source, target)
-
-
-def _store(text: str, source: torch.dtype, target: torch.dtype) -> str:
-    """A value as it lies in memory."""
-    if target in _TO_HALF:
-        return f"{_TO_HALF[target]}(static_cast<float>({text}))"
-    return _cast(text, source, target)
-
-
-def _literal(node: Node) -> str:
-    value, dtype = node.value, node.dtype
-    assert value is not None
-    if dtype == torch.int64 and value == -(2**63):
-        return "(-9223372036854775807LL - 1)"
-    if not dtype.is_floating_point:
-        return f"static_cast<{_VALUE[dtype]}>({int(value)}{'LL' if dtype == torch.int64 else ''})"
-    suffix = "" if dtype == torch.float64 else "f"
-    if math.isnan(value):
-        return f'__builtin_nan{suffix}("")'
-    if math.isinf(value):
-        return f"({'-' if value < 0 else ''}__builtin_inf{suffix}())"
-    return f"({value!r}{suffix})"

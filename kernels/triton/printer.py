@@ -162,7 +162,7 @@ class _Forward(_Kernel):
 
     def _step(self, loaded: dict[int, str], k: str) -> None:
         plan, values = self.plan, self.values
-        values.at_step(f"start + {k}", {**loaded, **self.states})
+        values.at_step(f"tl.cast(start + {k}, tl.int64)", {**loaded, **self.states})
         values.compute(plan.program.body)
         for slot, node in plan.stores:
             self.memory.store(slot, values.tensor(node), node.dtype, k)

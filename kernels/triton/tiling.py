@@ -52,7 +52,7 @@ class _Costs:
 
     Fitted to built-in neurons in fp32, five of them in fp64 too, compiled for sm_90 by Triton 3.6 and 3.9 (96
     forward kernels, 48 backward): root mean square error 4 registers forward, 8 backward.
-    ``tests/kernels/test_offline.py`` compares model and compiler.
+    ``tests/kernels/triton/test_offline.py`` compares model and compiler.
 
     Attributes:
         side_by_side: whether the arithmetic counts for every lane of a thread, or once.

@@ -88,6 +88,8 @@ class Values:
 
     def tensor(self, node: Node) -> str:
         """Like :meth:`use`, where a bare number would lack a dtype."""
+        if node.op is LeafKind.NUM_STEPS:
+            return "tl.cast(T, tl.int64)"
         return _typed(node) if node.is_const else self.use(node)
 
     def block(self, node: Node) -> str:
@@ -102,8 +104,8 @@ class Values:
         if node.op == "cast":
             return cast(self.tensor(node.args[0]), node.args[0].dtype, node.dtype)
         template = spelling(str(node.op), node.args[0].dtype)
-        literal = all(a.is_const for a in node.args)
-        return template.format(*(self.tensor(a) if literal else self.use(a) for a in node.args))
+        bare = all(a.is_const or a.op is LeafKind.NUM_STEPS for a in node.args)
+        return template.format(*(self.tensor(a) if bare else self.use(a) for a in node.args))
 
 
 def cast(text: str, source: torch.dtype, target: torch.dtype) -> str:

@@ -19,7 +19,7 @@ in Norse), ``"triangle"``, ``"tanh"``, ``"circ"``, ``"heavi_erfc"``, or ``"heavi
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -90,11 +90,9 @@ class LIF(NorseNeuron):
         [0.0, 1.0, 0.0, 1.0, 1.0, 1.0]
     """
 
+    parameter_type = LIFParameters
     state_type = LIFFeedForwardState
     starts = {"v": "v_leak"}  # noqa: RUF012
-
-    def __init__(self, p: LIFParameters | None = None, dt: float = 0.001, **options: Any) -> None:
-        super().__init__(LIFParameters() if p is None else p, LIFParameters, dt, **options)
 
     def core(self, x: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, ...]:
         """One step."""
@@ -151,11 +149,9 @@ class LSNN(NorseNeuron):
         ([0.0, 0.0, 1.0, 0.0, 0.0], 2.8)
     """
 
+    parameter_type = LSNNParameters
     state_type = LSNNFeedForwardState
     starts = {"v": "v_leak", "b": "v_th"}  # noqa: RUF012
-
-    def __init__(self, p: LSNNParameters | None = None, dt: float = 0.001, **options: Any) -> None:
-        super().__init__(LSNNParameters() if p is None else p, LSNNParameters, dt, **options)
 
     def firing_threshold(self, v: Tensor, i: Tensor, b: Tensor) -> Tensor:
         """``c``, the threshold of a step from these states."""
@@ -218,11 +214,9 @@ class LIFAdEx(NorseNeuron):
         [0.0, 1.0, 0.0, 1.0]
     """
 
+    parameter_type = LIFAdExParameters
     state_type = LIFAdExFeedForwardState
     starts = {"v": "v_leak"}  # noqa: RUF012
-
-    def __init__(self, p: LIFAdExParameters | None = None, dt: float = 0.001, **options: Any) -> None:
-        super().__init__(LIFAdExParameters() if p is None else p, LIFAdExParameters, dt, **options)
 
     def core(self, x: Tensor, v: Tensor, i: Tensor, a: Tensor) -> tuple[Tensor, ...]:
         """One step."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import numbers
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -11,10 +10,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from flexsn import surrogate
-from flexsn.modules.flexsn import FlexSN
-from flexsn.neurons.base import check_flag
-from flexsn.neurons.coefficient import check_number
+from flexsn import FlexSN, surrogate
+from flexsn.neurons.arguments import (
+    SpikeFunction,
+    check_flag,
+    check_number,
+    float_tensor,
+    shown,
+    wrong,
+)
 
 __all__ = ["NorseNeuron", "Value", "spike_function"]
 
@@ -36,7 +40,7 @@ def _erfc_slope(x: Tensor, alpha: float) -> Tensor:
     return torch.exp(t * -t) * (2 / math.sqrt(math.pi))
 
 
-METHODS: Mapping[str, Callable[[float], Callable[[Tensor], Tensor]]] = {
+METHODS: Mapping[str, Callable[[float], SpikeFunction]] = {
     "heaviside": lambda alpha: partial(surrogate.heaviside, strict=True),
     "super": lambda alpha: surrogate.SuperSpike(1.0, strict=True),
     "triangle": lambda alpha: surrogate.SpikeLinear(alpha, strict=True),
@@ -46,7 +50,7 @@ METHODS: Mapping[str, Callable[[float], Callable[[Tensor], Tensor]]] = {
 }
 
 
-def spike_function(method: str, alpha: Value) -> Callable[[Tensor], Tensor]:
+def spike_function(method: str, alpha: Value) -> SpikeFunction:
     """The spike function that Norse calls ``method``.
 
     Raises:
@@ -63,8 +67,8 @@ class NorseNeuron(FlexSN):
     """A FlexSN whose coefficients come in a named tuple and whose state goes in and out of every call.
 
     Args:
-        p: the parameters; each becomes an attribute of the neuron: a buffer, or a parameter if it is one.
-        fields: the class of ``p``; Norse's own instances, with the same fields, work as well.
+        p: the parameters; each becomes an attribute of the neuron: a buffer, or a parameter if it is one. Norse's
+            own instances, with the same fields, work as well.
         dt: length of a step, in seconds.
         record_states: return the states of all steps instead of the last ones.
         step_mode: ``"m"``: inputs are sequences ``[T, ...]``; ``"s"``: single steps, as in Norse's cells.
@@ -80,51 +84,47 @@ class NorseNeuron(FlexSN):
         ValueError: ``dt <= 0``, a parameter that is neither number nor tensor or is missing, an unknown method.
 
     Attributes:
+        parameter_type: the named tuple of the parameters; its defaults count where ``p`` is not given.
         state_type: the named tuple of the states.
         starts: the parameter that a state starts from; 0 for the others.
         constants: whether numbers stay Python numbers; else they become tensors, as in Norse, which rounds
             their products to the precision of the tensor.
     """
 
+    parameter_type: ClassVar[Any]
     state_type: ClassVar[Any]
     starts: ClassVar[Mapping[str, str]] = {}
     constants: ClassVar[bool] = False
 
     def __init__(
         self,
-        p: Any,
-        fields: Any,
+        p: Any = None,
         dt: float = 0.001,
-        record_states: bool = False,
         *,
+        record_states: bool = False,
         step_mode: str = "m",
         backend: str = "auto",
     ) -> None:
         super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=record_states)
         check_flag(self, record_states=record_states)
         check_number(self, above=0, dt=dt)
-        missing = [name for name in fields._fields if not hasattr(p, name)]
+        made = self.parameter_type
+        p = made() if p is None else p
+        missing = [name for name in made._fields if not hasattr(p, name)]
         if missing:
-            raise ValueError(
-                f"{type(self).__name__}(p={p!r}): p must be {fields.__name__}(...), it has no {missing[0]}"
-            )
+            raise wrong(self, f"p must be {made.__name__}(...), it has no {missing[0]}", p=p)
         self.dt = dt
         self.method, self.alpha = p.method, p.alpha
         self.spike = spike_function(p.method, p.alpha)
-        self._fields: Any = fields
-        for name in fields._fields:
+        for name in made._fields:
             if name not in ("method", "alpha"):
                 self._hold(name, getattr(p, name))
 
     def _hold(self, name: str, value: Any) -> None:
-        if isinstance(value, bool) or not isinstance(value, (numbers.Real, Tensor)):
-            raise ValueError(f"{type(self).__name__}({name}={value!r}): {name} must be a number or a tensor")
+        tensor = float_tensor(self, name, value)
         if isinstance(value, nn.Parameter):
             self.register_parameter(name, value)
         elif isinstance(value, Tensor) or not self.constants:
-            tensor = torch.as_tensor(value)
-            if not tensor.is_floating_point():
-                tensor = tensor.to(torch.get_default_dtype())
             self.register_buffer(name, tensor)
         else:
             setattr(self, name, value)
@@ -132,7 +132,7 @@ class NorseNeuron(FlexSN):
     @property
     def p(self) -> Any:
         """The parameters as they are now."""
-        return self._fields(*(getattr(self, name) for name in self._fields._fields))
+        return self.parameter_type(*(getattr(self, name) for name in self.parameter_type._fields))
 
     def init_states(  # type: ignore[override]
         self, num_states: int, step_mode: str, *args: Tensor
@@ -151,14 +151,5 @@ class NorseNeuron(FlexSN):
         return spikes, self.state_type(*((self.state_seqs if self.store_state_seqs else self.states) or ()))
 
     def extra_repr(self) -> str:
-        shown = ", ".join(f"{name}={_shown(value)}" for name, value in self.p._asdict().items())
-        return f"{shown}, dt={self.dt}, step_mode={self.step_mode!r}, backend={self.backend!r}"
-
-
-def _shown(value: Any) -> str:
-    if not isinstance(value, Tensor):
-        return repr(value)
-    kind = "learnable " if value.requires_grad else ""
-    if value.numel() != 1 or value.is_meta:
-        return f"{kind}tensor {tuple(value.shape)}"
-    return f"{kind}{value.item():.6g}"
+        parameters = ", ".join(f"{name}={shown(value)}" for name, value in self.p._asdict().items())
+        return f"{parameters}, dt={self.dt}, step_mode={self.step_mode!r}, backend={self.backend!r}"

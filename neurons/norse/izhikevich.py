@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from flexsn.modules.flexsn import FlexSN
+from flexsn import FlexSN
+from flexsn.neurons.arguments import wrong
 from flexsn.neurons.norse.base import NorseNeuron, Value
 
 __all__ = [
@@ -86,16 +87,15 @@ class Izhikevich(NorseNeuron):
         4
     """
 
+    parameter_type = IzhikevichParameters
     state_type = IzhikevichState
     constants = True
 
     def __init__(self, spiking_method: IzhikevichSpikingBehavior, dt: float = 0.001, **options: Any) -> None:
         if not (hasattr(spiking_method, "p") and hasattr(spiking_method, "s")):
-            raise ValueError(
-                f"Izhikevich(spiking_method={spiking_method!r}): spiking_method must be an "
-                "IzhikevichSpikingBehavior, such as behaviors['tonic_spiking']"
-            )
-        super().__init__(spiking_method.p, IzhikevichParameters, dt, **options)
+            rule = "spiking_method must be an IzhikevichSpikingBehavior, such as behaviors['tonic_spiking']"
+            raise wrong(self, rule, spiking_method=spiking_method)
+        super().__init__(spiking_method.p, dt, **options)
         self.spiking_method = spiking_method
 
     def init_states(  # type: ignore[override]

@@ -23,19 +23,16 @@ compares neurons with each other, which no step of a single neuron can, and is r
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import Unpack
 
-from flexsn.neurons.base import check_flag
-from flexsn.neurons.snntorch.base import Coefficient, Returned, SpikingNeuron
+from flexsn.neurons.arguments import Number, check_flag, with_arguments_of
+from flexsn.neurons.snntorch.base import Options, Returned, SpikingNeuron, by_position
 from flexsn.neurons.snntorch.rc import Alpha, Lapicque
 
 __all__ = ["Alpha", "Lapicque", "Leaky", "Synaptic"]
-
-SpikeFunction = Callable[[Tensor], Tensor]
-Quantizer = Callable[[Tensor], Tensor] | bool
 
 
 class Leaky(SpikingNeuron):
@@ -72,38 +69,22 @@ class Leaky(SpikingNeuron):
 
     beta: Tensor
 
+    @with_arguments_of(
+        SpikingNeuron,
+        *by_position("beta", learned=("learn_beta",)),
+        "graded_spikes_factor",
+        "learn_graded_spikes_factor",
+        "reset_delay",
+    )
     def __init__(
         self,
-        beta: Coefficient,
-        threshold: Coefficient = 1.0,
-        spike_grad: SpikeFunction | None = None,
-        surrogate_disable: bool = False,
-        init_hidden: bool = False,
-        inhibition: bool = False,
+        beta: Number,
+        *common: Any,
         learn_beta: bool = False,
-        learn_threshold: bool = False,
-        reset_mechanism: str = "subtract",
-        state_quant: Quantizer = False,
-        output: bool = False,
-        graded_spikes_factor: Coefficient = 1.0,
-        learn_graded_spikes_factor: bool = False,
         reset_delay: bool = True,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            threshold,
-            spike_grad,
-            surrogate_disable,
-            init_hidden,
-            inhibition,
-            learn_threshold,
-            reset_mechanism,
-            state_quant,
-            output,
-            graded_spikes_factor,
-            learn_graded_spikes_factor,
-            **options,
-        )
+        super().__init__(**options)
         self._hold(learn_beta, beta=beta)
         check_flag(self, reset_delay=reset_delay)
         self.reset_delay = reset_delay
@@ -158,36 +139,20 @@ class Synaptic(SpikingNeuron):
     alpha: Tensor
     beta: Tensor
 
+    @with_arguments_of(
+        SpikingNeuron, *by_position("alpha", "beta", learned=("learn_alpha", "learn_beta"), last=("reset_delay",))
+    )
     def __init__(
         self,
-        alpha: Coefficient,
-        beta: Coefficient,
-        threshold: Coefficient = 1.0,
-        spike_grad: SpikeFunction | None = None,
-        surrogate_disable: bool = False,
-        init_hidden: bool = False,
-        inhibition: bool = False,
+        alpha: Number,
+        beta: Number,
+        *common: Any,
         learn_alpha: bool = False,
         learn_beta: bool = False,
-        learn_threshold: bool = False,
-        reset_mechanism: str = "subtract",
-        state_quant: Quantizer = False,
-        output: bool = False,
         reset_delay: bool = True,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            threshold,
-            spike_grad,
-            surrogate_disable,
-            init_hidden,
-            inhibition,
-            learn_threshold,
-            reset_mechanism,
-            state_quant,
-            output,
-            **options,
-        )
+        super().__init__(**options)
         self._hold(learn_alpha, alpha=alpha)
         self._hold(learn_beta, beta=beta)
         check_flag(self, reset_delay=reset_delay)

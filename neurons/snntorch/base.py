@@ -2,24 +2,58 @@
 
 from __future__ import annotations
 
-import numbers
-from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, TypedDict
 
 import torch
 from torch import Tensor, nn
 
-from flexsn.modules.flexsn import FlexSN
-from flexsn.neurons.base import check_flag
-from flexsn.neurons.coefficient import wrong
-from flexsn.surrogate import ATan, heaviside
+from flexsn import FlexSN, surrogate
+from flexsn.neurons.arguments import (
+    Number,
+    SpikeFunction,
+    check_callable,
+    check_flag,
+    float_tensor,
+    shown,
+    wrong,
+)
 
-__all__ = ["Coefficient", "Returned", "SpikingNeuron"]
+__all__ = ["CommonOptions", "Options", "Returned", "SpikingNeuron", "by_position"]
 
 RESET_MECHANISMS = ("subtract", "zero", "none")
-Coefficient = float | Tensor
+Quantizer = SpikeFunction | bool
 Returned = Tensor | tuple[Tensor, ...]
+
+
+class CommonOptions(TypedDict, total=False):
+    """The common arguments whose default is the same for all; see :class:`SpikingNeuron`."""
+
+    threshold: Number
+    spike_grad: SpikeFunction | None
+    surrogate_disable: bool
+    init_hidden: bool
+    inhibition: bool
+    learn_threshold: bool
+    state_quant: Quantizer
+    output: bool
+    graded_spikes_factor: Number
+    learn_graded_spikes_factor: bool
+    step_mode: str
+    backend: str
+    store_state_seqs: bool
+
+
+class Options(CommonOptions, total=False):
+    """All common arguments."""
+
+    reset_mechanism: str
+
+
+def by_position(*own: str, learned: tuple[str, ...], last: tuple[str, ...] = ()) -> tuple[str, ...]:
+    """snnTorch's order: what is learned of a neuron's own stands amid the common arguments."""
+    fires = "threshold", "spike_grad", "surrogate_disable", "init_hidden", "inhibition"
+    return (*own, *fires, *learned, "learn_threshold", "reset_mechanism", "state_quant", "output", *last)
 
 
 class SpikingNeuron(FlexSN):
@@ -60,16 +94,16 @@ class SpikingNeuron(FlexSN):
 
     def __init__(
         self,
-        threshold: Coefficient = 1.0,
-        spike_grad: Callable[[Tensor], Tensor] | None = None,
+        threshold: Number = 1.0,
+        spike_grad: SpikeFunction | None = None,
         surrogate_disable: bool = False,
         init_hidden: bool = False,
         inhibition: bool = False,
         learn_threshold: bool = False,
         reset_mechanism: str = "subtract",
-        state_quant: Callable[[Tensor], Tensor] | bool = False,
+        state_quant: Quantizer = False,
         output: bool = False,
-        graded_spikes_factor: Coefficient = 1.0,
+        graded_spikes_factor: Number = 1.0,
         learn_graded_spikes_factor: bool = False,
         *,
         step_mode: str = "s",
@@ -80,22 +114,13 @@ class SpikingNeuron(FlexSN):
         flags = {"surrogate_disable": surrogate_disable, "init_hidden": init_hidden, "output": output}
         check_flag(self, **flags, store_state_seqs=store_state_seqs)
         if inhibition:
-            raise ValueError(
-                f"{type(self).__name__}(inhibition={inhibition!r}): inhibition must be False; it lets only "
-                "the largest membrane of a sample fire, which one neuron's step cannot know"
-            )
-        if spike_grad is not None and not callable(spike_grad):
-            raise ValueError(
-                f"{type(self).__name__}(spike_grad={spike_grad!r}): spike_grad must be callable, "
-                "such as flexsn.surrogate.ATan(strict=True)"
-            )
+            rule = "it lets only the largest membrane of a sample fire, which one neuron's step cannot know"
+            raise wrong(self, f"inhibition must be False; {rule}", inhibition=inhibition)
+        spike = surrogate.ATan(2.0, strict=True) if spike_grad is None else spike_grad
+        check_callable(self, "flexsn.surrogate.ATan(strict=True)", spike_grad=spike)
         if state_quant and not callable(state_quant):
-            raise ValueError(
-                f"{type(self).__name__}(state_quant={state_quant!r}): state_quant must be a pointwise function or False"
-            )
-        if surrogate_disable:
-            spike_grad = partial(heaviside, strict=True)
-        self.spike_grad = ATan(2.0, strict=True) if spike_grad is None else spike_grad
+            raise wrong(self, "state_quant must be a pointwise function or False", state_quant=state_quant)
+        self.spike_grad = partial(surrogate.heaviside, strict=True) if surrogate_disable else spike
         self.surrogate_disable = surrogate_disable
         self.init_hidden = init_hidden
         self.state_quant = state_quant
@@ -105,16 +130,12 @@ class SpikingNeuron(FlexSN):
         self.register_buffer("reset_mechanism_val", torch.tensor(0))
         self.reset_mechanism = reset_mechanism
 
-    def _hold(self, learn: bool, **values: Coefficient) -> None:
+    def _hold(self, learn: bool, **values: Number) -> None:
         for name, value in values.items():
             check_flag(self, **{f"learn_{name}": learn})
-            if isinstance(value, bool) or not isinstance(value, (numbers.Real, Tensor)):
-                raise wrong(self, f"{name} must be a number or a tensor", **{name: value})
-            tensor = torch.as_tensor(value)
+            tensor = float_tensor(self, name, value)
             if not tensor.is_meta and bool(tensor.isnan().any()):
                 raise wrong(self, f"{name} must not be NaN", **{name: value})
-            if not tensor.is_floating_point():
-                tensor = tensor.to(torch.get_default_dtype())
             if learn or isinstance(value, nn.Parameter):
                 self.register_parameter(name, nn.Parameter(tensor))
             else:
@@ -128,10 +149,8 @@ class SpikingNeuron(FlexSN):
     @reset_mechanism.setter
     def reset_mechanism(self, reset_mechanism: str) -> None:
         if reset_mechanism not in RESET_MECHANISMS:
-            raise ValueError(
-                f"{type(self).__name__}(reset_mechanism={reset_mechanism!r}): reset_mechanism must be "
-                f"{', '.join(map(repr, RESET_MECHANISMS[:-1]))} or {RESET_MECHANISMS[-1]!r}"
-            )
+            choices = f"{', '.join(map(repr, RESET_MECHANISMS[:-1]))} or {RESET_MECHANISMS[-1]!r}"
+            raise wrong(self, f"reset_mechanism must be {choices}", reset_mechanism=reset_mechanism)
         self._reset_mechanism = reset_mechanism
         self.reset_mechanism_val.fill_(RESET_MECHANISMS.index(reset_mechanism))
 
@@ -187,14 +206,7 @@ class SpikingNeuron(FlexSN):
         return empty[0] if len(empty) == 1 else empty
 
     def extra_repr(self) -> str:
-        shown = {name: _shown(value) for name, value in (*self._parameters.items(), *self._buffers.items())}
-        shown = {name: value for name, value in shown.items() if name != "reset_mechanism_val"}
-        shown |= {name: repr(getattr(self, name)) for name in ("reset_mechanism", "step_mode", "backend")}
-        return ", ".join(f"{name}={value}" for name, value in shown.items())
-
-
-def _shown(value: Any) -> str:
-    kind = "learnable " if value.requires_grad else ""
-    if value.numel() != 1 or value.is_meta:
-        return f"{kind}tensor {tuple(value.shape)}"
-    return f"{kind}{value.item():.6g}"
+        seen: dict[str, Any] = {**self._parameters, **self._buffers}
+        del seen["reset_mechanism_val"]
+        seen |= {name: getattr(self, name) for name in ("reset_mechanism", "step_mode", "backend")}
+        return ", ".join(f"{name}={shown(value)}" for name, value in seen.items())

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from flexsn.neurons.base import check_flag
-from flexsn.neurons.snntorch.base import Coefficient, Returned, SpikingNeuron
+from flexsn.neurons.arguments import Number, check_flag, with_arguments_of, wrong
+from flexsn.neurons.snntorch.base import CommonOptions, Options, Returned, SpikingNeuron, by_position
 
 __all__ = ["Alpha", "Lapicque"]
-
-SpikeFunction = Callable[[Tensor], Tensor]
-Quantizer = Callable[[Tensor], Tensor] | bool
 
 
 class Alpha(SpikingNeuron):
@@ -51,35 +48,18 @@ class Alpha(SpikingNeuron):
     alpha: Tensor
     beta: Tensor
 
+    @with_arguments_of(SpikingNeuron, *by_position("alpha", "beta", learned=("learn_alpha", "learn_beta")))
     def __init__(
         self,
-        alpha: Coefficient,
-        beta: Coefficient,
-        threshold: Coefficient = 1.0,
-        spike_grad: SpikeFunction | None = None,
-        surrogate_disable: bool = False,
-        init_hidden: bool = False,
-        inhibition: bool = False,
+        alpha: Number,
+        beta: Number,
+        *common: Any,
         learn_alpha: bool = False,
         learn_beta: bool = False,
-        learn_threshold: bool = False,
         reset_mechanism: str = "zero",
-        state_quant: Quantizer = False,
-        output: bool = False,
-        **options: Any,
+        **options: Unpack[CommonOptions],
     ) -> None:
-        super().__init__(
-            threshold,
-            spike_grad,
-            surrogate_disable,
-            init_hidden,
-            inhibition,
-            learn_threshold,
-            reset_mechanism,
-            state_quant,
-            output,
-            **options,
-        )
+        super().__init__(reset_mechanism=reset_mechanism, **options)
         self._hold(learn_alpha, alpha=alpha)
         self._hold(learn_beta, beta=beta)
         for holds, rule in (
@@ -87,7 +67,7 @@ class Alpha(SpikingNeuron):
             (self.beta != 1, "beta must not be 1, where tau_alpha has no value"),
         ):
             if not bool(holds.all()):
-                raise ValueError(f"Alpha(alpha={alpha!r}, beta={beta!r}): {rule}")
+                raise wrong(self, rule, alpha=alpha, beta=beta)
 
     def forward(  # type: ignore[override]
         self,
@@ -157,36 +137,18 @@ class Lapicque(SpikingNeuron):
     C: Tensor
     time_step: Tensor
 
+    @with_arguments_of(SpikingNeuron, *by_position("beta", "R", "C", "time_step", learned=("learn_beta",)))
     def __init__(
         self,
-        beta: Coefficient | bool = False,
-        R: Coefficient | bool = False,
-        C: Coefficient | bool = False,
-        time_step: Coefficient = 1,
-        threshold: Coefficient = 1.0,
-        spike_grad: SpikeFunction | None = None,
-        surrogate_disable: bool = False,
-        init_hidden: bool = False,
-        inhibition: bool = False,
+        beta: Number | bool = False,
+        R: Number | bool = False,
+        C: Number | bool = False,
+        time_step: Number = 1,
+        *common: Any,
         learn_beta: bool = False,
-        learn_threshold: bool = False,
-        reset_mechanism: str = "subtract",
-        state_quant: Quantizer = False,
-        output: bool = False,
-        **options: Any,
+        **options: Unpack[Options],
     ) -> None:
-        super().__init__(
-            threshold,
-            spike_grad,
-            surrogate_disable,
-            init_hidden,
-            inhibition,
-            learn_threshold,
-            reset_mechanism,
-            state_quant,
-            output,
-            **options,
-        )
+        super().__init__(**options)
         given = {name: value for name, value in (("beta", beta), ("R", R), ("C", C)) if value is not False}
         call = f"Lapicque({', '.join(f'{name}={value!r}' for name, value in given.items())})"
         if set(given) not in ({"beta"}, {"R", "C"}, {"beta", "R"}, {"beta", "C"}):

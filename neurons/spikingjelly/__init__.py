@@ -24,13 +24,14 @@ from torch import Tensor
 from flexsn import surrogate
 from flexsn.neurons.adaptive import Izhikevich
 from flexsn.neurons.adaptive_threshold import CLIF
-from flexsn.neurons.base import SpikeFunction, SpikingNeuron, check_flag
-from flexsn.neurons.coefficient import Coefficient, Number
+from flexsn.neurons.arguments import Number, SpikeFunction, check_flag, with_arguments_of
+from flexsn.neurons.base import SpikingNeuron
+from flexsn.neurons.coefficient import Coefficient
 from flexsn.neurons.graded import LIAF
 from flexsn.neurons.integrate import IF, LIF, PLIF
 from flexsn.neurons.nonlinear import EIF, KLIF, QIF
 from flexsn.neurons.parallel import PSN, MaskedPSN, SlidingPSN
-from flexsn.neurons.resonate import ResonateFire
+from flexsn.neurons.second_order import CubaLIF, ResonateFire
 from flexsn.neurons.spikingjelly.base import AdaptBaseNode, BaseNode, SimpleBaseNode
 from flexsn.neurons.spikingjelly.graded import (
     ILIFNode,
@@ -39,8 +40,7 @@ from flexsn.neurons.spikingjelly.graded import (
     TernaryIFNode,
     TernaryLIFNode,
 )
-from flexsn.neurons.spikingjelly.surrogate import MultiLevelSpikeCount, SquarewaveFourierSeries
-from flexsn.neurons.synaptic import CubaLIF
+from flexsn.neurons.spikingjelly.spike_functions import MultiLevelSpikeCount, SquarewaveFourierSeries
 
 __all__ = [
     "PSN",
@@ -179,19 +179,9 @@ class SimpleLIFNode(SimpleBaseNode):
 
     tau = Coefficient(above=1, closed=True)
 
-    def __init__(
-        self,
-        tau: Number,
-        decay_input: bool,
-        v_threshold: Number = 1.0,
-        v_reset: Number | None = 0.0,
-        surrogate_function: SpikeFunction | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        **options: Any,
-    ) -> None:
-        super().__init__(v_threshold, v_reset, surrogate_function, detach_reset, step_mode, backend, tau=tau, **options)
+    @with_arguments_of(SpikingNeuron)
+    def __init__(self, tau: Number, decay_input: bool, *common: Any, **options: Any) -> None:
+        super().__init__(tau=tau, **options)
         check_flag(self, decay_input=decay_input)
         self.decay_input = decay_input
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
+from typing_extensions import Unpack
 
-from flexsn.neurons.coefficient import Number
+from flexsn.neurons.arguments import FiringOptions, Number, with_arguments_of
+from flexsn.neurons.base import SpikingNeuron
 from flexsn.neurons.graded import ILIF, TernaryIF, TernaryLIF
 from flexsn.neurons.readout import NonSpikingIF, NonSpikingLIF
 from flexsn.neurons.spikingjelly.base import BaseNode
@@ -24,20 +25,11 @@ class ILIFNode(ILIF, BaseNode):
         [4.0, 0.0, 4.0]
     """
 
+    @with_arguments_of(SpikingNeuron)
     def __init__(
-        self,
-        tau: Number = 4.0 / 3.0,
-        v_threshold: Number = 1.0,
-        surrogate_function: Callable[[Tensor], Tensor] | None = None,
-        detach_reset: bool = False,
-        step_mode: str = "s",
-        backend: str = "auto",
-        store_v_seq: bool = False,
-        **options: Any,
+        self, tau: Number = 4.0 / 3.0, v_threshold: Number = 1.0, *common: Any, **options: Unpack[FiringOptions]
     ) -> None:
-        super().__init__(
-            tau, 4, v_threshold, surrogate_function, detach_reset, step_mode, backend, store_v_seq, **options
-        )
+        super().__init__(tau, 4, v_threshold, **options)
 
 
 class TernaryIFNode(TernaryIF, BaseNode):  # type: ignore[misc]

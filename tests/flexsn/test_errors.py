@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import linecache
+import sys
+import threading
 import warnings
+from typing import Any
 
 import pytest
 import torch
@@ -20,7 +24,8 @@ from flexsn import (
     scan,
     surrogate,
 )
-from flexsn.errors import SourceLine, defined_at, failing_line, stack_level
+from flexsn.errors import SourceLine, calling_line, defined_at, failing_line, is_users_frame, stack_level
+from flexsn.neurons import LIF
 
 
 def test_layout() -> None:
@@ -143,3 +148,126 @@ def test_where_things_are() -> None:
         warnings.simplefilter("always")
         warnings.warn("here", stacklevel=stack_level())
     assert caught[0].filename == __file__
+
+
+# ---- whose line, whose fault ------------------------------------------------------------------------------
+
+
+def run_in(module: str, filename: str, source: str, **known: Any) -> Any:
+    """Run source as a line of that module would run, wherever the package lies; returns its ``result``."""
+    known |= {"__name__": module, "sys": sys}
+    exec(compile(source, filename, "exec"), known)
+    return known.get("result")
+
+
+@pytest.mark.parametrize("module, filename, users", [
+    ("__main__", "/home/user/train.py", True),
+    ("net.neurons", "/env/lib/python3.11/site-packages/net/neurons.py", True),
+    ("flexsnet", "/home/user/flexsnet.py", True),
+    ("torchvision.ops", "/home/user/torchvision/ops.py", True),
+    ("flexsn.neurons.integrate", "/env/lib/python3.11/site-packages/flexsn/neurons/integrate.py", False),
+    ("flexsn.neurons.integrate", "/home/user/flexsn/neurons/integrate.py", False),
+    ("flexsn.kernels.cache", "/home/user/flexsn/kernels/cache.py", False),
+    ("flexsn", "/home/user/flexsn/flexsn/__init__.py", False),
+    ("torch.nn.modules.module", "/env/lib/python3.11/site-packages/torch/nn/modules/module.py", False),
+    ("numpy", "/env/lib/python3.11/site-packages/numpy/__init__.py", False),
+    ("threading", threading.__file__, False),
+    ("importlib._bootstrap", "<frozen importlib._bootstrap>", False),
+])  # fmt: skip
+def test_the_users_frames(module: str, filename: str, users: bool) -> None:
+    assert is_users_frame(run_in(module, filename, "result = sys._getframe()")) is users
+
+
+def test_lines_are_the_users_with_our_frames_in_between() -> None:
+    between = "def ours(call): return call()"
+    ours = run_in("flexsn.neurons.base", "/home/user/neurons/base.py", between + "\nresult = ours")
+    line = ours(calling_line)
+    assert line is not None
+    assert line.filename == __file__
+    assert line.text == "line = ours(calling_line)"
+    try:
+        ours(lambda: ours([].pop))  # the innermost of ours
+    except IndexError as error:
+        line = failing_line(error)
+        assert line is not None
+        assert line.text == "ours(lambda: ours([].pop))  # the innermost of ours"
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        ours(lambda: ours(lambda: warnings.warn("here", stacklevel=stack_level())))
+    assert caught[0].filename == __file__
+
+
+def test_a_warning_from_within_a_built_in_neuron_points_at_the_users_line() -> None:
+    class Sorted(LIF):
+        def core(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+            s, v = super().core(x, v)
+            return s, v.sort().values
+
+    neuron = Sorted(step_mode="m")
+    with pytest.warns(FallbackWarning) as caught:
+        neuron(sequence(2, 3))
+    assert caught[0].filename == __file__
+    assert linecache.getline(__file__, caught[0].lineno).strip() == "neuron(sequence(2, 3))"
+    assert "return s, v.sort().values" in str(caught[0].message)
+
+
+class Broken(Exception):
+    pass
+
+
+def breaks(*_: Any, **__: Any) -> Any:
+    raise Broken
+
+
+@pytest.mark.parametrize("ours", ["partition.Partitioner.run", "recorder._is_alias", "tracer.Tracer._probe"])
+@pytest.mark.parametrize("chosen", ["auto", "cpp"])
+def test_a_fault_of_ours_is_raised_as_it_is(ours: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(f"flexsn.tracing.{ours}", breaks)
+    with pytest.raises(Broken):
+        FlexSN(lambda x, v: (x + v, v), backend=chosen)(sequence(2, 3))
+
+
+def raises(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    raise Broken if x.shape != (3,) else ValueError
+
+
+def of_the_wrong_shape(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return x.view(4, 11) + v, v
+
+
+def in_place_of_the_wrong_shape(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    y = x * 1.0
+    y[(slice(None),) * 9] = 0.0
+    return y, v
+
+
+def of_the_wrong_type(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return surrogate.ATan()(None), v  # type: ignore[arg-type]
+
+
+def called_wrongly(x: Tensor) -> tuple[Tensor]:
+    return (x,)
+
+
+class Misled(LIF):
+    """A built-in core whose line fails on what a user set."""
+
+    def __init__(self, backend: str) -> None:
+        super().__init__(step_mode="m", backend=backend)
+        self.surrogate_function = None
+
+
+@pytest.mark.parametrize(
+    "core",
+    [raises, of_the_wrong_shape, in_place_of_the_wrong_shape, of_the_wrong_type, called_wrongly, torch.linalg.det],
+)
+def test_a_fault_of_the_core_is_the_cores(core: Any) -> None:
+    with pytest.raises(UnsupportedOpError, match="cannot be traced"):
+        scan(core, sequence(2, 3), torch.zeros(3), backend="cpp")
+
+
+def test_a_fault_in_a_built_in_neurons_core_is_the_cores() -> None:
+    with pytest.raises(UnsupportedOpError, match="cannot be traced"):
+        Misled("cpp")(sequence(2, 3))
+    with pytest.warns(FallbackWarning), pytest.raises(TypeError):  # and the loop says it as it is
+        Misled("auto")(sequence(2, 3))

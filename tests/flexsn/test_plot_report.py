@@ -180,6 +180,17 @@ def test_report_of_a_flexsn_neuron() -> None:
     assert not neuron.store_state_seqs and neuron.state_seqs is None
 
 
+def test_report_leaves_what_a_neuron_recorded() -> None:
+    neuron = FlexSN(lambda x, v: (v + x, v + x))
+    neuron.record("v")
+    neuron(torch.ones(4, 1))
+    recorded = neuron.recorded["v"]
+    neuron_report(neuron, torch.ones(5, 3))
+    assert neuron.recorded["v"] is recorded
+    neuron(torch.ones(2, 1))
+    assert neuron.recorded["v"].tolist() == [[5.0], [6.0]]
+
+
 @pytest.mark.parametrize(
     ("lanes", "x", "text"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -63,6 +64,48 @@ def test_wrong_arguments(build: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError) as error:
         build()
     assert message in str(error.value)
+
+
+COMMON = {
+    "v_threshold": 1.5,
+    "v_reset": -0.25,
+    "surrogate_function": surrogate.ATan(),
+    "detach_reset": True,
+    "step_mode": "m",
+    "backend": "torch",
+    "store_v_seq": True,
+}
+CANONICAL = [getattr(neurons, name) for name in neurons.__all__]
+CANONICAL = [c for c in CANONICAL if inspect.isclass(c) and issubclass(c, neurons.SpikingNeuron)]
+PRESET = [getattr(spikingjelly, name) for name in spikingjelly.__all__]
+PRESET = [c for c in PRESET if issubclass(c, neurons.SpikingNeuron)]
+
+
+def _by_position(neuron_class: type) -> list[str]:
+    parameters = inspect.signature(neuron_class).parameters.values()
+    return [p.name for p in parameters if p.kind is p.POSITIONAL_OR_KEYWORD]
+
+
+@pytest.mark.parametrize("neuron_class", CANONICAL + PRESET, ids=lambda c: f"{c.__module__}.{c.__name__}")
+def test_what_comes_by_position_is_what_comes_by_name(neuron_class: type) -> None:
+    own = {"act": torch.relu, "threshold_related": True, "scale_reset": True, "decay_input": False, "alpha": 0.95}
+    own |= {"b": -0.25, "D": 3, "store_state_seqs": True}
+    defaults = inspect.signature(neuron_class).parameters
+    names = _by_position(neuron_class)
+    values = [{**own, **COMMON}.get(n, 3.0 if "tau" in n else defaults[n].default) for n in names]
+    assert repr(neuron_class(*values)) == repr(neuron_class(**dict(zip(names, values, strict=True))))
+    mine = neuron_class(*values)
+    given = {n: v for n, v in zip(names, values, strict=True) if n != "surrogate_function" and hasattr(mine, n)}
+    assert {n: getattr(mine, n) for n in given} == pytest.approx(given)
+
+
+@pytest.mark.parametrize("neuron_class", CANONICAL)
+def test_common_arguments_come_last_in_their_order(neuron_class: type) -> None:
+    names = _by_position(neuron_class)
+    common = [name for name in COMMON if name in names]
+    assert [name for name in names if name in common] == common
+    last = [name for name in common if name not in ("v_threshold", "v_reset")]
+    assert len(last) >= 3 and names[-len(last) :] == last
 
 
 def test_wrong_values_set_later() -> None:

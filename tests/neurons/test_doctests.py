@@ -12,7 +12,7 @@ import flexsn.neurons
 
 MODULES = [
     "flexsn.neurons",
-    *(f"flexsn.neurons.{m.name}" for m in pkgutil.iter_modules(flexsn.neurons.__path__)),
+    *(m.name for m in pkgutil.walk_packages(flexsn.neurons.__path__, "flexsn.neurons.")),
 ]
 
 

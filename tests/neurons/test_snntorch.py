@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import math
 from typing import Any
 
@@ -267,3 +268,21 @@ def test_copies_and_repr() -> None:
         "step_mode='s'",
     ):
         assert part in text
+
+
+@pytest.mark.parametrize(
+    ("neuron_class", "own", "learned", "last"),
+    [
+        (snn.Leaky, "beta", "learn_beta", "graded_spikes_factor learn_graded_spikes_factor reset_delay"),
+        (snn.Synaptic, "alpha beta", "learn_alpha learn_beta", "reset_delay"),
+        (snn.Alpha, "alpha beta", "learn_alpha learn_beta", ""),
+        (snn.Lapicque, "beta R C time_step", "learn_beta", ""),
+    ],
+)
+def test_arguments_come_in_the_order_of_the_peer(neuron_class: type, own: str, learned: str, last: str) -> None:
+    parameters = inspect.signature(neuron_class).parameters
+    fires = "threshold spike_grad surrogate_disable init_hidden inhibition"
+    resets = "learn_threshold reset_mechanism state_quant output"
+    order = " ".join((own, fires, learned, resets, last)).split()
+    assert [p.name for p in parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD] == order
+    assert parameters["reset_mechanism"].default == ("zero" if neuron_class is snn.Alpha else "subtract")

@@ -57,3 +57,25 @@ def test_an_argument_there_is_not() -> None:
     for made in (neurons.IF, neurons.LIF, neurons.TernaryIF, spikingjelly.IFNode, neurons.NonSpikingIF):
         with pytest.raises(TypeError, match="got an unexpected keyword argument 'taw'"):
             made(taw=2.0)
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: neurons.CLIF(v_reset=0.0), "CLIF.__init__() got an unexpected keyword argument 'v_reset'"),
+        (lambda: neurons.IF(detach=True), "IF.__init__() got an unexpected keyword argument 'detach'"),
+        (lambda: neurons.LIF(counts=None), "LIF.__init__() got an unexpected keyword argument 'counts'"),
+        (lambda: neurons.AdEx(w_rest=0.0), "AdEx.__init__() got an unexpected keyword argument 'w_rest'"),
+        (lambda: neurons.LIF(2.0, True, 1.0, v_threshold=1.0), "LIF.__init__() got multiple values for argument 'v_"),
+        (lambda: neurons.CLIF(2.0, 1.0, None, "s", "auto", False, ()), "CLIF.__init__() too many positional arguments"),
+        (
+            lambda: spikingjelly.SimpleLIFNode(2.0),
+            "SimpleLIFNode.__init__() missing a required argument: 'decay_",
+        ),
+        (lambda: snntorch.Leaky(0.9, learn_alpha=True), "Leaky.__init__() got an unexpected keyword argument 'learn_a"),
+    ],
+)
+def test_arguments_that_do_not_fit_the_signature(build: Any, message: str) -> None:
+    with pytest.raises(TypeError) as error:
+        build()
+    assert str(error.value).startswith(message)

@@ -11,7 +11,9 @@ from torch import Tensor
 from flexsn import FlexSN, surrogate
 from flexsn.ir.graph import Builder, LeafKind, Node, topological
 from flexsn.ir.plan import BackwardPlan
-from flexsn.planning.boundary import Unifier, nth_from_end
+from flexsn.ir.step import StepVjp
+from flexsn.planning import Gradients
+from flexsn.planning.boundary import Unifier, nth_from_end, steps_from_end
 from flexsn.report.build import plan_kernels
 
 spike = surrogate.ATan()
@@ -63,7 +65,7 @@ def test_a_summand_that_is_smaller_itself_is_unified_first() -> None:
     early = builder.op("mul", a, c, dtype=F32)
     unified = unify(builder, usual, early)
     assert len(choices([unified])) == 2
-    assert sum(n.op == "mul" for n in topological([unified])) == 1  # computed once, whatever the age
+    assert sum(n.op == "mul" for n in topological([unified])) == 1  # computed once, wherever the step is
 
 
 def test_graphs_that_have_nothing_in_common_are_both_computed() -> None:
@@ -74,11 +76,12 @@ def test_graphs_that_have_nothing_in_common_are_both_computed() -> None:
     assert unify(builder, usual, usual) is usual
 
 
-def test_every_age_gets_its_own_graph() -> None:
+def test_every_distance_gets_its_own_graph() -> None:
     builder, (a, b, c) = leaves(3)
     partial = builder.op("add", a, b, dtype=F32)
     usual = builder.op("add", partial, c, dtype=F32)
     unified = unify(builder, usual, a, partial)
+    assert len(choices([unify(builder, usual, partial)])) == 1  # between the sums, not between their summands
     for distance, want in ((0, a), (1, partial), (2, usual)):
         assert resolve(unified, distance) == describe(want)
 
@@ -107,3 +110,56 @@ def test_the_unified_step_is_every_branch_in_its_place() -> None:
         for (_, unified), (_, own) in zip(plan.step.stores, branch.stores, strict=True):
             assert unified is not None and own is not None
             assert resolve(unified, distance) == describe(own)
+
+
+# ---- which steps are alike ------------------------------------------------------------------------------------
+
+
+class Vjps:
+    """Vjps of hand-made patterns: by how many cotangents the states have, how many gradients they get."""
+
+    def __init__(self, following: dict[tuple[int, ...], tuple[int, ...]], last_differs: bool = False) -> None:
+        self.following, self.last_differs = following, last_differs
+        self.asked: list[tuple[tuple[int, ...], bool, bool]] = []
+        _, self.nodes = leaves(2)
+
+    def __call__(self, outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
+        self.asked.append((states, apart, last))
+        nodes = self.nodes[::-1] if last and self.last_differs else self.nodes
+        given = tuple(tuple(nodes[:count]) for count in self.following[states])
+        return StepVjp((), given, (), (), ())
+
+
+def steps(
+    following: dict[tuple[int, ...], tuple[int, ...]], *finals: bool, last_differs: bool = False
+) -> tuple[list[StepVjp], Vjps]:
+    vjps = Vjps(following, last_differs)
+    return steps_from_end(vjps, Gradients((torch.float32,), finals, (), (), False)), vjps
+
+
+def test_steps_are_planned_apart_until_their_gradients_stay_the_same() -> None:
+    found, vjps = steps({(0, 0): (1, 0), (1, 0): (1, 1), (1, 1): (1, 1)}, False, False)
+    assert [tuple(map(len, v.grad_states)) for v in found] == [(1, 0), (1, 1), (1, 1)]
+    assert vjps.asked[0] == ((0, 0), True, True) and not any(last for _, _, last in vjps.asked[1:])
+
+
+def test_a_last_step_that_is_like_all_others_is_no_step_of_its_own() -> None:
+    found, _ = steps({(1,): (1,)}, True)
+    assert len(found) == 1
+
+
+def test_a_last_step_that_adds_up_in_another_order_is_one_of_its_own() -> None:
+    found, _ = steps({(1,): (1,)}, True, last_differs=True)
+    assert len(found) == 2 and found[0] != found[1]
+
+
+def test_states_that_swap_places_have_zeros_for_absent_gradients() -> None:
+    found, vjps = steps({(1, 0): (0, 1), (0, 1): (1, 0), (1, 1): (1, 1)}, True, False)
+    assert len(found) == 1 and vjps.asked[-1] == ((1, 1), False, False)
+
+
+def test_gradients_in_parts_that_never_settle_are_added_up_first() -> None:
+    growing = {(0,): (1,), (1,): (2,), (2,): (1,)}
+    found, vjps = steps(growing, False)
+    assert vjps.asked[0][1] and not vjps.asked[-1][1]
+    assert len(found) == 1

@@ -9,11 +9,17 @@ import torch
 from torch import nn
 
 from flexsn import FlexSN, surrogate
-from flexsn.ir.graph import LeafKind
+from flexsn.ir.graph import Builder, LeafKind, Node
 from flexsn.ir.plan import BackwardPlan, Saved
+from flexsn.planning.rematerialize import left_to_compute, values_to_save
 from flexsn.report.build import plan_kernels
 
 spike = surrogate.ATan()
+F32, F64, BOOL = torch.float32, torch.float64, torch.bool
+B = Builder()
+X, V = B.leaf(LeafKind.INPUT, 0, F32), B.leaf(LeafKind.STATE, 0, F32)
+GRAD, ROW = B.leaf(LeafKind.COTANGENT, 0, F32), B.leaf(LeafKind.COTANGENT, 1, F64)
+W, T = B.leaf(LeafKind.OPERAND, 0, F32), B.coordinate(LeafKind.STEP_INDEX)
 
 
 def saved(core: Callable[..., Any]) -> Saved:
@@ -42,3 +48,58 @@ def test_a_linear_core_saves_nothing() -> None:
 def test_the_c_plus_plus_target_saves_states_alone() -> None:
     plan = plan_kernels(FlexSN(lambda x, v: (spike(v + x), v + x)), "cpp", torch.float32).plans["backward"][0]
     assert isinstance(plan, BackwardPlan) and plan.saved is None
+
+
+# ---- which values, by hand ------------------------------------------------------------------------------------
+
+
+def op(name: str, *args: Node, dtype: torch.dtype = F32) -> Node:
+    return B.op(name, *args, dtype=dtype)
+
+
+def over(x: Node, threshold: float) -> Node:
+    return op("gt", x, B.const(threshold, x.dtype), dtype=BOOL)
+
+
+def test_a_bool_is_saved_before_the_float_that_is_made_of_it() -> None:
+    fired = over(X, 1.0)
+    assert values_to_save([op("mul", GRAD, B.cast(fired, F32))]) == (fired,)
+
+
+def test_two_bools_cost_less_than_a_double_and_more_than_a_float() -> None:
+    for x, grad in ((X, GRAD), (B.leaf(LeafKind.INPUT, 0, F64), ROW)):
+        h = op("exp", x, dtype=x.dtype)
+        one, two = over(h, 1.0), over(h, 2.0)
+        inner = op("where", two, grad, B.const(0.0, x.dtype), dtype=x.dtype)
+        walked = op("where", one, inner, grad, dtype=x.dtype)
+        assert set(values_to_save([walked])) == ({h} if x.dtype == F32 else {one, two})
+
+
+def test_among_equals_what_is_computed_last_is_saved() -> None:
+    last = op("exp", op("exp", X))
+    assert values_to_save([op("mul", GRAD, last)]) == (last,)
+
+
+def test_one_value_that_many_come_from_is_saved_instead_of_them() -> None:
+    h = op("add", X, V)
+    grads = op("mul", op("mul", GRAD, op("exp", h)), op("sin", h))
+    assert values_to_save([grads]) == (h,)
+
+
+def test_what_is_there_anyway_is_not_saved() -> None:
+    time = B.cast(T, F32)
+    assert values_to_save([op("mul", GRAD, op("mul", time, op("exp", W)))]) == ()
+    scaled = op("mul", op("add", X, V), time)
+    assert values_to_save([op("mul", GRAD, scaled)]) == (scaled,)
+
+
+def test_a_wanted_value_without_any_gradient_is_saved_too() -> None:
+    assert values_to_save([op("exp", X)]) == (op("exp", X),)
+
+
+def test_what_is_left_is_in_order_and_holds_nothing_that_is_known() -> None:
+    h = op("exp", op("add", X, V))
+    walked = op("mul", GRAD, h)
+    assert left_to_compute([walked], [h]) == (walked,)
+    assert left_to_compute([walked, h], []) == (h.args[0], h, walked)
+    assert left_to_compute([X], []) == ()

@@ -6,8 +6,9 @@ from collections.abc import Callable
 
 import torch
 
+from flexsn.ir.dtypes import HALF, compute_dtype
 from flexsn.ir.graph import Node
-from flexsn.tracing.lowering.context import HALF, Arg, Lowering, Unlowerable
+from flexsn.tracing.lowering.context import Arg, Lowering, Unlowerable
 from flexsn.tracing.lowering.registry import RULES, LoweringRule, rule
 
 
@@ -30,7 +31,7 @@ def _terms(low: Lowering, a: Arg, b: Arg, alpha: Arg) -> tuple[Node, Node]:
 
 
 def _compute(low: Lowering) -> torch.dtype:
-    return torch.float32 if low.dtype in HALF else low.dtype
+    return compute_dtype(low.dtype)
 
 
 @rule("rsub")
@@ -79,7 +80,7 @@ def _fmod(low: Lowering, a: Arg, b: Arg) -> Node:
 
 def _nonzero(low: Lowering, divisor: Arg) -> Node:
     node = low.value(divisor, low.dtype)
-    if node.op != "const" or not node.value:
+    if not node.is_const or not node.value:
         raise Unlowerable("an integer division whose divisor may be 0 traps in a kernel; divide by a number")
     return node
 

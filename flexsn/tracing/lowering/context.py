@@ -5,12 +5,12 @@ from __future__ import annotations
 import torch
 
 from flexsn.errors import SourceLine
+from flexsn.ir.dtypes import compute_dtype
 from flexsn.ir.graph import Builder, Node
 
-__all__ = ["HALF", "Arg", "Lowering", "Unlowerable"]
+__all__ = ["Arg", "Lowering", "Unlowerable"]
 
 Arg = Node | bool | int | float | None
-HALF = (torch.float16, torch.bfloat16)
 
 
 class Unlowerable(Exception):
@@ -50,7 +50,7 @@ class Lowering:
     def op(self, name: str, *args: Arg, dtype: torch.dtype | None = None) -> Node:
         """A row of the table computed in ``dtype`` (by default the result's); 16-bit floats compute in fp32."""
         dtype = dtype or self.dtype
-        compute = torch.float32 if dtype in HALF else dtype
+        compute = compute_dtype(dtype)
         node = self.builder.op(name, *(self.value(a, compute) for a in args), dtype=compute, line=self.line)
         return self.builder.cast(node, dtype, self.line)
 

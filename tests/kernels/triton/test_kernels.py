@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,10 @@ import flexsn
 from flexsn import surrogate
 
 pytest.importorskip("triton")
+pytestmark = pytest.mark.skipif(
+    os.environ.get("TRITON_INTERPRET", "0") in ("", "0"),
+    reason="run as `TRITON_INTERPRET=1 pytest tests/kernels/triton`",
+)
 
 spike = surrogate.ATan(alpha=2.0)
 Core = Callable[..., Any]

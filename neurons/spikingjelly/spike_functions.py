@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from flexsn import surrogate
-from flexsn.neurons.coefficient import Number, wrong
+from flexsn.neurons.arguments import Number, wrong
 from flexsn.neurons.graded import SpikeCount
 
 __all__ = ["MultiLevelSpikeCount", "SquarewaveFourierSeries"]

@@ -10,21 +10,18 @@ the step keeps its shape, and a neuron learns its own from the first input or is
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
 
-from flexsn import surrogate
-from flexsn.modules.flexsn import FlexSN
-from flexsn.neurons.base import check_flag
-from flexsn.neurons.coefficient import check_number, check_shape, wrong
+from flexsn import FlexSN, surrogate
+from flexsn.neurons.arguments import SpikeFunction, check_callable, check_flag, check_number, check_shape
+from flexsn.neurons.discontinuous import Discontinuous
 
 __all__ = ["LIF", "Adaptive", "Cooldown", "Discontinuous", "NoReset", "SpikeLinear"]
-
-SpikeFunction = Callable[[Tensor], Tensor]
 
 
 class SpikeLinear(surrogate.SpikeLinear):
@@ -40,12 +37,6 @@ class SpikeLinear(surrogate.SpikeLinear):
 
     def __init__(self, gradient_factor: float = 0.3) -> None:
         super().__init__(gradient_factor, strict=True)
-
-
-def _spike_function(owner: object, spike_function: SpikeFunction | None) -> SpikeFunction:
-    if spike_function is not None and not callable(spike_function):
-        raise wrong(owner, "spike_function must be callable, such as SpikeLinear()", spike_function=spike_function)
-    return SpikeLinear() if spike_function is None else spike_function
 
 
 class Membrane(LazyModuleMixin, FlexSN):
@@ -84,8 +75,10 @@ class Membrane(LazyModuleMixin, FlexSN):
         check_flag(self, store_state_seqs=store_state_seqs)
         check_number(self, above=0, tau=tau)
         self.tau = tau
-        self.spike_function = _spike_function(self, spike_function)
-        self.initial_mem = cast(nn.Parameter, nn.UninitializedParameter())
+        spike = SpikeLinear() if spike_function is None else spike_function
+        check_callable(self, "SpikeLinear()", spike_function=spike)
+        self.spike_function: SpikeFunction = spike
+        self._register_tensors()
         if in_shape is not None:
             self._set_shape(check_shape(self, in_shape=(in_shape,) if isinstance(in_shape, int) else in_shape))
 
@@ -93,6 +86,9 @@ class Membrane(LazyModuleMixin, FlexSN):
     def beta(self) -> float:
         """Decay of the membrane in one step."""
         return math.exp(-1 / self.tau)
+
+    def _register_tensors(self) -> None:
+        self.initial_mem = cast(nn.Parameter, nn.UninitializedParameter())
 
     def _set_shape(self, in_shape: Sequence[int]) -> None:
         self.initial_mem.materialize(in_shape)  # type: ignore[attr-defined]
@@ -185,12 +181,9 @@ class Cooldown(Membrane):
 
     sgn: Tensor
 
-    def __init__(self, tau: float = 5, spike_function: SpikeFunction | None = None, **options: Any) -> None:
-        in_shape = options.pop("in_shape", None)
-        super().__init__(tau, spike_function, **options)
+    def _register_tensors(self) -> None:
+        super()._register_tensors()
         self.register_buffer("sgn", nn.parameter.UninitializedBuffer())
-        if in_shape is not None:
-            self._set_shape(check_shape(self, in_shape=(in_shape,) if isinstance(in_shape, int) else in_shape))
 
     def _set_shape(self, in_shape: Sequence[int]) -> None:
         super()._set_shape(in_shape)
@@ -252,43 +245,3 @@ class Adaptive(Membrane):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, tau_thr={self.tau_thr}, gamma={self.gamma}"
-
-
-class Discontinuous(FlexSN):
-    """The spike function alone, without a state: ``s = Θ(x − threshold)``.
-
-    Args:
-        spike_function: by default ``SpikeLinear()``.
-        threshold: what the input must exceed.
-        step_mode, backend: as for :class:`Membrane`.
-
-    Shapes:
-        any, output as the input.
-
-    Raises:
-        ValueError: a spike function that cannot be called.
-
-    Example:
-        >>> Discontinuous()(torch.tensor([[0.5, 1.0, 1.5]])).tolist()
-        [[0.0, 0.0, 1.0]]
-    """
-
-    def __init__(
-        self,
-        spike_function: SpikeFunction | None = None,
-        threshold: float = 1,
-        *,
-        step_mode: str = "m",
-        backend: str = "auto",
-    ) -> None:
-        super().__init__(step_mode=step_mode, backend=backend)
-        self.spike_function = _spike_function(self, spike_function)
-        check_number(self, threshold=threshold)
-        self.threshold = threshold
-
-    def core(self, x: Tensor) -> Tensor:
-        """One step."""
-        return self.spike_function(x - self.threshold)
-
-    def extra_repr(self) -> str:
-        return f"threshold={self.threshold}, step_mode={self.step_mode!r}, backend={self.backend!r}"

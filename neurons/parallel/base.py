@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from flexsn.execution.backends import CHOICES as BACKENDS
-from flexsn.surrogate import ATan
+from flexsn import surrogate
+from flexsn.neurons.arguments import SpikeFunction, check_callable, wrong
+from flexsn.neurons.integrate import IF
 
-__all__ = ["ParallelNeuron", "SpikeFunction", "check_size", "like"]
-
-SpikeFunction = Callable[[Tensor], Tensor]
+__all__ = ["ParallelNeuron", "like"]
 
 
 class ParallelNeuron(nn.Module):
@@ -34,12 +32,9 @@ class ParallelNeuron(nn.Module):
 
     def __init__(self, surrogate_function: SpikeFunction | None, step_mode: str, backend: str = "torch") -> None:
         super().__init__()
-        if surrogate_function is not None and not callable(surrogate_function):
-            raise ValueError(
-                f"{type(self).__name__}(surrogate_function={surrogate_function!r}): surrogate_function must "
-                "be callable, such as flexsn.surrogate.ATan()"
-            )
-        self.surrogate_function = ATan() if surrogate_function is None else surrogate_function
+        spike = surrogate.ATan() if surrogate_function is None else surrogate_function
+        check_callable(self, "flexsn.surrogate.ATan()", surrogate_function=spike)
+        self.surrogate_function: SpikeFunction = spike
         self.step_mode = step_mode
         self.backend = backend
         self.queue: tuple[Tensor, ...] = ()
@@ -53,7 +48,7 @@ class ParallelNeuron(nn.Module):
     def step_mode(self, step_mode: str) -> None:
         if step_mode not in self.supported_step_modes:
             modes = " or ".join(map(repr, self.supported_step_modes))
-            raise ValueError(f"{type(self).__name__}(step_mode={step_mode!r}): step_mode must be {modes}")
+            raise wrong(self, f"step_mode must be {modes}", step_mode=step_mode)
         self._step_mode = step_mode
 
     @property
@@ -64,9 +59,11 @@ class ParallelNeuron(nn.Module):
     @backend.setter
     def backend(self, backend: str) -> None:
         if backend not in self.supported_backends:
-            if backend not in BACKENDS:
+            try:
+                IF(backend=backend)  # what a neuron that scans accepts
+            except ValueError:
                 names = " or ".join(map(repr, self.supported_backends))
-                raise ValueError(f"{type(self).__name__}(backend={backend!r}): backend must be {names}")
+                raise wrong(self, f"backend must be {names}", backend=backend) from None
             backend = self.supported_backends[0]
         self._backend = backend
 
@@ -104,9 +101,3 @@ def like(s: Tensor, x: Tensor) -> Tensor:
     """``s`` in the shape of ``x``, and in its dtype if that can hold a gradient."""
     s = s.view(x.shape)
     return s.to(x.dtype) if x.is_floating_point() else s
-
-
-def check_size(owner: object, **sizes: int) -> None:
-    for name, size in sizes.items():
-        if isinstance(size, bool) or not isinstance(size, int) or size < 1:
-            raise ValueError(f"{type(owner).__name__}({name}={size!r}): {name} must be an integer >= 1")

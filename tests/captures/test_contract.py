@@ -65,7 +65,7 @@ def test_contradictions_show_both(options: dict[str, int], shown: str) -> None:
     with pytest.raises(CoreError) as caught:
         FlexSN(core, **options)
     assert f"{shown} contradict the core, which takes 2 argument(s): (x, v)" in str(caught.value)
-    assert "test_signature.py" in str(caught.value)
+    assert "test_contract.py" in str(caught.value)
 
 
 def test_what_cannot_be_told() -> None:

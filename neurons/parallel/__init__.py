@@ -17,8 +17,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from flexsn.neurons.base import check_flag
-from flexsn.neurons.parallel_base import ParallelNeuron, SpikeFunction, check_size, like
+from flexsn.neurons.arguments import SpikeFunction, check_flag, check_size, wrong
+from flexsn.neurons.parallel.base import ParallelNeuron, like
 
 __all__ = ["PSN", "MaskedPSN", "SlidingPSN"]
 
@@ -141,7 +141,7 @@ class MaskedPSN(ParallelNeuron):
         known = isinstance(value, (numbers.Real, Tensor)) and not isinstance(value, bool)
         if not known or not 0.0 <= float(value) <= 1.0:
             shown = float(value) if known else value
-            raise ValueError(f"{type(self).__name__}(lambda_={shown!r}): lambda_ must be in [0, 1]")
+            raise wrong(self, "lambda_ must be in [0, 1]", lambda_=shown)
         self._lambda_.fill_(value)
 
     def masked_weight(self) -> Tensor:

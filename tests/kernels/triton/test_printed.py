@@ -1,6 +1,6 @@
 """The printed Triton kernels: inside the portable subset, and as the docs show them.
 
-``UPDATE_GOLDEN=1 pytest tests/kernels/test_printed.py`` writes the docs anew.
+``UPDATE_GOLDEN=1 pytest tests/kernels/triton/test_printed.py`` writes the docs anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from flexsn.kernels.triton.printer import print_triton
 from flexsn.kernels.triton.spelling import SPELLINGS
 from flexsn.report.build import plan_kernels
 
-DOCS = Path(__file__).parents[2] / "docs" / "kernels.md"
+DOCS = Path(__file__).parents[3] / "docs" / "kernels.md"
 PORTABLE = {
     *("load", "store", "arange", "program_id", "zeros", "full", "cast", "cdiv", "where", "broadcast_to"),
     *("constexpr", "reshape", "sum"),
@@ -92,4 +92,4 @@ def test_docs_show_the_kernels_of_lif() -> None:
         )
     if os.environ.get("UPDATE_GOLDEN"):
         DOCS.write_text(text)
-    assert DOCS.read_text() == text, "the kernels changed: UPDATE_GOLDEN=1 pytest tests/kernels/test_printed.py"
+    assert DOCS.read_text() == text, "the kernels changed: UPDATE_GOLDEN=1 pytest tests/kernels/triton/test_printed.py"

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flexsn import UnsupportedOpError
-from flexsn.execution.memo import REMEMBERED, once, remember
+from flexsn.execution.traces import REMEMBERED, once, remember
 
 
 def test_once_per_key() -> None:

@@ -190,6 +190,6 @@ def test_library_functions_round_the_same_in_every_kernel() -> None:
 )
 def test_literals(value: float, dtype: torch.dtype, text: str) -> None:
     from flexsn.ir.graph import Builder
-    from flexsn.kernels.cpp.printer import _literal
+    from flexsn.kernels.cpp.values import literal
 
-    assert _literal(Builder().const(value, dtype)) == text
+    assert literal(Builder().const(value, dtype)) == text

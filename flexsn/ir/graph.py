@@ -37,6 +37,11 @@ class LeafKind(Enum):
         self.label, self.varies, self.is_gradient = label, varies, is_gradient
 
     @property
+    def is_uniform(self) -> bool:
+        """Whether it is the same for all lanes, wherever tensors lie, so that no kernel has to load it."""
+        return self in (LeafKind.CONST, LeafKind.STEP_INDEX, LeafKind.NUM_STEPS)
+
+    @property
     def is_coordinate(self) -> bool:
         """Whether it says where in the scan a value is: one per scan, not numbered."""
         return self in (LeafKind.STEP_INDEX, LeafKind.NUM_STEPS, LeafKind.LANE_INDEX)

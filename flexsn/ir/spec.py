@@ -15,7 +15,6 @@ from flexsn.ir.step import StepGraph, StepVjp
 __all__ = ["SpecError", "verify"]
 
 _HALF = (torch.float16, torch.bfloat16)
-_ALWAYS_THERE = (LeafKind.STEP_INDEX, LeafKind.NUM_STEPS)
 
 
 class SpecError(Exception):
@@ -95,7 +94,7 @@ def _program(program: Program, known: Iterable[Node]) -> set[Node]:
 
 
 def _there(node: Node, done: set[Node]) -> bool:
-    return node in done or node.is_const or node.op in _ALWAYS_THERE
+    return node in done or (isinstance(node.op, LeafKind) and node.op.is_uniform)
 
 
 def _slots(slots: Sequence[Slot], used: Iterable[Slot]) -> None:

@@ -71,7 +71,7 @@ class Target(Protocol):
 
     @property
     def name(self) -> str:
-        """The name the backend is chosen by."""
+        """The name the backend is chosen by; targets of one name share plans."""
 
     @property
     def saves_in_registers(self) -> bool:

@@ -27,9 +27,6 @@ TYPES = {
 }
 
 
-_UNIFORM = (LeafKind.STEP_INDEX, LeafKind.NUM_STEPS)  # the same for all lanes, wherever tensors lie
-
-
 class Values:
     """Names of the values of one kernel, and the lines that compute them.
 
@@ -98,7 +95,8 @@ class Values:
         return f"tl.broadcast_to({text}, [BLOCK])" if self._is_scalar(node) else text
 
     def _is_scalar(self, node: Node) -> bool:
-        return node.is_const or node.op in _UNIFORM or self.use(node) in self._scalars
+        uniform = isinstance(node.op, LeafKind) and node.op.is_uniform
+        return uniform or self.use(node) in self._scalars
 
     def _expression(self, node: Node) -> str:
         if node.op == "cast":

@@ -25,7 +25,7 @@ from flexsn.planning import Gradients, ScanRequest, plan_scan
 F32, I64 = torch.float32, torch.int64
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 # the interpreter computes masked lanes too
-pytestmark = pytest.mark.filterwarnings("ignore:overflow:RuntimeWarning")
+pytestmark = pytest.mark.filterwarnings("ignore:(overflow|invalid value):RuntimeWarning")
 STEPS, SHAPE = 5, (3, 4, 2)
 BACKENDS = ["cpp", pytest.param("triton", marks=pytest.mark.skipif(not INTERPRETING, reason="needs the interpreter"))]
 LAYOUTS = [

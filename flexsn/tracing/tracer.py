@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +25,8 @@ from flexsn.tracing.sentinel import find_sentinel
 from flexsn.tracing.tape import Tape, ValueRef, content_of, first_difference
 
 __all__ = ["Tracer"]
+
+_OF_GRAD_MODE = {"is_grad_enabled", "is_inference_mode_enabled"}
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,7 @@ class Tracer:
         on_gpu: whether the step is for a GPU, where a few operations of eager torch have other bits; if not given,
             whether ``device`` is one.
         step_shape: of the calls it is for, if the core asks for it.
+        mentions: names in the core's code; a few of them ask what no mode sees.
 
     Attributes:
         graph: the forward step.
@@ -74,6 +77,7 @@ class Tracer:
         device: torch.device,
         on_gpu: bool | None = None,
         step_shape: torch.Size | None = None,
+        mentions: Collection[str] = (),
     ) -> None:
         self.core = core
         self.input_dtypes, self.state_dtypes = tuple(input_dtypes), tuple(state_dtypes)
@@ -91,8 +95,11 @@ class Tracer:
         recorded = self._forward = self._record(())
         passed("recorded forward", recorded.tape)
         self._check_same(self._record(()))
+        self._mentions = mentions
         self.graph = self._step_graph(recorded)
         passed("step graph", self.graph)
+        if not _OF_GRAD_MODE.isdisjoint(mentions):
+            self._check_grad_mode()
 
     @property
     def param_shape(self) -> torch.Size:
@@ -129,17 +136,30 @@ class Tracer:
 
     # ---- recording ------------------------------------------------------------------------------------------
 
-    def _record(self, incoming: Sequence[Cotangent], marks: Sequence[Cotangent] = ()) -> _Recorded:
-        """Run the core, and its backward half if there are cotangents."""
+    def _record(
+        self,
+        incoming: Sequence[Cotangent],
+        marks: Sequence[Cotangent] = (),
+        only: int | None = None,
+        grad_mode: bool = True,
+    ) -> _Recorded:
+        """Run the core, and its backward half if there are cotangents.
+
+        Args:
+            incoming: the cotangents.
+            marks: cotangents of states before the step.
+            only: the one argument that needs a gradient; all floating ones if not given.
+            grad_mode: whether gradients are enabled.
+        """
 
         def example(dtype: torch.dtype) -> Tensor:
             return torch.ones(self._sentinel.shape, dtype=dtype, device=self.device)
 
-        with clean_context():
+        with clean_context(), torch.set_grad_enabled(grad_mode):
             arguments = {f"input{i}": example(d) for i, d in enumerate(self.input_dtypes)}
             arguments |= {f"state{j}": example(d) for j, d in enumerate(self.state_dtypes)}
-            for tensor in arguments.values():
-                tensor.requires_grad_(tensor.is_floating_point())
+            for position, tensor in enumerate(arguments.values()):
+                tensor.requires_grad_(tensor.is_floating_point() and only in (None, position))
             seeds = [example((*self.graph.outputs, *self.graph.new_states)[c.value].dtype) for c in incoming]
             marking = [example(self.state_dtypes[m.value]) for m in marks]
             named = {c.name: seed for c, seed in zip((*incoming, *marks), (*seeds, *marking), strict=True)}
@@ -177,6 +197,23 @@ class Tracer:
                 why="a kernel is made from one run: a random number, the time, an iterator's next would come once",
                 hint="draw it outside and pass it as one more input",
             )
+
+    def _check_grad_mode(self) -> None:
+        """The core computes the same whether gradients are enabled or not."""
+        again = self._step_graph(self._record((), grad_mode=False))
+        if (again.outputs, again.new_states) != (self.graph.outputs, self.graph.new_states):
+            raise _depends_on("whether gradients are enabled")
+
+    def _check_alone(self, incoming: Sequence[Cotangent], gradients: Sequence[Node | None]) -> None:
+        """Every argument's gradient is the same if no other one is asked for."""
+        for position, gradient in enumerate(gradients):
+            if gradient is None:
+                continue
+            recorded = self._record(incoming, only=position)
+            ref = recorded.results[position]
+            alone = None if ref is None else self._partition(recorded.tape, incoming).step_value(ref, "a gradient")
+            if alone is not gradient:
+                raise _depends_on("which gradients are asked for (needs_input_grad)")
 
     def _align_captured(self, tape: Tape, refs: list[ValueRef | None]) -> list[ValueRef | None]:
         """Order the gradients of captured tensors, which come last, as ``self.captured``."""
@@ -243,6 +280,8 @@ class Tracer:
         step = [None if r is None else partitioner.step_value(r, "a gradient") for r in recorded.results[:split]]
         captured = [None if r is None else partitioner.host_value(r) for r in recorded.results[split:]]
         sums = step[num_inputs:]
+        if "needs_input_grad" in self._mentions:
+            self._check_alone(incoming, step)
         grad_states: list[tuple[Node, ...]] = [() if node is None else (node,) for node in sums]
         returned = self._returned(outputs) if apart else set()
         marks = [mark(j) for j, n in enumerate(self.graph.new_states) if n in returned and sums[j] is not None]
@@ -266,3 +305,11 @@ class Tracer:
 
     def _returned(self, outputs: Sequence[bool]) -> set[Node]:
         return {y for y, present in zip(self.graph.outputs, outputs, strict=True) if present}
+
+
+def _depends_on(what: str) -> UnsupportedOpError:
+    return UnsupportedOpError(
+        f"the core computes something else depending on {what}",
+        why="a kernel is made from one run of the core",
+        hint="compute the same in both cases; what is not wanted costs nothing",
+    )

@@ -224,7 +224,7 @@ def breaks(*_: Any, **__: Any) -> Any:
     [
         "tracing.partition.Partitioner.run",
         "tracing.recorder._is_alias",
-        "tracing.tracer.Tracer._probe",
+        "tracing.sentinel._probe",
         "captures.snapshot.SnapshotCore.__init__",
     ],
 )

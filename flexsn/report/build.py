@@ -22,7 +22,7 @@ from flexsn.ir.layout import Layout, TensorSpec
 from flexsn.ir.passes import describe, watching
 from flexsn.ir.plan import Holds, Plan
 from flexsn.ir.step import StepGraph
-from flexsn.kernels.backend import Backend
+from flexsn.kernels.backend import BACKENDS, Backend
 from flexsn.kernels.backend import backend as named
 from flexsn.planning import Gradients
 from flexsn.report.report import KernelReport, Report
@@ -142,7 +142,7 @@ def _trace(subject: Subject, backend: Backend, dtype: torch.dtype, device: torch
     probe = [torch.ones(1, 1, dtype=dtype, device=device) for _ in range(subject.num_inputs)]
     states = subject.init_states(subject.num_states, "m", *probe)
     dtypes = (compute_dtype(dtype),) * subject.num_inputs, tuple(compute_dtype(s.dtype) for s in states)
-    traces = Traces(subject.core, subject.num_states, on_gpu=backend.device_type == "cuda")
+    traces = Traces(subject.core, subject.num_states, on_gpu=BACKENDS[backend.name][0] == "cuda")
     return traces.find(Captures(subject.core), dtypes, device)
 
 

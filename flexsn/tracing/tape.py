@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_flatten
 
 from flexsn.errors import SourceLine
 from flexsn.ir.passes import describe
@@ -25,7 +24,7 @@ class ValueRef:
         return f"v{self.index}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
     """One operator: ``func(*args, **kwargs)`` with tensors replaced by :class:`ValueRef`.
 
@@ -64,9 +63,13 @@ class Tape:
     num_forward: int | None = None
 
 
-def refs_in(value: Any) -> Iterator[ValueRef]:
-    """The recorded values among an operator's arguments."""
-    return (leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, ValueRef))
+def refs_in(args: Iterable[Any]) -> Iterator[ValueRef]:
+    """The recorded values among an operator's arguments, which are values or lists of them."""
+    for arg in args:
+        if isinstance(arg, ValueRef):
+            yield arg
+        elif isinstance(arg, tuple):
+            yield from (item for item in arg if isinstance(item, ValueRef))
 
 
 @describe.register

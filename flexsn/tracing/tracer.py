@@ -26,7 +26,7 @@ from flexsn.tracing.tape import Tape, ValueRef
 __all__ = ["Tracer"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Recorded:
     """One run of the core, and of its backward half if there were cotangents.
 

@@ -21,7 +21,7 @@ Launch = Callable[[Sequence[Tensor]], None]
 """Runs a kernel on tensors in the order of its plan's slots."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Printed:
     """A kernel as text.
 
@@ -40,10 +40,6 @@ class Backend(Protocol):
     @property
     def name(self) -> str:
         """The name the backend is chosen by."""
-
-    @property
-    def device_type(self) -> str:
-        """The devices it is for, as torch calls them; ``backend="auto"`` takes it for tensors there."""
 
     @property
     def targets(self) -> tuple[str, ...]:
@@ -75,14 +71,14 @@ class Backend(Protocol):
 
 
 BACKENDS = {
-    "triton": "flexsn.kernels.triton.backend",
-    "cpp": "flexsn.kernels.cpp.backend",
+    "triton": ("cuda", "flexsn.kernels.triton.backend"),  # cuda is ROCm too
+    "cpp": ("cpu", "flexsn.kernels.cpp.backend"),
 }
-"""By name, fastest first: the module that holds it as ``BACKEND``."""
+"""By name, fastest first: the devices it is for, as torch calls them, and the module that holds it as ``BACKEND``."""
 
 
 @cache
 def backend(name: str) -> Backend:
     """The backend of that name."""
-    found: Backend = import_module(BACKENDS[name]).BACKEND
+    found: Backend = import_module(BACKENDS[name][1]).BACKEND
     return found

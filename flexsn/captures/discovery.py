@@ -214,8 +214,6 @@ class _Search:
         ):
             names.update(*stores, _class_names(type(held)))
             names -= _MODULE_OWN if isinstance(held, nn.Module) else set()
-        if isinstance(held, nn.Module):
-            names.add("parametrizations")
         return {name for name in names if isinstance(name, str)}
 
     def _class_attribute(

@@ -38,9 +38,9 @@ def choose(name: str, device: torch.device) -> tuple[Backend | None, BackendErro
         if problem:
             raise problem
         return chosen, None
-    every = [backend(name) for name in BACKENDS]
+    native = [name for name, (kind, _) in BACKENDS.items() if kind == device.type]
     problems = []
-    for chosen in [b for b in every if b.device_type == device.type] or every:
+    for chosen in map(backend, native or BACKENDS):
         problem = chosen.problem(device)
         if problem is None:
             return chosen, None

@@ -117,7 +117,7 @@ class BoundBackward:
         return totals
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _ParameterSide:
     """What follows of the accumulators of one vjp.
 

@@ -46,7 +46,7 @@ from flexsn.kernels.backend import Backend
 __all__ = ["ScanDispatcher"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class CallEntry:
     """What runs a call when one just like it came before.
 

@@ -91,7 +91,7 @@ class Slot:
         return f"{self.holds.value}{self.index}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Carry:
     """A value per lane that goes from step to step."""
 
@@ -101,7 +101,7 @@ class Carry:
     final: Slot | None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Program:
     """Nodes in order, split into what runs once per lane and what runs every step."""
 
@@ -146,7 +146,7 @@ class ForwardPlan:
         return (*(n for _, n in self.stores), *(c.next for c in self.carries if c.next is not None))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BackwardStep:
     """One step backward for one pattern of incoming state gradients.
 
@@ -173,7 +173,7 @@ class BackwardStep:
         return tuple(n for n in every if n is not None)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Saved:
     """What of a recomputed step waits in registers until the walk back reaches it, and what is computed when.
 

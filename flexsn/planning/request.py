@@ -53,7 +53,7 @@ class ScanRequest:
     gradients: Gradients | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ScanPlans:
     """The plans of one kind of call.
 

@@ -23,7 +23,7 @@ from flexsn.ir.layout import Layout, TensorSpec
 from flexsn.ir.passes import describe, watching
 from flexsn.ir.plan import Holds, Plan
 from flexsn.ir.step import StepGraph
-from flexsn.kernels.backend import Backend
+from flexsn.kernels.backend import BACKENDS, Backend
 from flexsn.kernels.backend import backend as named
 from flexsn.planning import Gradients
 from flexsn.report.report import KernelReport, Report
@@ -143,7 +143,7 @@ def _trace(subject: Subject, backend: Backend, dtype: torch.dtype, device: torch
     probe = [torch.ones(1, 1, dtype=dtype, device=device) for _ in range(subject.num_inputs)]
     states = subject.init_states(subject.num_states, "m", *probe)
     dtypes = (compute_dtype(dtype),) * subject.num_inputs, tuple(compute_dtype(s.dtype) for s in states)
-    traces = Traces(subject.core, subject.num_states, on_gpu=backend.device_type == "cuda")
+    traces = Traces(subject.core, subject.num_states, on_gpu=BACKENDS[backend.name][0] == "cuda")
     captures = Captures(subject.core)
     shapes = [source.read().shape for source in captures.tensors]
     return traces.find(captures, dtypes, device, (), np.broadcast_shapes((_BATCH, _FREE), *shapes), True)

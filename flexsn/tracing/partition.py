@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from flexsn.errors import UnsupportedOpError
 from flexsn.ir.graph import Builder, LeafKind, Node
@@ -92,8 +92,9 @@ class Partitioner:
     # ---- one call -------------------------------------------------------------------------------------------
 
     def _sort(self, call: Call, backward: bool) -> None:
-        args, kwargs = self._lookup((list(call.args), call.kwargs))
-        flat = tree_flatten((args, kwargs))[0]
+        args = list(map(self._lookup, call.args))
+        kwargs = {key: self._lookup(value) for key, value in call.kwargs.items()}
+        flat = [self._values[ref.index] for ref in refs_in((*call.args, *call.kwargs.values()))]
         reduced = [v for v in flat if isinstance(v, (Reduction, _Post))]
         shapes = [self._tape.tensors[r.index].shape for r in call.results]
         live = any(r.index in self._tape.live for r in call.results)
@@ -175,8 +176,10 @@ class Partitioner:
 
     # ---- arguments ------------------------------------------------------------------------------------------
 
-    def _lookup(self, args: Any) -> Any:
-        return tree_map_only(ValueRef, lambda ref: self._values[ref.index], args)
+    def _lookup(self, value: Any) -> Any:
+        if isinstance(value, ValueRef):
+            return self._values[value.index]
+        return tuple(map(self._lookup, value)) if isinstance(value, tuple) else value
 
     def _as_node(self, value: Any, ref: Any) -> Any:
         if isinstance(value, Ref):

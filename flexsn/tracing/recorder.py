@@ -137,7 +137,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         ref_args = tuple(self._to_refs(arg) for arg in args)
         ref_kwargs = {key: self._to_refs(value) for key, value in kwargs.items()}
-        refs = list(refs_in((ref_args, ref_kwargs)))
+        refs = list(refs_in((*ref_args, *ref_kwargs.values())))
         live = any(ref.index in self.tape.live for ref in refs)
         mutated = name.endswith("_") and not name.endswith("__") and func._schema.is_mutable
         stepwise = live and not mutated and name not in _VIEWS | _ALIASES | _SUMS and not self._known(name)
@@ -226,7 +226,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         ref = ValueRef(len(self.tape.tensors))
         self.tape.tensors.append(target)
-        if any(r.index in self.tape.live for r in refs_in((args, kwargs))):
+        if any(r.index in self.tape.live for r in refs_in((*args, *kwargs.values()))):
             self.tape.live.add(ref.index)
         self.tape.calls.append(Call(func, self._origin or func, name[:-1], args, kwargs, (ref,), line))
         cell.ref = ref

@@ -27,7 +27,7 @@ _MAX_PROBES = 8
 _PRIMES = (2, 3, 5, 7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47, 53, 59, 61, 67, 71, 73, 79)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Sentinel:
     """A step shape to trace at.
 

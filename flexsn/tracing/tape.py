@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_map_only
 
 from flexsn.errors import SourceLine
 from flexsn.ir.passes import describe
@@ -26,7 +25,7 @@ class ValueRef:
         return f"v{self.index}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Call:
     """One operator: ``func(*args, **kwargs)`` with tensors replaced by :class:`ValueRef`.
 
@@ -65,9 +64,13 @@ class Tape:
     num_forward: int | None = None
 
 
-def refs_in(value: Any) -> Iterator[ValueRef]:
-    """The recorded values among an operator's arguments."""
-    return (leaf for leaf in tree_flatten(value)[0] if isinstance(leaf, ValueRef))
+def refs_in(args: Iterable[Any]) -> Iterator[ValueRef]:
+    """The recorded values among an operator's arguments, which are values or lists of them."""
+    for arg in args:
+        if isinstance(arg, ValueRef):
+            yield arg
+        elif isinstance(arg, tuple):
+            yield from (item for item in arg if isinstance(item, ValueRef))
 
 
 @describe.register
@@ -105,16 +108,23 @@ def first_difference(first: Tape, again: Tape) -> tuple[bool, SourceLine | None]
     shift = len(again.arguments) - len(first.arguments)
     split = len(first.arguments)
 
-    def plain(value: Any) -> str:
+    def text(args: Any, shifted: bool) -> str:
         """Arguments as text; a NaN is the same as another."""
-        at_first = lambda ref: ref if ref.index < split else ValueRef(ref.index - shift)  # noqa: E731
-        return repr(tree_map_only(ValueRef, at_first, value))
+
+        def at_first(value: Any) -> Any:
+            if isinstance(value, tuple):
+                return tuple(map(at_first, value))
+            moved = shifted and isinstance(value, ValueRef) and value.index >= split
+            return ValueRef(value.index - shift) if moved else value
+
+        return repr([at_first(arg) for arg in args])
 
     mine, theirs = first.calls, again.calls[: again.num_forward]
     for one, other in zip(mine, theirs, strict=False):
-        if one.func is not other.func or repr((one.args, one.kwargs)) != plain((other.args, other.kwargs)):
+        given = (*one.args, *one.kwargs.values())
+        if one.func is not other.func or text(given, False) != text((*other.args, *other.kwargs.values()), True):
             return True, other.line
-        for ref in refs_in((one.args, one.kwargs)):
+        for ref in refs_in(given):
             if ref.index in first.captured and not _same_captured(first, again, ref.index, ref.index + shift):
                 return True, other.line
     longer = mine if len(mine) > len(theirs) else theirs

@@ -29,7 +29,7 @@ __all__ = ["Tracer"]
 _OF_GRAD_MODE = {"is_grad_enabled", "is_inference_mode_enabled"}
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Recorded:
     """One run of the core, and of its backward half if there were cotangents.
 

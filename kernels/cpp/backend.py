@@ -20,7 +20,6 @@ class CppBackend:
     """See :class:`~flexsn.kernels.backend.Backend`."""
 
     name = "cpp"
-    device_type = "cpu"
     targets = ("cpp",)
     saves_in_registers = False  # a block's states wait in a scratch array in cache
 

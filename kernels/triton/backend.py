@@ -21,7 +21,6 @@ class TritonBackend:
     """See :class:`~flexsn.kernels.backend.Backend`."""
 
     name = "triton"
-    device_type = "cuda"  # ROCm too
     targets = tuple(TARGETS)
     saves_in_registers = True
 

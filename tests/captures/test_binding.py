@@ -171,6 +171,16 @@ def test_a_parametrized_one_is_read_as_the_module_gives_it() -> None:
     assert held.weight is weight
 
 
+def test_a_parametrized_one_is_not_registered_a_second_time() -> None:
+    held, neuron, binding = of_object()
+    del neuron.held_weight
+    neuron.held_weight = torch.zeros(3)
+    held.weight = fresh = nn.Parameter(torch.zeros(3))
+    with binding.applied(neuron):
+        assert held.weight is fresh
+    assert neuron._parameters == {}
+
+
 def test_a_later_binding_remembers_what_was_agreed() -> None:
     held, neuron, binding = of_object()
     captures, names = binding.captures, {"held_weight": "held.weight"}

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from flexsn import FlexSN, surrogate
 from flexsn.captures.discovery import discover
+from flexsn.neurons import LIF
 
 SCALE = 2.0
 Returned = tuple[Tensor, Tensor]
@@ -130,4 +131,36 @@ def test_decorated_cores() -> None:
 
 def test_a_surrogates_constants() -> None:
     spike = surrogate.ATan(alpha=3.0)
-    assert "spike.alpha" in names(lambda x, v: (spike(x), v))
+    assert names(lambda x, v: (spike(x), v)) == ["spike", "spike.alpha", "spike.spiking", "spike.strict"]
+
+
+def test_a_built_in_neuron_reads_its_coefficients() -> None:
+    class Mine(LIF):
+        note = 1.0
+
+    own = {"decay_input", "detach_reset", "tau", "v_reset", "v_threshold"}
+    spike = {"surrogate_function" + rest for rest in ("", ".alpha", ".spiking", ".strict")}
+    assert set(names(LIF().core)) == set(names(Mine().core)) == own | spike
+
+
+def test_a_neuron_inside_a_core_does_not_spread_its_own_words() -> None:
+    neuron, held = FlexSN(lambda x, v: (x, v)), SimpleNamespace(state_seqs=1.0, states=1.0, gain=2.0)
+    assert {"held.state_seqs", "held.states"}.isdisjoint(names(lambda x, v: (neuron(x) * held.gain, v)))
+
+
+def test_a_parametrized_module() -> None:
+    class Double(nn.Module):
+        def forward(self, weight: Tensor) -> Tensor:
+            return weight * 2.0
+
+    class Core(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.weight = nn.Parameter(torch.ones(3))
+
+        def forward(self, x: Tensor, v: Tensor) -> Returned:
+            return x * self.weight, v
+
+    core = Core()
+    torch.nn.utils.parametrize.register_parametrization(core, "weight", Double())
+    assert "parametrizations.weight.original" in names(core)

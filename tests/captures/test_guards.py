@@ -6,6 +6,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from reading_cores import CASES, restore_globals
@@ -77,6 +78,13 @@ def test_two_tensors_that_become_one_are_seen() -> None:
     held.first, held.second = held.second, held.first
     assert captures.unchanged()
     held.second = held.first
+    assert not captures.unchanged()
+
+
+def test_an_array_of_another_shape_is_seen() -> None:
+    array = np.array([1.0, 2.0])
+    captures = Captures(lambda x, v: (x * array.sum(), v))
+    array.shape = (2, 1)
     assert not captures.unchanged()
 
 

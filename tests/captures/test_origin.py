@@ -32,6 +32,7 @@ def test_ours() -> None:
 def test_machinery_is_marked_and_a_subclass_is_not() -> None:
     assert all(map(is_internal, FlexSN.__mro__[: FlexSN.__mro__.index(nn.Module)]))
     assert is_internal(FlexSN.forward) and is_internal(FlexSN.reset)
+    assert is_foreign(FlexSN) and is_foreign(FlexSN.forward)
     assert not any(map(is_internal, (Mine, Mine.core, LIF, LIF.core, nn.Module)))
 
 

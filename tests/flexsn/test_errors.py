@@ -219,10 +219,18 @@ def breaks(*_: Any, **__: Any) -> Any:
     raise Broken
 
 
-@pytest.mark.parametrize("ours", ["partition.Partitioner.run", "recorder._is_alias", "tracer.Tracer._probe"])
+@pytest.mark.parametrize(
+    "ours",
+    [
+        "tracing.partition.Partitioner.run",
+        "tracing.recorder._is_alias",
+        "tracing.sentinel._probe",
+        "captures.snapshot.SnapshotCore.__init__",
+    ],
+)
 @pytest.mark.parametrize("chosen", ["auto", "cpp"])
 def test_a_fault_of_ours_is_raised_as_it_is(ours: str, chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(f"flexsn.tracing.{ours}", breaks)
+    monkeypatch.setattr(f"flexsn.{ours}", breaks)
     with pytest.raises(Broken):
         FlexSN(lambda x, v: (x + v, v), backend=chosen)(sequence(2, 3))
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten
 
@@ -41,6 +42,11 @@ class HostProgram:
         """A torch call on numbers and :class:`Ref` values."""
         key = ("call", func, _freeze(args), _freeze(kwargs))
         return self._add(key, _Call(func, tuple(args), dict(kwargs)))
+
+    def is_zero(self, ref: Ref) -> bool:
+        """Whether a value is zero everywhere."""
+        call = self._calls[ref.index]
+        return call is not None and call.func is torch.full and not call.args[1]
 
     def _add(self, key: Any, call: _Call | None) -> Ref:
         if key not in self._index:

@@ -80,14 +80,22 @@ class Partitioner:
         )
 
     def host_value(self, ref: ValueRef) -> Ref:
-        """The host value of a gradient that belongs to a captured tensor."""
+        """The host value of a gradient that belongs to a captured tensor: of sums over time, or zero."""
         value = self._values[ref.index]
-        if isinstance(value, Node) and value.is_const:
+        if isinstance(value, (Reduction, _Post)):
+            return self._post(value)
+        if isinstance(value, Node) and value.is_const and not value.value:
             shape = tuple(self._tape.tensors[ref.index].shape)
             return self._host.call(torch.full, (shape, value.value), {"dtype": value.dtype, "device": self._device})
-        if isinstance(value, Node):
+        if isinstance(value, Ref) and self._host.is_zero(value):
+            return value
+        if isinstance(value, Node) and not value.is_const:
             raise UnsupportedOpError("a parameter has one value per lane and step", hint="pass it as an input")
-        return value if isinstance(value, Ref) else self._post(value)
+        raise UnsupportedOpError(
+            "the gradient of a parameter does not depend on what flows back",
+            why="it would have to be added up once per step",
+            hint="a derivative is the gradient that comes in, times something",
+        )
 
     # ---- one call -------------------------------------------------------------------------------------------
 

@@ -47,15 +47,22 @@ class Questions(TorchFunctionMode):
         is_live: whether a tensor depends on the step's arguments.
         example: the step shape that is traced at.
         answer: the step shape of the call; ``None`` if the trace shall hold for any.
+        growing: the example may still be too small; a value that is larger is an error like any other then.
 
     Raises:
         AsksShape: the core asks for the shape of a step value, and there is no answer.
         UnsupportedOpError: it asks for anything else that would become a constant.
     """
 
-    def __init__(self, is_live: Callable[[Tensor], bool], example: torch.Size, answer: torch.Size | None) -> None:
+    def __init__(
+        self,
+        is_live: Callable[[Tensor], bool],
+        example: torch.Size,
+        answer: torch.Size | None,
+        growing: bool = False,
+    ) -> None:
         super().__init__()
-        self._is_live, self._example, self._answer = is_live, example, answer
+        self._is_live, self._example, self._answer, self._growing = is_live, example, answer, growing
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -83,6 +90,8 @@ class Questions(TorchFunctionMode):
         if self._answer is None:
             raise AsksShape
         if value.shape != self._example:
+            if self._growing:
+                raise ValueError(f"a value of shape {tuple(value.shape)} for examples of {tuple(self._example)}")
             raise _refusal(f"asks for the shape {tuple(value.shape)} of a value that is not of the step's shape")
         return torch.empty(self._answer, device="meta")
 

@@ -90,8 +90,9 @@ def _probe(
     examples = {str(i): torch.ones(shape, dtype=d, device=device) for i, d in enumerate(dtypes)}
     recorder = Recorder(examples, shape, is_known)
     tape = recorder.tape
+    questions = Questions(recorder.is_live, shape, step_shape, growing=True)
     try:
-        with clean_context(), torch.no_grad(), Questions(recorder.is_live, shape, step_shape), recorder:
+        with clean_context(), torch.no_grad(), questions, recorder:
             returned = core(*examples.values())
         values = returned if isinstance(returned, (tuple, list)) else (returned,)
         shapes = [v.shape for v in values if isinstance(v, Tensor)] + [tape.tensors[i].shape for i in tape.live]

@@ -94,7 +94,7 @@ def _tape(tape: Tape) -> str:
 
 def content_of(tensor: Tensor) -> tuple[object, ...]:
     """Equal for tensors of the same dtype, shape and bits."""
-    plain = tensor.detach().cpu().contiguous()
+    plain = tensor.detach().cpu().reshape(-1)
     return (tensor.dtype, tuple(tensor.shape), plain.view(torch.uint8).numpy().tobytes() if plain.numel() else b"")
 
 

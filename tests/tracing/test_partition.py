@@ -20,8 +20,9 @@ F32 = torch.float32
 Core = Callable[..., Any]
 
 
-def trace(core: Core) -> Tracer:
-    return Tracer(core, (F32,), (F32,), torch.device("cpu"))
+def trace(core: Core, *step_shape: int) -> Tracer:
+    """At the sentinel, or as for calls of ``step_shape``, if the core asks for it."""
+    return Tracer(core, (F32,), (F32,), torch.device("cpu"), step_shape=torch.Size(step_shape) if step_shape else None)
 
 
 def vjp_of(tracer: Tracer) -> StepVjp:
@@ -51,7 +52,7 @@ def test_what_has_a_parameters_shape_is_computed_by_torch_before_the_kernel() ->
 
 def test_what_has_the_steps_shape_is_in_the_step_and_hoisted_if_no_input_takes_part() -> None:
     w, u = parameter(4, 1), parameter(6)
-    tracer = trace(lambda x, v: (v + x * (w.expand(x.shape) * u), v))
+    tracer = trace(lambda x, v: (v + x * (w.expand(x.shape) * u), v), 2, 4, 6)
     program = order([*tracer.graph.outputs, *tracer.graph.new_states])
     assert [n.op for n in program.hoisted] == ["mul"] and [n.op for n in program.body] == ["mul", "add"]
     assert [tuple(o.shape) for o in operands(tracer)] == [(4, 1), (6,)]
@@ -111,14 +112,13 @@ MIXING: dict[str, Core] = {
     "matmul": lambda x, v: (x @ x.transpose(-1, -2), v),
     "part of it": lambda x, v: (x[0] + x, v),
     "reshaped": lambda x, v: (x.reshape(-1), v),
-    "a table as large as the step": lambda x, v: (x + torch.ones(x.shape[0], 1, 1), v),
 }
 
 
 @pytest.mark.parametrize("what", MIXING)
 def test_whatever_else_changes_the_shape_mixes_lanes(what: str) -> None:
     with pytest.raises(UnsupportedOpError, match="mixes lanes") as caught:
-        trace(MIXING[what])
+        trace(MIXING[what], 2, 3, 5)
     assert "test_partition.py" in str(caught.value.where)
 
 
@@ -148,7 +148,7 @@ class Backward(torch.autograd.Function):
 def test_a_gradient_that_mixes_lanes_says_so(gradients: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
     w = nn.Parameter(torch.tensor(0.5))
     with pytest.raises(UnsupportedOpError, match="mixes lanes"):
-        vjp_of(trace(lambda x, v: (v + Backward.apply(x, w, gradients), v)))
+        vjp_of(trace(lambda x, v: (v + Backward.apply(x, w, gradients), v), 2, 3, 5))
 
 
 def test_a_sum_of_something_smaller_than_the_step_is_no_sum_over_lanes() -> None:
@@ -161,9 +161,29 @@ def test_a_sum_of_something_smaller_than_the_step_is_no_sum_over_lanes() -> None
         v = v + Backward.apply(x, w, lambda grad: (grad, torch.tensor(1.0).expand(samples, 1, 1).sum()))
         return v, v
 
-    with pytest.raises(UnsupportedOpError, match=r"sum.* mixes lanes"):
-        vjp_of(trace(core))
-    with pytest.warns(flexsn.FallbackWarning, match="mixes lanes"):
-        y, _ = flexsn.scan(core, torch.ones(3, 2, 5, 7), torch.zeros(()))
+    with pytest.raises(UnsupportedOpError, match="mixes lanes|does not depend on what flows back"):
+        vjp_of(trace(core, 2, 3, 5))
+    with pytest.warns(flexsn.FallbackWarning, match="mixes lanes|does not depend on what flows back"):
+        y, _ = flexsn.scan(core, torch.ones(3, 2, 3, 5), torch.zeros(()))
         y.sum().backward()
     assert w.grad is not None and w.grad.item() == 3 * 2
+
+
+@pytest.mark.parametrize("gradient", [lambda w: torch.tensor(1.0), lambda w: w], ids=["a number", "the parameter"])
+def test_a_parameters_gradient_that_no_gradient_flows_into_is_the_loops(gradient: Callable[[Tensor], Tensor]) -> None:
+    """It counts once per step, which a program that runs once per call cannot know."""
+    w = nn.Parameter(torch.tensor(0.5))
+    with pytest.warns(flexsn.FallbackWarning, match="does not depend on what flows back"):
+        y, _ = flexsn.scan(
+            lambda x, v: (Backward.apply(v + x, w, lambda grad: (grad, gradient(w).detach())), v),
+            torch.ones(3, 2),
+            torch.zeros(()),
+        )
+    y.sum().backward()
+    assert w.grad is not None and w.grad.item() == 3 * gradient(w).item()
+
+
+def test_a_parameters_gradient_may_be_zero() -> None:
+    w = nn.Parameter(torch.ones(4))
+    vjp = vjp_of(trace(lambda x, v: (Backward.apply(v + x, w, lambda grad: (grad, torch.zeros_like(w))), v)))
+    assert vjp.grad_captured[0] is not None and not vjp.reductions

@@ -60,6 +60,7 @@ ANSWERED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "a branch on size": lambda x, v: (x * 2 if x.shape[0] > 2 else x, v + x),
     "zeros of that shape": lambda x, v: (x + torch.zeros(x.shape), v + x + x.new_zeros(x.size())),
     "ones of those sizes": lambda x, v: (x + torch.ones(x.shape[0], x.shape[1]), v + x),
+    "a table as long as the step": lambda x, v: (x + torch.ones(x.shape[0], 1), v + x),
     "a view of that shape": lambda x, v: (x.view(x.shape), v + x.reshape(v.shape)),
     "dtype and device": lambda x, v: (x.to(v.dtype) * (2 if x.is_floating_point() else 3), v + x.to(v.device)),
     "a literal per neuron": lambda x, v: (v * torch.tensor([0.5, 0.25, 1.0, 2.0]) + x, v + x),

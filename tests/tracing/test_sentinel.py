@@ -10,11 +10,13 @@ import pytest
 import torch
 from torch import Tensor
 
+from flexsn.tracing.questions import AsksShape
 from flexsn.tracing.sentinel import Sentinel, find_sentinel
 
 
-def sentinel_of(core: Callable[..., Any], count: int = 2) -> Sentinel:
-    return find_sentinel(core, (torch.float32,) * count, torch.device("cpu"))
+def sentinel_of(core: Callable[..., Any], count: int = 2, step_shape: tuple[int, ...] | None = None) -> Sentinel:
+    shape = None if step_shape is None else torch.Size(step_shape)
+    return find_sentinel(core, (torch.float32,) * count, torch.device("cpu"), shape)
 
 
 def reading(*shape: int) -> Sentinel:
@@ -41,7 +43,7 @@ def test_parameters_keep_their_sizes_and_every_other_dimension_is_free(parameter
 
 
 def test_a_core_without_parameters_has_a_shape_too() -> None:
-    assert sentinel_of(lambda x: x.exp(), 1) == reading()
+    assert sentinel_of(lambda x: x.exp(), 1).shape == reading().shape
 
 
 def test_parameters_broadcast_against_each_other() -> None:
@@ -70,7 +72,7 @@ def test_a_core_that_fails_on_one_value_is_asked_again_at_the_size_of_what_it_re
             raise RuntimeError("too small")
         return v + x * parameter, v
 
-    assert tuple(sentinel_of(core).shape) == (2, 3, 4)
+    assert tuple(sentinel_of(core, step_shape=(9, 9, 4)).shape) == (2, 3, 4)
 
 
 def test_a_core_that_needs_one_size_to_reach_another_grows_until_it_has_both() -> None:
@@ -82,7 +84,7 @@ def test_a_core_that_needs_one_size_to_reach_another_grows_until_it_has_both() -
             raise RuntimeError("too small")
         return h * second, v
 
-    assert tuple(sentinel_of(core).shape) == (2, 6, 4)
+    assert tuple(sentinel_of(core, step_shape=(9, 6, 4)).shape) == (2, 6, 4)
 
 
 def test_a_core_that_adds_a_dimension_each_time_is_not_followed_for_ever() -> None:
@@ -93,3 +95,10 @@ def test_a_core_that_adds_a_dimension_each_time_is_not_followed_for_ever() -> No
 def test_sizes_that_contradict_each_other_leave_the_shape_as_it_was() -> None:
     a, b = torch.ones(4), torch.ones(6)
     assert sentinel_of(lambda x, v: (x * a, v * b)).param_shape == torch.Size(())
+
+
+def test_a_core_that_asks_for_the_shape_gets_as_many_dimensions_as_the_call_has() -> None:
+    with pytest.raises(AsksShape):
+        sentinel_of(lambda x, v: (x / x.shape[-1], v))
+    assert tuple(sentinel_of(lambda x, v: (x / x.shape[-1], v), step_shape=(9,)).shape) == (2,)
+    assert tuple(sentinel_of(lambda x, v: (x / x.shape[-1], v), step_shape=(9, 9, 9, 9)).shape) == (2, 3, 5, 7)

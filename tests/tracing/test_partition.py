@@ -161,9 +161,9 @@ def test_a_sum_of_something_smaller_than_the_step_is_no_sum_over_lanes() -> None
         v = v + Backward.apply(x, w, lambda grad: (grad, torch.tensor(1.0).expand(samples, 1, 1).sum()))
         return v, v
 
-    with pytest.raises(UnsupportedOpError, match="mixes lanes|does not depend on what flows back"):
+    with pytest.raises(UnsupportedOpError, match=r"mixes lanes|does not depend on what flows back"):
         vjp_of(trace(core, 2, 3, 5))
-    with pytest.warns(flexsn.FallbackWarning, match="mixes lanes|does not depend on what flows back"):
+    with pytest.warns(flexsn.FallbackWarning, match=r"mixes lanes|does not depend on what flows back"):
         y, _ = flexsn.scan(core, torch.ones(3, 2, 3, 5), torch.zeros(()))
         y.sum().backward()
     assert w.grad is not None and w.grad.item() == 3 * 2

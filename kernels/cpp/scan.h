@@ -1,6 +1,5 @@
 // What every generated C++ scan stands on: tensors seen one block of lanes at a time, and torch's arithmetic.
 // No standard headers: a kernel builds in half a second because of that.
-#pragma once
 
 namespace fx {
 

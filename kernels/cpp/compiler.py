@@ -17,7 +17,15 @@ from pathlib import Path
 
 from flexsn.errors import BackendError
 
-__all__ = ["Compiler", "compile_library", "find_compiler", "identity", "vector_math", "vectorized_loops"]
+__all__ = [
+    "Compiler",
+    "compile_library",
+    "find_compiler",
+    "identity",
+    "vector_math",
+    "vectorized_loops",
+    "whole_source",
+]
 
 COMPILE_SECONDS = 120.0
 """A compiler that takes longer counts as hung. The largest kernels take it a few seconds, and some ten times that on
@@ -25,6 +33,7 @@ a machine with other work; whoever waits for one that hangs should not wait for 
 VERSION_SECONDS = 20.0
 """The same for its version, which takes milliseconds, or seconds from a disk far away."""
 
+_HEADER = Path(__file__).with_name("scan.h")
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp-simd"),
     *("-fwrapv", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
@@ -179,8 +188,15 @@ def _run(compiler: Compiler, arguments: Sequence[str], seconds: float, source: s
     )
 
 
+def whole_source(source: str) -> str:
+    """A kernel with the header's text in it: what is compiled depends on no directory, lines keep their numbers."""
+    first, _, rest = source.partition("\n")
+    assert first == f'#include "{_HEADER.name}"'
+    return f'#line 1 "{_HEADER.name}"\n{_HEADER.read_text()}#line 2 "<stdin>"\n{rest}'
+
+
 def vectorized_loops(source: str, scratch: Path) -> list[int]:
     """The lines of ``source`` whose loops the compiler says it vectorised."""
-    report = compile_library(find_compiler(), source, scratch / "report.so", ["-fopt-info-vec-optimized"])
+    report = compile_library(find_compiler(), whole_source(source), scratch / "report.so", ["-fopt-info-vec-optimized"])
     lines = [row.split(":") for row in report.splitlines() if row.startswith("<stdin>:") and "vectorized" in row]
     return sorted({int(row[1]) for row in lines})

@@ -12,7 +12,6 @@ from functools import cache
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
-import torch
 from torch import Tensor
 
 from flexsn.errors import BackendError
@@ -20,14 +19,15 @@ from flexsn.ir.layout import Layout
 from flexsn.ir.passes import passed
 from flexsn.ir.plan import Plan
 from flexsn.kernels.cache import cache_dir, content_key, is_sealed, publish, read_entry, sealed, show_source
-from flexsn.kernels.cpp.compiler import Compiler, compile_library, find_compiler, identity
+from flexsn.kernels.cpp.compiler import Compiler, compile_library, find_compiler, identity, whole_source
 from flexsn.kernels.cpp.printer import ENTRY, print_cpp
+from flexsn.kernels.cpp.threads import TEAM, WORTH_SPLITTING, seconds_alone
 
 __all__ = ["BLOCK", "CppKernel", "bind", "build"]
 
 BLOCK = 512  # LANES of scan.h
 _PAD = 64  # PAD of scan.h
-_HEADER = Path(__file__).with_name("scan.h")
+_MOST_THREADS = 256  # THREADS of scan.h
 _SOURCES: WeakKeyDictionary[Plan, str] = WeakKeyDictionary()
 
 
@@ -41,15 +41,17 @@ def bind(plan: Plan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
         record += [0, tensor.time, tensor.dense, *tensor.strides]
     template = array("q", record)
 
+    worth_splitting = seconds_alone(plan, layout) >= WORTH_SPLITTING
+
     def launch(tensors: Sequence[Tensor]) -> None:
         record = template[:]
-        threads = torch.get_num_threads()
+        threads = min(TEAM.size(), _MOST_THREADS) if worth_splitting else 1
         block = min(BLOCK, _round_up(-(-layout.num_lanes // threads), _PAD))
         record[3] = min(threads, -(-layout.num_lanes // block))
         record[4] = block
         for address, tensor in zip(addresses, tensors, strict=True):
             record[address] = tensor.data_ptr()
-        kernel(record)
+        TEAM.lost(kernel(record))
 
     return launch
 
@@ -84,12 +86,16 @@ class CppKernel:
         except AttributeError as error:
             ctypes.CDLL(None).dlclose(ctypes.c_void_p(loaded._handle))  # or its name would stand for it for ever
             raise OSError(f"{library} has no {ENTRY}") from error
-        entry.argtypes, entry.restype = [ctypes.c_void_p], None
-        self._entry: Callable[[int], None] = entry
+        entry.argtypes, entry.restype = [ctypes.c_void_p], ctypes.c_double
+        self._entry: Callable[[int], float] = entry
 
-    def __call__(self, record: array[int]) -> None:
-        """Run on a call record (see ``scan.h``); releases the interpreter lock meanwhile."""
-        self._entry(record.buffer_info()[0])
+    def __call__(self, record: array[int]) -> float:
+        """Run on a call record (see ``scan.h``); releases the interpreter lock meanwhile.
+
+        Returns:
+            Seconds that several threads took longer than one would have.
+        """
+        return self._entry(record.buffer_info()[0])
 
 
 def build(source: str) -> CppKernel:
@@ -120,7 +126,7 @@ def _build(source: str, compiler: Compiler, directory: str | None) -> CppKernel 
 
 def _load(source: str, compiler: Compiler) -> CppKernel:
     show_source(source)
-    text = _whole_source(source)
+    text = whole_source(source)
     key = content_key(text, *identity(compiler))
     path = cache_dir() / f"{key}.so"
     if is_sealed(read_entry(path), key):
@@ -149,10 +155,3 @@ def _is_whole(library: bytes) -> bool:
     (start,) = struct.unpack_from("=Q", library, 40)
     size, count = struct.unpack_from("=HH", library, 58)
     return bool(start + size * count <= len(library))
-
-
-def _whole_source(source: str) -> str:
-    """A kernel with the header's text in it: what is compiled depends on no directory, lines keep their numbers."""
-    first, _, rest = source.partition("\n")
-    assert first == f'#include "{_HEADER.name}"'
-    return f'#line 1 "{_HEADER.name}"\n{_HEADER.read_text()}#line 2 "<stdin>"\n{rest}'

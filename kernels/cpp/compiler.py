@@ -36,6 +36,8 @@ VERSION_SECONDS = 20.0
 _HEADER = Path(__file__).with_name("scan.h")
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp-simd"),
+    # whatever CXX says: linked with these, a library rounds subnormals to zero in all of the thread that loads it
+    *("-fno-fast-math", "-fno-unsafe-math-optimizations"),
     *("-fwrapv", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
 )
 _WELCOME_FLAGS = ("-fopenmp", "-mprefer-vector-width=512")  # threads, wide vectors: tried first, not everywhere known

@@ -40,7 +40,6 @@ def bind(plan: Plan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
         addresses.append(len(record))
         record += [0, tensor.time, tensor.dense, *tensor.strides]
     template = array("q", record)
-
     worth_splitting = seconds_alone(plan, layout) >= WORTH_SPLITTING
 
     def launch(tensors: Sequence[Tensor]) -> None:

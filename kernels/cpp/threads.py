@@ -4,7 +4,9 @@ With other work on the machine a second thread may not be scheduled for 4 to 60 
 of its threads. Two rules keep a scan from waiting for longer than it would take alone:
 
 1. *Work.* A scan that one thread does in less than :data:`WORTH_SPLITTING` is not split. One lane-step is modelled as
-   :data:`UNIT` seconds for each of its operations and each byte it moves; see :func:`seconds_alone`.
+   :data:`UNIT` seconds for each of its operations and each byte it moves. Measured up to 200,000 lane-steps, one
+   thread takes 0.5 to 0.9 times that for LIF and PLIF, 1.3 for AdEx, 2.6 for a gated neuron of sigmoid and tanh. What
+   is larger leaves the cache, and takes up to five times as long.
 2. *Patience.* Every split scan measures what waiting cost: how much longer it took than the calling thread, at the
    pace of its own blocks, would have taken for all of them. Then nobody is waited for again for :data:`PATIENCE`
    times as long, so that waiting costs 2 % of the time at most, however busy the machine is; on a quiet one nothing is
@@ -26,9 +28,9 @@ from flexsn.ir.plan import BackwardPlan, Plan
 __all__ = ["TEAM", "WORTH_SPLITTING", "Team", "seconds_alone"]
 
 UNIT = 20e-12
-"""Seconds."""
+"""Seconds per operation or byte."""
 WORTH_SPLITTING = 20e-6
-"""Seconds."""
+"""Seconds; to start a second thread and to meet it again takes 5 to 50 microseconds."""
 PATIENCE = 50
 LONGEST = 1.0
 """Seconds that nobody is waited for at most: the machine may be quiet again."""

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 import flexsn
 from flexsn import surrogate
-from flexsn.kernels.cpp import runtime as cpp_runtime
+from flexsn.kernels.cpp.compiler import find_compiler
 
 RESULTS = Path(__file__).parent / "results"
 SHAPES = [(4, 2**20), (16, 2**18), (16, 4096), (100, 2048), (1000, 1024)]
@@ -151,7 +151,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true")
     options = parser.parse_args()
     keep_memory()
-    print(machine(), f"\n{' '.join(cpp_runtime.compiler())}\n")
+    print(machine(), f"\n{find_compiler()}\n")
     print(
         "| neuron | T x N | flexsn, ms (quartiles) | loop | loop, x[t] | torch.compile | SpikingJelly | snnTorch "
         "| flexsn / copy |"

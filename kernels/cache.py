@@ -4,29 +4,49 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import sys
 import tempfile
+import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
 
 from flexsn.errors import BackendError, stack_level
 
-__all__ = ["cache_dir", "content_key", "publish", "show_source"]
+__all__ = ["cache_dir", "content_key", "is_sealed", "publish", "read_entry", "sealed", "show_source"]
 
 _ENOUGH = 64 << 20  # bytes of free disk with which a compiler does not fail for want of space
+_LARGEST = 64 << 20  # bytes of an entry; kernels have some ten thousand
+_ABANDONED = 3600.0  # seconds; no build takes as long, so what is older was left by a process that was killed
+_UNFINISHED = re.compile(r"(flexsn_)?[0-9a-f]{32}\.\w+\.(so|py)")  # what mkstemp makes of an entry's name
 
 
 def content_key(*parts: str) -> str:
     """A file name's worth of hash of all parts."""
     digest = hashlib.sha256()
     for part in parts:
-        digest.update(part.encode())
+        digest.update(os.fsencode(part))  # part of it may come from the environment, in whatever encoding
         digest.update(b"\0")
     return digest.hexdigest()[:32]
+
+
+def sealed(content: bytes, key: str) -> bytes:
+    """``content`` with a digest behind it that tells damage, and other content that lies under this key."""
+    return content + _digest(content, key)
+
+
+def is_sealed(content: bytes | None, key: str) -> bool:
+    """Whether this is what :func:`sealed` made for that key."""
+    return content is not None and content[-32:] == _digest(content[:-32], key)
+
+
+def _digest(content: bytes, key: str) -> bytes:
+    return hashlib.sha256(key.encode() + content).digest()
 
 
 def cache_dir() -> Path:
@@ -36,18 +56,17 @@ def cache_dir() -> Path:
     as this user; nor is one that cannot be written. A directory that lasts as long as the process stands in.
     """
     chosen = os.environ.get("FLEXSN_CACHE_DIR")
-    if chosen is None:
-        chosen = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "flexsn")
-    return _checked(chosen)
+    return _checked(chosen or os.path.join(os.environ.get("XDG_CACHE_HOME") or "~/.cache", "flexsn"))
 
 
 @lru_cache(maxsize=16)
 def _checked(chosen: str) -> Path:
     path = Path(chosen)
     try:
+        path = path.expanduser().absolute()
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
         info = path.stat()
-        if hasattr(os, "getuid") and info.st_uid != os.getuid():
+        if not _is_mine(info):
             problem = "belongs to another user"
         elif info.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             problem = "can be written by other users"
@@ -56,12 +75,18 @@ def _checked(chosen: str) -> Path:
                 return path
     except OSError as error:
         problem = f"cannot be written ({error.strerror or error})"
+    except RuntimeError as error:  # "~" without a home
+        problem = f"cannot be found ({error})"
     warnings.warn(
         f"the kernel cache {path} {problem}; kernels are compiled anew in this process. "
         "Set FLEXSN_CACHE_DIR to a private directory (mode 700).",
         stacklevel=stack_level(),
     )
     return _process_dir()
+
+
+def _is_mine(info: os.stat_result) -> bool:
+    return not hasattr(os, "getuid") or info.st_uid == os.getuid()
 
 
 def _process_dir() -> Path:
@@ -83,6 +108,17 @@ def show_source(source: str) -> None:
     """Print generated code to stderr if ``FLEXSN_PRINT_CODE`` asks for it."""
     if os.environ.get("FLEXSN_PRINT_CODE", "0") not in ("", "0"):
         print(source, file=sys.stderr, flush=True)
+
+
+def read_entry(path: Path) -> bytes | None:
+    """The content of an entry; ``None`` if there is none, or what has its name is no file of this user's."""
+    try:
+        info = path.stat()
+        if stat.S_ISREG(info.st_mode) and _is_mine(info) and info.st_size <= _LARGEST:
+            return path.read_bytes()
+    except OSError:
+        pass
+    return None
 
 
 def publish(path: Path, build: Callable[[Path], None]) -> Path:
@@ -112,6 +148,7 @@ def _has_room(directory: Path) -> bool:
 
 
 def _publish(path: Path, build: Callable[[Path], None]) -> Path:
+    _remove_abandoned(path.parent)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.stem + ".", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
@@ -119,5 +156,16 @@ def _publish(path: Path, build: Callable[[Path], None]) -> Path:
         build(temporary)
         os.replace(temporary, path)
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # it has its name by now, or is not what was made
+            temporary.unlink()
     return path
+
+
+@lru_cache(maxsize=16)
+def _remove_abandoned(directory: Path) -> None:
+    """Remove, once in a process, what builds that were killed left behind."""
+    for entry in os.scandir(directory):
+        with suppress(OSError):  # another process is at it too
+            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
+            if _UNFINISHED.fullmatch(entry.name) and age > _ABANDONED:
+                os.unlink(entry.path)

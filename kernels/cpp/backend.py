@@ -8,8 +8,9 @@ from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout
 from flexsn.ir.plan import Plan
 from flexsn.kernels.backend import Launch, Printed
+from flexsn.kernels.cpp.compiler import find_compiler
 from flexsn.kernels.cpp.printer import print_cpp
-from flexsn.kernels.cpp.runtime import BLOCK, bind, compiler
+from flexsn.kernels.cpp.runtime import BLOCK, bind
 
 __all__ = ["BACKEND"]
 
@@ -29,7 +30,7 @@ class CppBackend:
 
     def problem(self, device: torch.device | None = None) -> BackendError | None:
         try:
-            compiler()
+            find_compiler()
         except BackendError as error:
             return error
         if device is None or device.type == "cpu":

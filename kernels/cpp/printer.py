@@ -35,8 +35,8 @@ class _Printer:
     def print(self) -> str:
         w, plan = self.w, self.plan
         w('#include "scan.h"', "")
-        with w.indent(f'extern "C" void {ENTRY}(const fx::i64* arguments) {{', "}"):
-            w("const fx::Call call(arguments);")
+        with w.indent(f'extern "C" double {ENTRY}(const fx::i64* arguments) {{', "}"):
+            w("const fx::Call call(arguments);", "fx::Team team(call);")
             w("#pragma omp parallel num_threads(call.threads) if (call.threads > 1)")
             with w.indent("{", "}"):
                 for index, slot in enumerate(plan.slots):
@@ -47,8 +47,7 @@ class _Printer:
                         w(f"fx::Tensor<{kind}> {slot.name}(call, {index});")
                 if isinstance(plan, BackwardPlan):
                     self._scratch(plan)
-                w("#pragma omp for schedule(static)")
-                with w.indent("for (fx::i64 b = 0; b < call.blocks; ++b) {", "}"):
+                with w.indent("for (fx::i64 b; team.take(b);) {", "}"):
                     w("const int lanes = call.lanes(b), n = fx::padded(lanes);")
                     for slot in plan.slots:
                         if slot.role is not Role.GROUP_STORE:
@@ -60,6 +59,7 @@ class _Printer:
                         self._forward(plan)
                     else:
                         self._backward(plan)
+            w("return team.lost();")
         return w.text()
 
     # ---- forward --------------------------------------------------------------------------------------------

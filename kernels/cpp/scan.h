@@ -1,6 +1,5 @@
 // What every generated C++ scan stands on: tensors seen one block of lanes at a time, and torch's arithmetic.
 // No standard headers: a kernel builds in half a second because of that.
-#pragma once
 
 namespace fx {
 
@@ -9,6 +8,7 @@ typedef unsigned long long u64;
 typedef unsigned char u8;
 
 constexpr int LANES = 512;  // lanes of a block at most; states of a block live in L1
+constexpr int THREADS = 256;  // of a call at most
 constexpr int PAD = 64;     // lane loops run in multiples of this, so that no lane meets a scalar remainder
 
 #define FX_INLINE inline __attribute__((always_inline))
@@ -65,6 +65,59 @@ struct Call {
     const i64 left = N - block_index * block;
     return int(left < block ? left : block);
   }
+};
+
+// ---- who computes which blocks ----------------------------------------------------------------------------------
+
+#ifdef _OPENMP
+extern "C" int omp_get_thread_num() noexcept;
+extern "C" double omp_get_wtime() noexcept;
+#else
+inline int omp_get_thread_num() { return 0; }
+inline double omp_get_wtime() { return 0; }
+#endif
+
+// Each thread begins with blocks of its own, which its cache may hold from the forward pass, and goes on with what
+// others have not begun: whoever is late finds less to do.
+struct Team {
+  struct alignas(64) Run {
+    i64 next, end;
+  };
+  Run runs[THREADS];
+  const int threads;
+  const i64 blocks;
+  const double start;
+  i64 own = 0;       // blocks of the calling thread
+  double alone = 0;  // seconds it took for them
+
+  explicit Team(const Call& call) : threads(call.threads), blocks(call.blocks), start(time()) {
+    for (int i = 0; i < threads; ++i) runs[i] = {blocks * i / threads, blocks * (i + 1) / threads};
+  }
+
+  bool take(i64& b) {
+    const int me = omp_get_thread_num();
+    for (int i = 0; i < threads; ++i) {
+      Run& run = runs[(me + i) % threads];
+      if (__atomic_load_n(&run.next, __ATOMIC_RELAXED) >= run.end) continue;
+      b = __atomic_fetch_add(&run.next, 1, __ATOMIC_RELAXED);
+      if (b < run.end) {
+        own += me == 0;
+        return true;
+      }
+    }
+    if (me == 0) alone = time() - start;
+    return false;
+  }
+
+  // Seconds that waiting for the others took longer than the calling thread would have for all blocks.
+  double lost() const {
+    if (threads == 1 || own == 0) return 0;
+    const double loss = time() - start - alone * double(blocks) / double(own);
+    return loss > 0 ? loss : 0;
+  }
+
+ private:
+  double time() const { return threads > 1 ? omp_get_wtime() : 0; }
 };
 
 FX_INLINE int padded(int n) { return (n + PAD - 1) / PAD * PAD; }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
+import linecache
 import os
 import sys
 from collections.abc import Callable, Sequence
 from functools import cache
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 from flexsn.ir.layout import Layout
 from flexsn.ir.passes import passed
 from flexsn.ir.plan import Plan
-from flexsn.kernels.cache import cache_dir, content_key, publish, show_source
+from flexsn.kernels.cache import cache_dir, content_key, publish, read_entry, show_source
 from flexsn.kernels.triton.memory import accesses
 from flexsn.kernels.triton.printer import ENTRY, print_triton
 from flexsn.kernels.triton.tiling import choose_tiling
@@ -98,20 +99,23 @@ class _Launcher:
 
 @cache
 def load(text: str) -> Any:
-    """The jitted function of a printed kernel; a real file keeps profilers and debuggers working."""
+    """The jitted function of a printed kernel; a real file keeps profilers and debuggers working.
+
+    What runs, and what Triton reads, is the text itself: the file may change, and Python would take compiled code
+    that lies beside it for the file's on the word of a date and a size.
+    """
     show_source(text)
     passed("Triton", text)
     name = f"flexsn_{content_key(text)}"
     path = cache_dir() / f"{name}.py"
-    if not path.exists() or path.read_text() != text:
+    if read_entry(path) != text.encode():
         path = publish(path, lambda target: _write(target, text))
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
+    module = sys.modules[name] = ModuleType(name)
+    module.__file__ = str(path)
+    linecache.cache[str(path)] = (len(text), None, text.splitlines(keepends=True), str(path))
+    exec(compile(text, path, "exec"), module.__dict__)
     return getattr(module, ENTRY)
 
 
 def _write(path: Path, text: str) -> None:
-    path.write_text(text)
+    path.write_bytes(text.encode())

@@ -6,6 +6,7 @@ import os
 import shutil
 import stat
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from flexsn.kernels import cache
 @pytest.fixture(autouse=True)
 def fresh() -> Iterator[None]:
     cache._checked.cache_clear()
+    cache._remove_abandoned.cache_clear()
     yield
     cache._checked.cache_clear()
 
@@ -55,6 +57,32 @@ def test_default_is_per_user(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("XDG_CACHE_HOME")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     assert cache.cache_dir() == tmp_path / "home" / ".cache" / "flexsn"
+
+
+@pytest.mark.parametrize("chosen", ["", "~", "~/kernels", ".", "kernels"])
+def test_the_directory_as_a_shell_would_read_it(chosen: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home, here = tmp_path / "home", tmp_path / "here"
+    for directory in (home, here):
+        directory.mkdir(mode=0o700)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    monkeypatch.setenv("HOME", str(home))
+    monkeypatch.setenv("FLEXSN_CACHE_DIR", chosen)
+    monkeypatch.chdir(here)
+    meant = {
+        "": home / ".cache/flexsn",
+        "~": home,
+        "~/kernels": home / "kernels",
+        ".": here,
+        "kernels": here / "kernels",
+    }
+    assert cache.cache_dir() == meant[chosen]
+    assert [path.name for path in here.iterdir()] == (["kernels"] if chosen == "kernels" else [])
+
+
+@pytest.mark.parametrize("chosen", ["~nobody-of-that-name/kernels", "/proc/nowhere", "/dev/null/kernels", "x" * 5000])
+def test_a_directory_that_cannot_be(chosen: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FLEXSN_CACHE_DIR", chosen)
+    stand_in("cannot be (written|found)")
 
 
 @pytest.mark.parametrize("mode", [0o777, 0o770, 0o702])
@@ -99,6 +127,40 @@ def test_published_whole_or_not_at_all(directory: Path) -> None:
         cache.publish(path, fail)
     assert path.read_text() == "whole"
     assert os.listdir(directory) == ["kernel.so"]
+
+
+def test_what_killed_builds_left_is_removed_when_old(directory: Path) -> None:
+    cache.cache_dir()
+    key = cache.content_key("a kernel")
+    old, young = [f"{key}.abcdefgh.so", f"flexsn_{key}.a_c4efgh.py"], [f"{key}.ijklmnop.so"]
+    kept = [f"{key}.so", f"flexsn_{key}.py", "my notes.so", f"{key}.so.orig"]
+    for name in (*old, *young, *kept):
+        (directory / name).write_text(name)
+        if name not in young:
+            os.utime(directory / name, (0, time.time() - cache._ABANDONED - 60))
+    (directory / f"{key}.qrstuvwx.so").mkdir()
+    os.utime(directory / f"{key}.qrstuvwx.so", (0, 0))
+    cache.publish(directory / "kernel.so", lambda target: target.write_text("whole") and None)
+    found = {path.name for path in directory.iterdir() if path.is_file()}
+    assert found == {"kernel.so", *young, *kept}
+
+
+def test_a_seal_is_for_one_key_and_one_content() -> None:
+    whole = cache.sealed(b"content", "key")
+    assert cache.is_sealed(whole, "key")
+    assert not cache.is_sealed(whole, "kez")
+    assert not cache.is_sealed(cache.sealed(b"", "keycontent"), "key")
+    for other in (None, b"", whole[:-1], whole[1:], b"C" + whole[1:], whole + b"x"):
+        assert not cache.is_sealed(other, "key")
+
+
+def test_an_entry_of_another_user_is_not_read(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = cache.cache_dir() / "kernel.so"
+    path.write_bytes(b"content")
+    assert cache.read_entry(path) == b"content"
+    mine = os.getuid()
+    monkeypatch.setattr(cache.os, "getuid", lambda: mine + 1)
+    assert cache.read_entry(path) is None
 
 
 def test_many_publish_at_once(directory: Path) -> None:
@@ -162,6 +224,7 @@ def test_no_place_at_all(directory: Path, monkeypatch: pytest.MonkeyPatch) -> No
 def test_keys_depend_on_every_part() -> None:
     keys = {cache.content_key(*parts) for parts in (("a", "b"), ("ab",), ("ab", ""), ("b", "a"), ("", "ab"))}
     assert len(keys) == 5
+    assert cache.content_key("\udce9") != cache.content_key("é")
 
 
 def test_show_source(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from flexsn.captures.snapshot import SnapshotCore
 from flexsn.errors import BackendError, FallbackWarning, stack_level
+from flexsn.execution.entrance import is_memory, needs_loop, written_out
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import scan_by_loop
-from flexsn.execution.output_dtype import is_plain_tensor
 from flexsn.tracing.gradient_path import no_gradient_path
 
 __all__ = ["run_compiled"]
@@ -49,8 +49,11 @@ class _Scan(torch.autograd.Function):
         needs = ctx.needs_input_grad[1:]
         if all(g is None for g in grads):
             return (None,) * (len(needs) + 1)
-        if torch.is_grad_enabled() or not all(g is None or is_plain_tensor(g) for g in grads):
+        usual = all([g is None or is_memory(g) for g in grads])
+        if torch.is_grad_enabled() or not usual and any(g is not None and needs_loop(g) for g in grads):
             return (None, *_loop_gradients(compiled, ctx.saved_tensors, grads, needs))
+        if not usual:
+            grads = tuple(None if g is None else written_out(g) for g in grads)
         try:
             return (None, *compiled.backward(ctx.saved_tensors, grads, needs))
         except BackendError as error:  # the forward kernel could still be built: a full disk, say

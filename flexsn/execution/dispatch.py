@@ -33,10 +33,10 @@ from flexsn.execution.arguments import fit
 from flexsn.execution.autograd import run_compiled
 from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
+from flexsn.execution.entrance import check_dtypes, is_memory, needs_loop
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import Results, scan_by_loop, transformed
 from flexsn.execution.options import ScanOptions
-from flexsn.execution.output_dtype import is_plain_tensor
 from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.execution.traces import REMEMBERED, TraceEntry, Traces, check_devices, once, remember
 from flexsn.ir.dtypes import compute_dtype
@@ -104,8 +104,11 @@ class ScanDispatcher:
             inputs = [x.dense() if isinstance(x, SpikeTensor) else x for x in inputs]
         try:
             everything = (*inputs, *states, *read)
-            alike = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device, type(t)) for t in everything]
-        except AttributeError:  # something is no tensor
+            alike = [
+                (t.shape, t.stride(), t.dtype, t.requires_grad, t.device, type(t), t.layout, t.is_neg(), t._is_zerotensor())
+                for t in everything
+            ]
+        except (AttributeError, RuntimeError):  # something is no tensor, or has no strides
             fit(inputs, states, options.time_dim)
             raise
         read_ids = [id(t) for t in read]
@@ -129,12 +132,13 @@ class ScanDispatcher:
 
     def _new_entry(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions) -> CallEntry | None:
         """Trace and compile for such a call; ``None`` where only the loop will do."""
+        loop = transformed() or any(map(needs_loop, (*inputs, *states)))
+        if loop and options.backend == "auto":
+            return None
         chosen, problem = choose(options.backend, inputs[0].device)
         if problem is not None:
             self._warn(problem)
-        if chosen is None or inputs[0].shape[options.time_dim] == 0 or transformed():
-            return None
-        if not all(map(is_plain_tensor, (*inputs, *states))):
+        if chosen is None or inputs[0].shape[options.time_dim] == 0 or loop:
             return None
         try:
             return self._bind(chosen, inputs, states, options)
@@ -152,6 +156,8 @@ class ScanDispatcher:
     ) -> CallEntry:
         options = replace(options, backend=backend.name)  # kernels do not care who chose it
         dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
+        names = [f"input {i}" for i in range(len(inputs))] + [f"state {j}" for j in range(len(states))]
+        check_dtypes(names, [t.dtype for t in (*inputs, *states)])
         device, num_wanted = inputs[0].device, len(options.wanted_states)
         step = without_axis(inputs[0].shape, options.time_dim)
         read = [source.read() for source in self._captures.tensors]
@@ -165,7 +171,7 @@ class ScanDispatcher:
                 why="a step has the shape of inputs and states",
                 hint="expand the input to the full shape",
             )
-        alike = tuple((t.shape, t.stride(), t.dtype) for t in (*inputs, *states, *captured))
+        alike = tuple((t.shape, t.stride(), t.dtype, is_memory(t)) for t in (*inputs, *states, *captured))
 
         def build() -> BoundScan:
             return BoundScan(CallSpec.of(tracer, backend, inputs, options, training)).prepare(inputs, states, captured)

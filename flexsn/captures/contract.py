@@ -147,7 +147,8 @@ def call_core(
                     why="a state keeps its shape and dtype from step to step",
                     where=defined_at(core),
                     hint="cast or broadcast it inside the core, or start from a state of that "
-                    f"{what} (init_states, example_inputs, or states=)",
+                    f"{what} (init_states, example_inputs, or states=)"
+                    + ("; a NumPy array is float64 unless made otherwise" if got == torch.float64 else ""),
                 )
     return values
 

@@ -25,7 +25,14 @@ def run_compiled(
 ) -> tuple[Tensor, ...]:
     """``(*outputs, *final_states)``, differentiable if ``training``."""
     if training:
-        results: tuple[Tensor, ...] = _Scan.apply(compiled, *inputs, *states, *captured)  # type: ignore[no-untyped-call]
+        tensors = (*inputs, *states, *captured)
+        try:
+            results: tuple[Tensor, ...] = _Scan.apply(compiled, *tensors)  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            if not any(t.is_inference() for t in tensors):
+                raise
+            copies = [t.clone() if t.is_inference() else t for t in tensors]  # those can be kept for the backward pass
+            results = _Scan.apply(compiled, *copies)  # type: ignore[no-untyped-call]
         return results
     return compiled.forward(inputs, states, captured)[0]
 

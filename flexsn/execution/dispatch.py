@@ -33,7 +33,7 @@ from flexsn.execution.arguments import fit
 from flexsn.execution.autograd import run_compiled
 from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
-from flexsn.execution.entrance import check_dtypes, is_memory, needs_loop
+from flexsn.execution.entrance import check_arguments, check_read, check_values, is_memory, needs_loop
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import Results, scan_by_loop, transformed
 from flexsn.execution.options import ScanOptions
@@ -108,9 +108,8 @@ class ScanDispatcher:
                 (t.shape, t.stride(), t.dtype, t.requires_grad, t.device, type(t), t.layout, t.is_neg(), t._is_zerotensor())
                 for t in everything
             ]
-        except (AttributeError, RuntimeError):  # something is no tensor, or has no strides
-            fit(inputs, states, options.time_dim)
-            raise
+        except (AttributeError, RuntimeError):  # something is no tensor, or has no strides: what, is said below
+            alike = []
         read_ids = [id(t) for t in read]
         shared = tuple(map(read_ids.index, read_ids))  # which names hold one tensor decides what the kernel reads
         key = (options, backend, torch.is_grad_enabled(), tuple(alike), shared)
@@ -120,7 +119,7 @@ class ScanDispatcher:
             inputs, states, axis = fit(inputs, states, options.time_dim)
             options = replace(options, backend=backend, time_dim=axis)
             entry = self._new_entry(inputs, states, options)
-            if not transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
+            if alike and not transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
                 remember(self._entries, key, entry, 16 * REMEMBERED)
         if entry is None:
             return scan_by_loop(self.core, inputs, states, options, parameters=read)
@@ -156,14 +155,14 @@ class ScanDispatcher:
     ) -> CallEntry:
         options = replace(options, backend=backend.name)  # kernels do not care who chose it
         dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
-        names = [f"input {i}" for i in range(len(inputs))] + [f"state {j}" for j in range(len(states))]
-        check_dtypes(names, [t.dtype for t in (*inputs, *states)])
+        check_arguments(inputs, states)
         device, num_wanted = inputs[0].device, len(options.wanted_states)
         step = without_axis(inputs[0].shape, options.time_dim)
-        read = [source.read() for source in self._captures.tensors]
+        read = check_read(self._captures.tensors)
         training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *read))
         traced = self.traces.find(self._captures, dtypes, device, options.wanted_states, step, training)
         tracer, captured = traced.tracer, traced.captured()
+        check_values(tracer.graph)
         check_devices(traced.names(), captured, device)
         if np.broadcast_shapes(step, tracer.param_shape) != step:
             raise UnsupportedOpError(

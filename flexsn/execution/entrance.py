@@ -13,10 +13,16 @@ from enum import Enum
 import torch
 from torch import Tensor, nn
 
-from flexsn.errors import UnsupportedOpError
+from flexsn.captures.source import Source
+from flexsn.errors import SourceLine, UnsupportedOpError
 from flexsn.ir.dtypes import IN_MEMORY
+from flexsn.ir.graph import topological
+from flexsn.ir.step import StepGraph
 
-__all__ = ["KINDS", "Kind", "Treatment", "check_dtypes", "is_memory", "needs_loop", "refuse", "written_out"]
+__all__ = [
+    *("KINDS", "Kind", "Treatment"),
+    *("check_arguments", "check_read", "check_values", "is_memory", "needs_loop", "refuse", "written_out"),
+]
 
 _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 _is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
@@ -74,10 +80,24 @@ def kind_of(tensor: Tensor) -> Kind | None:
 
 
 def refuse(what: str, tensor: Tensor) -> None:
-    """Raise ``ValueError`` for a tensor that nothing can scan."""
+    """Raise ``ValueError`` for an input or state that nothing can scan."""
     kind = kind_of(tensor)
     if kind is not None and kind.treatment is Treatment.REFUSED:
         raise ValueError(f"{what} is {kind.name}; a scan takes dense tensors: {kind.hint}")
+
+
+def check_read(sources: Sequence[Source]) -> list[Tensor]:
+    """What a core reads; raises ``UnsupportedOpError`` for what no kernel can be made around."""
+    read = [source.read() for source in sources]
+    for source, tensor in zip(sources, read, strict=True):
+        kind = kind_of(tensor)
+        if kind is not None and kind.treatment is Treatment.REFUSED:
+            raise UnsupportedOpError(
+                f"the core reads {source.name}, which is {kind.name}",
+                why="a kernel reads dense tensors",
+                hint=kind.hint.replace("x", source.name),
+            )
+    return read
 
 
 def needs_loop(tensor: Tensor) -> bool:
@@ -86,15 +106,27 @@ def needs_loop(tensor: Tensor) -> bool:
     return kind is not None and kind.treatment in (Treatment.LOOP, Treatment.REFUSED)
 
 
-def check_dtypes(names: Sequence[str], dtypes: Sequence[torch.dtype]) -> None:
+def check_arguments(inputs: Sequence[Tensor], states: Sequence[Tensor]) -> None:
     """Raise ``UnsupportedOpError`` for a dtype no kernel has."""
-    for name, dtype in zip(names, dtypes, strict=True):
-        if dtype not in IN_MEMORY:
-            raise UnsupportedOpError(
-                f"{name} is {str(dtype).removeprefix('torch.')}",
-                why="kernels have bool, the integers but uint16 to uint64, and floats of 16, 32 and 64 bits",
-                hint="convert it before the call",
-            )
+    for what, tensors in (("input", inputs), ("state", states)):
+        for i, tensor in enumerate(tensors):
+            _check_dtype(f"{what} {i}", tensor.dtype)
+
+
+def check_values(graph: StepGraph) -> None:
+    """The same for the values of a step."""
+    for node in topological((*graph.outputs, *graph.new_states)):
+        _check_dtype("what the core reads or computes", node.dtype, node.line)
+
+
+def _check_dtype(what: str, dtype: torch.dtype, line: SourceLine | None = None) -> None:
+    if dtype not in IN_MEMORY:
+        raise UnsupportedOpError(
+            f"{what} is {str(dtype).removeprefix('torch.')}",
+            where=line,
+            why="kernels have bool, the integers but uint16 to uint64, and floats of 16, 32 and 64 bits",
+            hint="convert it first, or leave it to the loop",
+        )
 
 
 def written_out(tensor: Tensor) -> Tensor:

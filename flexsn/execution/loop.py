@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -45,7 +46,8 @@ def scan_by_loop(
     """
     axis = options.time_dim % inputs[0].dim()
     seqs = [x.movedim(axis, 0).to(compute_dtype(x.dtype)) for x in inputs]
-    with torch.autocast(inputs[0].device.type, enabled=False):
+    device = inputs[0].device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         outputs, finals, state_seqs = run_loop(core, seqs, states, options.wanted_states)
         if parameters is not None and torch.is_grad_enabled() and len(seqs[0]) and not transformed():
             first_step = [*(x[0] for x in seqs), *states]

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 
 from flexsn.captures.guards import Captures
 from flexsn.captures.snapshot import Snapshot, tensors_kept
-from flexsn.errors import CoreError, defined_at
+from flexsn.errors import CoreError, SourceLine, defined_at
 
-__all__ = ["CoreSignature", "argument_label", "call_core", "count_outputs", "read_signature"]
+__all__ = ["CoreSignature", "argument_label", "argument_names", "changed_in_place", "call_core", "count_outputs", "read_signature"]
 
 
 @dataclass(frozen=True)
@@ -147,15 +147,35 @@ def call_core(
                     why="a state keeps its shape and dtype from step to step",
                     where=defined_at(core),
                     hint="cast or broadcast it inside the core, or start from a state of that "
-                    f"{what} (init_states, example_inputs, or states=)",
+                    f"{what} (init_states, example_inputs, or states=)"
+                    + ("; a NumPy array is float64 unless made otherwise" if got == torch.float64 else ""),
                 )
     return values
 
 
 def argument_label(core: Callable[..., Any], position: int) -> str:
     """`` 'v'``: how the core calls an argument, for error texts; empty where that cannot be told."""
-    names, _ = _positional_names(core)
-    return f" '{names[position]}'" if position < len(names) else ""
+    names = argument_names(core, position + 1)
+    return f" '{names[position]}'" if names[position] else ""
+
+
+def argument_names(core: Callable[..., Any], count: int) -> list[str]:
+    """How the core calls its first arguments; empty where that cannot be told."""
+    core = inspect.unwrap(core)
+    names, open_ended = _positional_names(core)
+    if open_ended:  # a neuron's method may leave it to the neuron how many states there are
+        names += getattr(getattr(core, "__self__", None), "state_names", ())
+    return [*names, *[""] * count][:count]
+
+
+def changed_in_place(name: str, what: str, where: SourceLine | str | None) -> CoreError:
+    """The error for a core that writes into one of its arguments."""
+    return CoreError(
+        f"the core changes its argument '{name}' in place{what}",
+        where=where,
+        why="a core is pure: the caller's tensors stay as they are",
+        hint=f"write {name} = {name} + ... instead of {name} += ...",
+    )
 
 
 def count_outputs(

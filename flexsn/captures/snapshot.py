@@ -97,7 +97,7 @@ class SnapshotCore:
 def tensors_kept(captures: Captures) -> Iterator[None]:
     """Undo, at the end, what was written in place into tensors that a core reads."""
     held = {id(t): t for t in (source.read() for source in captures.tensors) if t.numel() <= _MOST_KEPT}
-    before = [(t, t.detach().clone()) for t in held.values() if not t.is_meta]
+    before = [(t, t.detach().clone()) for t in held.values() if t.layout is torch.strided and not t.is_meta]
     try:
         yield
     finally:

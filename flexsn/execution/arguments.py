@@ -1,4 +1,4 @@
-"""The arguments of a scan: do inputs and states fit together, and brought to one step shape."""
+"""The arguments of a scan: do inputs and states fit together, and brought to one step shape and into memory."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
+from flexsn.execution.entrance import refuse, written_out
 from flexsn.ir.dtypes import HALF
 from flexsn.ir.layout import without_axis
 
@@ -22,9 +23,10 @@ def fit(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tu
         Inputs, states, and the time axis counted from the front.
 
     Raises:
-        ValueError: T, devices or shapes do not fit, or something is no tensor.
+        ValueError: T, devices or shapes do not fit, something is no tensor, or of a kind that cannot be scanned.
     """
     check(inputs, states, time_dim)
+    inputs, states = tuple(map(written_out, inputs)), tuple(map(written_out, states))
     inputs, states, axis = _broadcast(inputs, states, time_dim)
     return inputs, tuple(s if s.dtype not in HALF else s.float() for s in states), axis
 
@@ -37,6 +39,7 @@ def check(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> 
         for i, value in enumerate(tensors):
             if not isinstance(value, Tensor):
                 raise ValueError(f"{what} {i} must be a tensor, got {type(value).__name__}")
+            refuse(f"{what} {i}", value)
     for i, x in enumerate(inputs):
         if not -x.dim() <= time_dim < x.dim():
             raise ValueError(f"input {i} of shape {tuple(x.shape)} has no time axis {time_dim}")

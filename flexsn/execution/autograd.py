@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from flexsn.captures.snapshot import SnapshotCore
-from flexsn.errors import BackendError, FallbackWarning, stack_level
+from flexsn.errors import BackendError, FallbackWarning, GradientError, stack_level
+from flexsn.execution.entrance import is_memory, needs_loop, written_out
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import scan_by_loop
-from flexsn.execution.output_dtype import is_plain_tensor
 from flexsn.tracing.gradient_path import no_gradient_path
 
 __all__ = ["run_compiled"]
@@ -25,7 +25,14 @@ def run_compiled(
 ) -> tuple[Tensor, ...]:
     """``(*outputs, *final_states)``, differentiable if ``training``."""
     if training:
-        results: tuple[Tensor, ...] = _Scan.apply(compiled, *inputs, *states, *captured)  # type: ignore[no-untyped-call]
+        tensors = (*inputs, *states, *captured)
+        try:
+            results: tuple[Tensor, ...] = _Scan.apply(compiled, *tensors)  # type: ignore[no-untyped-call]
+        except RuntimeError:
+            if not any(t.is_inference() for t in tensors):
+                raise
+            copies = [t.clone() if t.is_inference() else t for t in tensors]  # those can be kept for the backward pass
+            results = _Scan.apply(compiled, *copies)  # type: ignore[no-untyped-call]
         return results
     return compiled.forward(inputs, states, captured)[0]
 
@@ -49,14 +56,32 @@ class _Scan(torch.autograd.Function):
         needs = ctx.needs_input_grad[1:]
         if all(g is None for g in grads):
             return (None,) * (len(needs) + 1)
-        if torch.is_grad_enabled() or not all(g is None or is_plain_tensor(g) for g in grads):
-            return (None, *_loop_gradients(compiled, ctx.saved_tensors, grads, needs))
+        saved = _saved_tensors(ctx)
+        usual = all([g is None or is_memory(g) for g in grads])
+        if torch.is_grad_enabled() or not usual and any(g is not None and needs_loop(g) for g in grads):
+            return (None, *_loop_gradients(compiled, saved, grads, needs))
+        if not usual:
+            grads = tuple(None if g is None else written_out(g) for g in grads)
         try:
-            return (None, *compiled.backward(ctx.saved_tensors, grads, needs))
+            return (None, *compiled.backward(saved, grads, needs))
         except BackendError as error:  # the forward kernel could still be built: a full disk, say
             text = f"running the torch loop backward instead of a fused kernel:\n{error}"
             warnings.warn(text, FallbackWarning, stacklevel=stack_level())
-            return (None, *_loop_gradients(compiled, ctx.saved_tensors, grads, needs))
+            return (None, *_loop_gradients(compiled, saved, grads, needs))
+
+
+def _saved_tensors(ctx: Any) -> tuple[Tensor, ...]:
+    try:
+        saved: tuple[Tensor, ...] = ctx.saved_tensors
+    except RuntimeError as error:
+        if "second time" not in str(error) and "inplace operation" not in str(error):
+            raise
+        raise GradientError(
+            f"backward through a scan whose graph is gone: {str(error).partition('.')[0]}",
+            why="a call goes on from the states of the call before, and its gradient through that call as well",
+            hint="call reset() before an independent batch, or detach() to keep the states and cut the graph",
+        ) from error
+    return saved
 
 
 def _loop_gradients(

@@ -32,6 +32,7 @@ class BoundBackward:
     Args:
         spec: the kind of call.
         live: the states the forward pass checkpointed, in order.
+        captured: the captured tensors of the call.
         grads: of outputs and final states; which are ``None``, and their strides and dtypes, matter.
         needs: which gradients of inputs, states and captured tensors are wanted.
 
@@ -40,7 +41,12 @@ class BoundBackward:
     """
 
     def __init__(
-        self, spec: CallSpec, live: Sequence[int], grads: Sequence[Tensor | None], needs: Sequence[bool]
+        self,
+        spec: CallSpec,
+        live: Sequence[int],
+        captured: Sequence[Tensor],
+        grads: Sequence[Tensor | None],
+        needs: Sequence[bool],
     ) -> None:
         self.spec = spec
         self._split = split = len(spec.outputs)
@@ -56,7 +62,7 @@ class BoundBackward:
         if plan is None:
             raise _nowhere(spec)
         self.plan = plan
-        self._operands = spec.operands()  # the vjps may read more than the forward step
+        self._operands = spec.operands(captured)  # the vjps may read more than the forward step
         self._lane_index = spec.lane_index(plan.slots)
         written = [s for s in plan.slots if s.role.writes]
         self._written = [spec.dense(plan, s) for s in written]

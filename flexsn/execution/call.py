@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
+from flexsn.execution.entrance import is_memory, written_out
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
 from flexsn.ir.layout import CallShape, TensorSpec
@@ -92,12 +93,13 @@ class CallSpec:
         c = b + len(self.tracer.captured)
         return values[:a], values[a:b], values[b:c], values[c:]
 
-    def operands(self) -> Callable[..., tuple[Tensor, ...]]:
-        """A function of the captured tensors: what the kernels read of them."""
+    def operands(self, captured: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
+        """A function of captured tensors like these: what the kernels read of them."""
         program, device = self.tracer.host.program(self.tracer.operands, self.tracer.captured_refs), self.device
-        if device.type == "cpu":
+        if device.type == "cpu" and all(map(is_memory, program(*[t.detach() for t in captured]))):
             return program
-        return lambda *captured: tuple([value.to(device) for value in program(*captured)])  # 0-d ones may be on the CPU
+        # 0-d ones may be on the CPU
+        return lambda *captured: tuple([written_out(value.to(device)) for value in program(*captured)])
 
     def lane_index(self, slots: Sequence[Slot]) -> list[Tensor]:
         """The number of every lane, row by row, if the kernel reads it."""

@@ -33,10 +33,10 @@ from flexsn.execution.arguments import fit
 from flexsn.execution.autograd import run_compiled
 from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
+from flexsn.execution.entrance import check_arguments, check_read, check_values, is_memory, needs_loop
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import Results, scan_by_loop, transformed
 from flexsn.execution.options import ScanOptions
-from flexsn.execution.output_dtype import is_plain_tensor
 from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.execution.traces import REMEMBERED, TraceEntry, Traces, check_devices, once, remember
 from flexsn.ir.dtypes import compute_dtype
@@ -104,10 +104,12 @@ class ScanDispatcher:
             inputs = [x.dense() if isinstance(x, SpikeTensor) else x for x in inputs]
         try:
             everything = (*inputs, *states, *read)
-            alike = [(t.shape, t.stride(), t.dtype, t.requires_grad, t.device, type(t)) for t in everything]
-        except AttributeError:  # something is no tensor
-            fit(inputs, states, options.time_dim)
-            raise
+            alike = [
+                (t.shape, t.stride(), t.dtype, t.requires_grad, t.device, type(t), t.layout, t.is_neg(), t._is_zerotensor())
+                for t in everything
+            ]
+        except (AttributeError, RuntimeError):  # something is no tensor, or has no strides: what, is said below
+            alike = []
         read_ids = [id(t) for t in read]
         shared = tuple(map(read_ids.index, read_ids))  # which names hold one tensor decides what the kernel reads
         key = (options, backend, torch.is_grad_enabled(), tuple(alike), shared)
@@ -117,7 +119,7 @@ class ScanDispatcher:
             inputs, states, axis = fit(inputs, states, options.time_dim)
             options = replace(options, backend=backend, time_dim=axis)
             entry = self._new_entry(inputs, states, options)
-            if not transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
+            if alike and not transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
                 remember(self._entries, key, entry, 16 * REMEMBERED)
         if entry is None:
             return scan_by_loop(self.core, inputs, states, options, parameters=read)
@@ -129,12 +131,13 @@ class ScanDispatcher:
 
     def _new_entry(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions) -> CallEntry | None:
         """Trace and compile for such a call; ``None`` where only the loop will do."""
+        loop = transformed() or any(map(needs_loop, (*inputs, *states)))
+        if loop and options.backend == "auto":
+            return None
         chosen, problem = choose(options.backend, inputs[0].device)
         if problem is not None:
             self._warn(problem)
-        if chosen is None or inputs[0].shape[options.time_dim] == 0 or transformed():
-            return None
-        if not all(map(is_plain_tensor, (*inputs, *states))):
+        if chosen is None or inputs[0].shape[options.time_dim] == 0 or loop:
             return None
         try:
             return self._bind(chosen, inputs, states, options)
@@ -152,12 +155,14 @@ class ScanDispatcher:
     ) -> CallEntry:
         options = replace(options, backend=backend.name)  # kernels do not care who chose it
         dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
+        check_arguments(inputs, states)
         device, num_wanted = inputs[0].device, len(options.wanted_states)
         step = without_axis(inputs[0].shape, options.time_dim)
-        read = [source.read() for source in self._captures.tensors]
+        read = check_read(self._captures.tensors)
         training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *read))
         traced = self.traces.find(self._captures, dtypes, device, options.wanted_states, step, training)
         tracer, captured = traced.tracer, traced.captured()
+        check_values(tracer.graph)
         check_devices(traced.names(), captured, device)
         if np.broadcast_shapes(step, tracer.param_shape) != step:
             raise UnsupportedOpError(
@@ -165,7 +170,7 @@ class ScanDispatcher:
                 why="a step has the shape of inputs and states",
                 hint="expand the input to the full shape",
             )
-        alike = tuple((t.shape, t.stride(), t.dtype) for t in (*inputs, *states, *captured))
+        alike = tuple((t.shape, t.stride(), t.dtype, is_memory(t)) for t in (*inputs, *states, *captured))
 
         def build() -> BoundScan:
             return BoundScan(CallSpec.of(tracer, backend, inputs, options, training)).prepare(inputs, states, captured)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
@@ -35,13 +35,13 @@ class BoundScan:
         self._outputs = [spec.dense(self.plan, slot) for slot, _ in self.plan.stores]
         self._finals = [spec.dense(self.plan, c.final) for c in self.plan.carries if c.final is not None]
         self._checkpoints = [spec.dense(self.plan, slot) for slot, _ in self.plan.checkpoints]
-        self._operands = spec.operands()
         self._lane_index = spec.lane_index(self.plan.slots)
         self._order = [
             (_GROUPS.index(s.holds), self.live.index(s.index) if s.holds is Holds.CHECKPOINT else s.index)
             for s in self.plan.slots
         ]
         self._as_stored = all(o.stored is o.visible for o in spec.outputs)
+        self._operands: Callable[..., tuple[Tensor, ...]]
         self._launch: Launch | None = None
         self._backwards: dict[Any, BoundBackward] = {}
 
@@ -51,6 +51,7 @@ class BoundScan:
         Raises:
             BackendError: the kernel cannot be built here.
         """
+        self._operands = self.spec.operands(captured)
         operands = self._operands(*[t.detach() for t in captured])
         given = [[TensorSpec.of(t) for t in group] for group in (inputs, states, operands, self._lane_index)]
         groups = (*given, self._outputs, self._finals, self._checkpoints)
@@ -85,5 +86,5 @@ class BoundScan:
         key = (tuple([None if g is None else (g.stride(), g.dtype) for g in grads]), tuple(needs))
         run = self._backwards.get(key)
         if run is None:
-            run = self._backwards[key] = BoundBackward(self.spec, self.live, grads, needs)
+            run = self._backwards[key] = BoundBackward(self.spec, self.live, self.spec.split(saved)[2], grads, needs)
         return run(saved, grads)

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from flexsn.captures.contract import call_core
-from flexsn.errors import CoreError
+from flexsn.captures.contract import argument_names, call_core, changed_in_place
+from flexsn.errors import CoreError, defined_at
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
 from flexsn.ir.dtypes import compute_dtype
@@ -45,7 +46,8 @@ def scan_by_loop(
     """
     axis = options.time_dim % inputs[0].dim()
     seqs = [x.movedim(axis, 0).to(compute_dtype(x.dtype)) for x in inputs]
-    with torch.autocast(inputs[0].device.type, enabled=False):
+    device = inputs[0].device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         outputs, finals, state_seqs = run_loop(core, seqs, states, options.wanted_states)
         if parameters is not None and torch.is_grad_enabled() and len(seqs[0]) and not transformed():
             first_step = [*(x[0] for x in seqs), *states]
@@ -86,7 +88,8 @@ def run_loop(
     carried = tuple(states)
     # unbind, not seq[t]: the backward of T selects would add T full-size gradients
     for step_inputs in zip(*(seq.unbind(0) for seq in input_seqs), strict=True):
-        values = call_core(core, [*step_inputs, *carried], num_states)
+        step = call_core if steps or transformed() else _first_step
+        values = step(core, [*step_inputs, *carried], num_states)
         if steps and len(values) != len(steps[0]):
             raise CoreError(
                 f"core returned {len(values)} value(s) at step {len(steps)}, {len(steps[0])} at step 0",
@@ -99,6 +102,18 @@ def run_loop(
     wanted = [*columns[:num_outputs], *(columns[num_outputs + j] for j in wanted_states)]
     stacked = tuple(torch.stack(column) for column in wanted)
     return stacked[:num_outputs], carried, stacked[num_outputs:]
+
+
+def _first_step(core: Core, arguments: Sequence[Tensor], num_states: int) -> tuple[Tensor, ...]:
+    """The first step, on copies: a core that changes an argument in place is found out, and does no harm."""
+    with torch.inference_mode(False):  # where tensors do not count their versions
+        copies = [a.clone() for a in arguments]
+    before = [copy._version for copy in copies]
+    values = call_core(core, copies, num_states)
+    for i, (copy, version) in enumerate(zip(copies, before, strict=True)):
+        if copy._version != version:
+            raise changed_in_place(argument_names(core, len(copies))[i] or f"argument {i}", "", defined_at(core))
+    return values
 
 
 def transformed() -> bool:

@@ -6,16 +6,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.ir.dtypes import HALF
 
-__all__ = ["AskedDtype", "OutputDtype", "check_output_dtype", "is_plain_tensor", "resolve_output_dtypes"]
+__all__ = ["AskedDtype", "OutputDtype", "check_output_dtype", "resolve_output_dtypes"]
 
 AskedDtype = torch.dtype | tuple[torch.dtype | None, ...] | None
 
-_PLAIN = (Tensor, nn.Parameter, nn.Buffer)
 _CHOICES = (torch.bool, torch.uint8, torch.int8, torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -39,11 +38,6 @@ class OutputDtype:
         """What the loop computed, as the user gets it."""
         visible = computed.to(self.visible)
         return visible if self.stored is self.visible else SpikeTensor.of(visible, self.stored)
-
-
-def is_plain_tensor(tensor: Tensor) -> bool:
-    """Whether it is of no class with a mind of its own, such as ``FakeTensor``: whether it is its memory."""
-    return type(tensor) in _PLAIN
 
 
 def check_output_dtype(asked: torch.dtype | Sequence[torch.dtype | None] | None) -> AskedDtype:

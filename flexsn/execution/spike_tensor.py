@@ -69,6 +69,15 @@ class SpikeTensor(Tensor):
         """As of any tensor."""
         return self.dense().tolist()
 
+    def share_memory_(self) -> SpikeTensor:
+        """As of any tensor: what is stored moves to shared memory."""
+        self.stored.share_memory_()  # type: ignore[no-untyped-call]
+        return self
+
+    def is_shared(self) -> bool:
+        """As of any tensor."""
+        return self.stored.is_shared()
+
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         with torch.no_grad():
             return f"SpikeTensor({self.dense()}, stored={self.stored.dtype})"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -210,6 +211,7 @@ def check_devices(names: Sequence[str], tensors: Sequence[Tensor], device: torch
 def _returning_states(core: Callable[..., Any], num_states: int, wanted: tuple[int, ...]) -> Callable[..., Any]:
     """A core some of whose new states are outputs too."""
 
+    @functools.wraps(core, updated=())
     def with_states(*args: Tensor) -> tuple[Any, ...]:
         returned = core(*args)
         values = tuple(returned) if isinstance(returned, (tuple, list)) else (returned,)

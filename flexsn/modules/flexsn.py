@@ -197,14 +197,15 @@ class FlexSN(Stateful):
         try:
             seqs = inputs if multi_step else tuple([x.unsqueeze(0) for x in inputs])
             input_shapes = tuple([without_axis(x.shape, options.time_dim) for x in seqs])
-        except (AttributeError, IndexError):
-            check(inputs, (), options.time_dim)  # says which input is no tensor, or has no time axis
+        except (AttributeError, IndexError, RuntimeError):
+            check(inputs, (), options.time_dim)  # says which input is no tensor, has no time axis or no shape
             raise
         if own.states is None:
             states = self._initial_states(inputs, seqs, options.time_dim)
         else:
             states = own.states
-            if own.in_transform or own.input_shapes not in (None, input_shapes):
+            unsure = own.in_transform or torch._C._current_graph_task_id() != -1
+            if unsure or own.input_shapes not in (None, input_shapes):
                 self._check_states(input_shapes)
         outputs, finals, state_seqs = self._scan(seqs, states, options)
         own.hold(finals, input_shapes)

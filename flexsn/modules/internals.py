@@ -34,6 +34,8 @@ class Internals:
         states: after the last step, ``None`` before the first.
         input_shapes: step shapes of the inputs that led to the states, where these came of a call.
         in_transform: whether the states came of a call under vmap, grad or jvp.
+        in_backward: the backward pass during which the states were made; -1 for none.
+        starts: where states start at the next call, of those that were set to a number.
         state_seqs: the states after every step of the last call, if asked for.
         bound_names: ``registered name -> name of the source`` of the parameters found outside the neuron.
         dispatcher, binding: of the core, made when first needed.
@@ -52,6 +54,8 @@ class Internals:
     states: tuple[Tensor, ...] | None = None
     input_shapes: Shapes | None = None
     in_transform: bool = False
+    in_backward: int = -1
+    starts: dict[str, float] = field(default_factory=dict)
     state_seqs: tuple[Tensor, ...] | None = None
     bound_names: dict[str, str] = field(default_factory=dict)
     dispatcher: ScanDispatcher | None = None
@@ -78,16 +82,28 @@ class Internals:
         """Start the next call from these states."""
         self.states, self.input_shapes = states, input_shapes
         self.in_transform = torch._C._are_functorch_transforms_active()
+        self.in_backward = torch._C._current_graph_task_id()
+        if self.starts:
+            self.starts = {}
+
+    def detach(self) -> None:
+        """Cut the graph behind everything that is held."""
+        if self.states is not None:
+            self.states = _detached(self.states)
+        self.state_seqs = _detached(self.state_seqs)
+        if self.monitor is not None:
+            self.monitor = self.monitor.without_graph()
 
     def without_kernels(self) -> Internals:
         """The same for another neuron, which reads its own tensors."""
-        return replace(self, bound_names=dict(self.bound_names), dispatcher=None, binding=None)
+        return replace(
+            self, bound_names=dict(self.bound_names), starts=dict(self.starts), dispatcher=None, binding=None
+        )
 
     def without_graph(self) -> Internals:
         """The same for copies and pickles: no kernels, and tensors without their graph."""
         copied = self.without_kernels()
-        copied.states, copied.state_seqs = _detached(self.states), _detached(self.state_seqs)
-        copied.monitor = None if self.monitor is None else self.monitor.without_graph()
+        copied.detach()
         return copied
 
 

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.captures.copying import copy_core
-from flexsn.errors import CoreError
+from flexsn.errors import CoreError, GradientError
 from flexsn.execution.arguments import fit
 from flexsn.ir.dtypes import compute_dtype
 from flexsn.modules.internals import Internals, Shapes
@@ -102,7 +102,7 @@ class Stateful(nn.Module):
         except (IndexError, RuntimeError, ValueError):
             fit(seqs, (), time_dim)  # says what is wrong with the inputs, if they are to blame
             raise
-        return states
+        return self._started(states) if own.starts else states
 
     def _check_states(self, input_shapes: Shapes) -> None:
         """Do the held states fit inputs of these step shapes, and are they still alive?"""
@@ -113,6 +113,12 @@ class Stateful(nn.Module):
                 f"the step shape changed from {before} to {now} "
                 f"while {name} still holds states; call reset() before a batch of another shape"
             )
+        if torch._C._current_graph_task_id() not in (-1, own.in_backward):
+            raise GradientError(
+                f"{name} runs again during a backward pass, from states that a later call left",
+                why="activation checkpointing computes a call anew, which has to start where the call started",
+                hint="call reset() at the start of the checkpointed block, or set states there to an argument of it",
+            )
         if own.in_transform and not torch._C._are_functorch_transforms_active():
             raise ValueError(f"{name} holds states of a vmap, grad or jvp that has ended; call reset() before it ends")
 
@@ -122,10 +128,8 @@ class Stateful(nn.Module):
         self._flexsn.state_seqs = None
 
     def detach(self) -> None:
-        """Cut the graph at the current states (truncated BPTT)."""
-        own = self._flexsn
-        if own.states is not None:
-            own.hold(tuple(state.detach() for state in own.states), own.input_shapes)
+        """Cut the graph at the current states, their sequences and what is recorded (truncated BPTT)."""
+        self._flexsn.detach()
 
     # ---- sequences of states ------------------------------------------------------------------------------
 
@@ -182,23 +186,45 @@ class Stateful(nn.Module):
     def __getattr__(self, name: str) -> Any:
         own: Internals | None = self.__dict__.get("_flexsn")
         if own is not None and name in own.state_names:
-            return None if own.states is None else own.states[own.state_names.index(name)]
+            return own.starts.get(name) if own.states is None else own.states[own.state_names.index(name)]
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         own: Internals | None = self.__dict__.get("_flexsn")
-        is_state = own is not None and name in own.state_names
-        if own is not None and is_state and isinstance(value, Tensor) and not isinstance(value, nn.Parameter):
-            states = self._starts_like(value) if own.states is None else own.states
-            position = own.state_names.index(name)
-            own.hold((*states[:position], value, *states[position + 1 :]))
-        else:
+        if own is None or name not in own.state_names or isinstance(value, nn.Parameter):
             super().__setattr__(name, value)
+        elif isinstance(value, Tensor):
+            states = self._starts_like(value) if own.states is None else own.states
+            own.hold(_replaced(states, own.state_names.index(name), value))
+        elif self._reads_constant(name):
+            super().__setattr__(name, value)
+        elif not isinstance(value, (bool, int, float)):
+            raise ValueError(f"the state {name} must be a tensor or a number, got {type(value).__name__}")
+        elif own.states is None:
+            own.starts = {**own.starts, name: value}
+        else:
+            position = own.state_names.index(name)
+            number = torch.full_like(own.states[position], value, requires_grad=False)
+            own.hold(_replaced(own.states, position, number), own.input_shapes)
+
+    def _reads_constant(self, name: str) -> bool:
+        """Whether the core is a method that reads an attribute of that name: then it is not the state."""
+        code = getattr(getattr(type(self), "core", None), "__code__", None)
+        return code is not None and name in code.co_names
 
     def _starts_like(self, step: Tensor) -> tuple[Tensor, ...]:
         """The initial states for a step of that shape."""
         inputs = (step if step.is_floating_point() else step.to(torch.get_default_dtype()),) * self._flexsn.num_inputs
-        return tuple(self.init_states(self.num_states, "s", *inputs))
+        return self._started(tuple(self.init_states(self.num_states, "s", *inputs)))
+
+    def _started(self, states: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        """Initial states, those that were set to a number at that number."""
+        own = self._flexsn
+        for name, number in own.starts.items():
+            position = own.state_names.index(name)
+            zero = states[position]
+            states = _replaced(states, position, torch.full((), number, dtype=zero.dtype, device=zero.device))
+        return states
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
@@ -227,3 +253,7 @@ class Stateful(nn.Module):
             clone.__dict__["core"] = copy_core(core, memo)
         clone.__dict__.update({name: copy.deepcopy(value, memo) for name, value in state.items()})
         return clone
+
+
+def _replaced(states: tuple[Tensor, ...], position: int, state: Tensor) -> tuple[Tensor, ...]:
+    return (*states[:position], state, *states[position + 1 :])

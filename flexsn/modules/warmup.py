@@ -31,7 +31,7 @@ def warmup(module: nn.Module, *example: Any) -> None:
         True
     """
     neurons = [m for m in module.modules() if isinstance(m, FlexSN)]
-    held = [(n, n.states, n.state_seqs) for n in neurons]
+    held = [(n, n.states, n.state_seqs, n._flexsn.starts) for n in neurons]
     buffers = [(b, b.detach().clone()) for b in module.buffers()]
     try:
         with torch.random.fork_rng():
@@ -46,8 +46,9 @@ def warmup(module: nn.Module, *example: Any) -> None:
         with torch.no_grad():
             for buffer, value in buffers:
                 buffer.copy_(value)
-        for neuron, states, state_seqs in held:
+        for neuron, states, state_seqs, starts in held:
             neuron.reset()
+            neuron._flexsn.starts = starts
             if states is not None:
                 neuron.states = states
             neuron.state_seqs = state_seqs

@@ -21,6 +21,7 @@ from flexsn.tracing.tape import Call, Tape, ValueRef, refs_in
 
 __all__ = ["Partitioner"]
 
+_BY_MASK = {"index", "index_put", "masked_select", "nonzero"}
 _SHAPE_ONLY = {"view", "_unsafe_view", "reshape", "squeeze", "unsqueeze", "_reshape_alias", "alias", "detach"}
 
 
@@ -220,7 +221,9 @@ class Partitioner:
             where=call.line,
             why="each neuron of a step is computed on its own; this op changes the shape of the step or "
             "reads across it",
-            hint="move it out of the core: to the layer before or after the neuron",
+            hint="keep the shape: torch.where(mask, new, old) instead of old[mask] = f(old[mask])"
+            if call.name in _BY_MASK
+            else "move it out of the core: to the layer before or after the neuron",
         )
 
 

@@ -6,8 +6,9 @@ backward half, by autograd's own rules, whatever the surrogate gradients look li
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -15,7 +16,8 @@ from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from flexsn.errors import CoreError, SourceLine, UnsupportedOpError, call_for_user, core_line
+from flexsn.captures.contract import changed_in_place
+from flexsn.errors import SourceLine, UnsupportedOpError, call_for_user, core_line
 from flexsn.tracing.tape import Call, Tape, ValueRef, refs_in
 
 __all__ = ["Recorder", "clean_context"]
@@ -46,10 +48,15 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         placeholders: named example tensors; what depends on them is ``live``.
         step_shape: of the placeholders.
         known: whether an operator on step-shaped values needs no decomposition.
+        called: what the core calls the first placeholders, where that is known.
     """
 
     def __init__(
-        self, placeholders: Mapping[str, Tensor], step_shape: torch.Size, known: Callable[[str], bool]
+        self,
+        placeholders: Mapping[str, Tensor],
+        step_shape: torch.Size,
+        known: Callable[[str], bool],
+        called: Sequence[str] = (),
     ) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self.tape = Tape()
@@ -60,8 +67,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._by_storage: dict[tuple[Any, ...], _Cell] = {}
         self._views: dict[int, set[int]] = {}
         self._origin: Any = None
-        for name, tensor in placeholders.items():
-            cell = self._new_cell(tensor, argument=name)
+        for name, own, tensor in zip_longest(placeholders, called, placeholders.values()):
+            cell = self._new_cell(tensor, argument=own or name)
             self.tape.arguments.append(name)
             self.tape.live.add(cell.ref.index)
 
@@ -204,12 +211,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """An in-place operator becomes its functional form; every alias of the target sees the new value."""
         cell = self._cell(target)
         if cell.argument is not None:
-            raise CoreError(
-                f"the core changes its argument '{cell.argument}' in place ({func})",
-                where=line,
-                why="a core is pure: the caller's tensors stay as they are",
-                hint=f"write {cell.argument} = {cell.argument} + ... instead of {cell.argument} += ...",
-            )
+            raise changed_in_place(cell.argument, f" ({func})", line)
         if cell.ref.index in self.tape.captured:
             raise UnsupportedOpError(
                 f"the core changes a tensor from outside in place ({func})",

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from flexsn.captures.contract import argument_names
 from flexsn.errors import FlexSNError
 from flexsn.tracing.lowering import is_known
 from flexsn.tracing.questions import AsksShape, Questions
@@ -88,7 +89,7 @@ def _probe(
     The sizes of all dimensions met on the way are added to ``sizes``.
     """
     examples = {str(i): torch.ones(shape, dtype=d, device=device) for i, d in enumerate(dtypes)}
-    recorder = Recorder(examples, shape, is_known)
+    recorder = Recorder(examples, shape, is_known, argument_names(core, len(examples)))
     tape = recorder.tape
     questions = Questions(recorder.is_live, shape, step_shape, growing=True)
     try:

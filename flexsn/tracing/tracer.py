@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.captures.contract import call_core
+from flexsn.captures.contract import argument_names, call_core
 from flexsn.errors import SourceLine, UnsupportedOpError
 from flexsn.ir.graph import Builder, LeafKind, Node
 from flexsn.ir.passes import passed
@@ -160,10 +160,13 @@ class Tracer:
             arguments |= {f"state{j}": example(d) for j, d in enumerate(self.state_dtypes)}
             for position, tensor in enumerate(arguments.values()):
                 tensor.requires_grad_(tensor.is_floating_point() and only in (None, position))
+            # no leaves: autograd would refuse to change one in place before the recorder can say which it is
+            arguments = {name: tensor.clone() for name, tensor in arguments.items()}
             seeds = [example((*self.graph.outputs, *self.graph.new_states)[c.value].dtype) for c in incoming]
             marking = [example(self.state_dtypes[m.value]) for m in marks]
             named = {c.name: seed for c, seed in zip((*incoming, *marks), (*seeds, *marking), strict=True)}
-            recorder = Recorder(arguments | named, self._sentinel.shape, is_known)
+            called = argument_names(self.core, len(arguments))
+            recorder = Recorder(arguments | named, self._sentinel.shape, is_known, called)
             questions = Questions(recorder.is_live, self._sentinel.shape, self._step_shape)
             with recorder:
                 values = call_core(self.core, list(arguments.values()), len(self.state_dtypes), questions)

@@ -16,18 +16,34 @@ from flexsn.kernels.writer import Writer
 __all__ = ["ENTRY", "print_cpp"]
 
 ENTRY = "flexsn_scan"
+_STACK_BYTES = 192 << 10  # of a kernel at most: threads may have 512 KiB, of which Python takes its part
+_BUFFER_BYTES, _ARRAY_BYTES = 12 << 10, 4 << 10  # about: fx::Tensor, and an array over the lanes of a block
 
 _COORDINATES = {LeafKind.STEP_INDEX: "t", LeafKind.NUM_STEPS: "call.T"}
 
 
 def print_cpp(plan: Plan) -> str:
     """The source of a kernel, without the text of ``scan.h``."""
-    return _Printer(plan).print()
+    printer = _Printer(plan)
+    source = printer.print()
+    if len(printer.buffers) * _BUFFER_BYTES + printer.num_arrays * _ARRAY_BYTES > _STACK_BYTES:
+        source = _Printer(plan, printer).print()
+    return source
 
 
 class _Printer:
-    def __init__(self, plan: Plan) -> None:
+    """Prints one kernel.
+
+    Args:
+        plan: what it does.
+        measured: a printer that has printed it on the stack, whose arrays and buffers now go into a heap block.
+    """
+
+    def __init__(self, plan: Plan, measured: _Printer | None = None) -> None:
         self.plan = plan
+        self.measured = measured
+        self.buffers: list[str] = []
+        self.num_arrays = 0
         self.w = Writer("  ")
         self.names: dict[int, str] = {}
         self.arrays: dict[int, str] = {}  # values that live in an array over the lanes of a block
@@ -39,16 +55,21 @@ class _Printer:
             w("const fx::Call call(arguments);", "fx::Team team(call);")
             w("#pragma omp parallel num_threads(call.threads) if (call.threads > 1)")
             with w.indent("{", "}"):
+                if self.measured is not None:
+                    sizes = [f"{self.measured.num_arrays} * 8 * fx::LANES", *self.measured.buffers]
+                    w(f"const fx::Scratch heap({' + '.join(sizes)});", "fx::Pieces pieces{heap.memory};")
                 for index, slot in enumerate(plan.slots):
                     kind = MEMORY[slot.dtype]
                     if slot.role is Role.GROUP_STORE:
                         w(f"{kind}* {slot.name} = call.data<{kind}>({index});")
                     else:
-                        w(f"fx::Tensor<{kind}> {slot.name}(call, {index});")
+                        self._buffer(kind, slot.name, index)
                 if isinstance(plan, BackwardPlan):
                     self._scratch(plan)
                 with w.indent("for (fx::i64 b; team.take(b);) {", "}"):
                     w("const int lanes = call.lanes(b), n = fx::padded(lanes);")
+                    if self.measured is not None:
+                        w("fx::Pieces block = pieces;")
                     for slot in plan.slots:
                         if slot.role is not Role.GROUP_STORE:
                             w(f"{slot.name}.bind(b * call.block, lanes);")
@@ -97,11 +118,11 @@ class _Printer:
         sizes = [f"sizeof({VALUE[s.dtype]})" for s in plan.states]
         if not sizes:
             return
-        w(f"char* memory = static_cast<char*>(fx::scratch({plan.interval}LL * fx::LANES * ({' + '.join(sizes)})));")
+        w(f"const fx::Scratch saved({plan.interval}LL * fx::LANES * ({' + '.join(sizes)}));")
         for i, state in enumerate(plan.states):
             offset = f"{plan.interval}LL * fx::LANES * ({' + '.join(sizes[:i]) or '0'})"
             kind = VALUE[state.dtype]
-            w(f"{kind}* saved{state.index} = reinterpret_cast<{kind}*>(memory + {offset});")
+            w(f"{kind}* saved{state.index} = reinterpret_cast<{kind}*>(saved.memory + {offset});")
 
     def _backward(self, plan: BackwardPlan) -> None:
         w = self.w
@@ -114,7 +135,7 @@ class _Printer:
             else:
                 w(f"for (int l = 0; l < n; ++l) {name}[l] = 0;")
         for slot in plan.accumulators:
-            w(f"alignas(64) {VALUE[slot.dtype]} sum_{slot.name}[fx::LANES];")
+            self._lanes(VALUE[slot.dtype], f"sum_{slot.name}")
             w(f"for (int l = 0; l < n; ++l) sum_{slot.name}[l] = 0;")
         k = plan.interval
         with w.indent(f"for (fx::i64 chunk = (call.T - 1) / {k}; chunk >= 0; --chunk) {{", "}"):
@@ -218,7 +239,7 @@ class _Printer:
         if not held:
             return
         for i, node in enumerate(held):
-            self.w(f"alignas(64) {VALUE[node.dtype]} fixed{i}[fx::LANES];")
+            self._lanes(VALUE[node.dtype], f"fixed{i}")
         with self._lane_loop():
             self._compute(nodes)
             for i, node in enumerate(held):
@@ -232,8 +253,24 @@ class _Printer:
         return [*self.plan.next_states, *(n for branch in self.plan.branches for n in branch.results)]
 
     def _array(self, leaf: Node, name: str) -> None:
-        self.w(f"alignas(64) {VALUE[leaf.dtype]} {name}[fx::LANES];")
+        self._lanes(VALUE[leaf.dtype], name)
         self.arrays[id(leaf)] = name
+
+    def _lanes(self, kind: str, name: str) -> None:
+        """An array over the lanes of a block."""
+        self.num_arrays += 1
+        if self.measured is None:
+            self.w(f"alignas(64) {kind} {name}[fx::LANES];")
+        else:
+            self.w(f"{kind}* __restrict {name} = block.array<{kind}>();")
+
+    def _buffer(self, kind: str, name: str, index: int) -> None:
+        """A tensor, seen through one block of lanes."""
+        self.buffers.append(f"sizeof(fx::Tensor<{kind}>)")
+        if self.measured is None:
+            self.w(f"fx::Tensor<{kind}> {name}(call, {index});")
+        else:
+            self.w(f"fx::Tensor<{kind}>& {name} = pieces.tensor<{kind}>(call, {index});")
 
     def _copy_in(self, slot: Slot, array: str, dtype: torch.dtype) -> None:
         with self.w.indent("{", "}"):

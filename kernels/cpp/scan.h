@@ -2,6 +2,13 @@
 // No standard headers: a kernel builds in half a second because of that.
 
 namespace fx {
+struct Place {
+  void* at;
+};
+}  // namespace fx
+inline void* operator new(decltype(sizeof 0), fx::Place place) noexcept { return place.at; }
+
+namespace fx {
 
 typedef long long i64;
 typedef unsigned long long u64;
@@ -229,17 +236,30 @@ void sum_groups(const T* values, int lanes, T* sums) {
 extern "C" void* aligned_alloc(unsigned long, unsigned long) noexcept;
 extern "C" void free(void*) noexcept;
 
-// Memory of a thread for recomputed states; kept between calls.
-inline void* scratch(i64 bytes) {
-  static thread_local void* memory = nullptr;
-  static thread_local i64 size = 0;
-  if (bytes > size) {
-    free(memory);
-    size = (bytes + 4095) / 4096 * 4096;
-    memory = aligned_alloc(64, size);
+// Memory of a thread for the length of a call: recomputed states, and what would be too much for a small stack.
+struct Scratch {
+  char* memory;
+
+  explicit Scratch(i64 bytes) : memory(static_cast<char*>(aligned_alloc(64, (bytes + 63) / 64 * 64))) {}
+  ~Scratch() { free(memory); }
+  Scratch(const Scratch&) = delete;
+};
+
+// Hands out pieces of it, one after the other; a copy starts again where it was copied.
+struct Pieces {
+  char* next;
+
+  template <class T> T* array() {
+    T* values = reinterpret_cast<T*>(next);
+    next += sizeof(T) * LANES;
+    return values;
   }
-  return memory;
-}
+  template <class T> Tensor<T>& tensor(const Call& call, int index) {
+    auto* made = new (Place{next}) Tensor<T>(call, index);
+    next += sizeof(Tensor<T>);
+    return *made;
+  }
+};
 
 // ---- vector functions: FX_MVEC 0 none, 1 the first six of libmvec, 2 all of them --------------------------------
 

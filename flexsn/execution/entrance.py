@@ -1,0 +1,140 @@
+"""The entrance: what is done with a tensor that is not simply what lies in its memory.
+
+A kernel reads memory. Inputs, states, what the core reads and gradients all come in here; the usual tensor passes
+``is_memory``, and any other is of one of the ``KINDS``, first match first. docs/tensors.md is the same table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch import Tensor, nn
+
+from flexsn.captures.source import Source
+from flexsn.errors import SourceLine, UnsupportedOpError
+from flexsn.ir.dtypes import IN_MEMORY
+from flexsn.ir.graph import topological
+from flexsn.ir.step import StepGraph
+
+__all__ = [
+    *("KINDS", "Kind", "Treatment"),
+    *("check_arguments", "check_read", "check_values", "is_memory", "needs_loop", "refuse", "written_out"),
+]
+
+_PLAIN = (Tensor, nn.Parameter, nn.Buffer)
+_is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
+
+
+class Treatment(Enum):
+    """What is done with a tensor of an unusual kind."""
+
+    WRITTEN_OUT = "its values are written into memory first"
+    LOOP = "the loop runs"
+    LOOP_AND_WARNING = "the loop runs, with one warning; a backend asked for by name raises `UnsupportedOpError`"
+    REFUSED = "`ValueError`, which says what to call first"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An unusual kind of tensor.
+
+    Attributes:
+        name: as users call it.
+        holds: whether a tensor is of this kind.
+        treatment: what is done with it.
+        hint: what to call first, where it is refused.
+    """
+
+    name: str
+    holds: Callable[[Tensor], bool]
+    treatment: Treatment
+    hint: str = ""
+
+
+KINDS = (
+    Kind("batched (`vmap`, `is_grads_batched`)", lambda t: _is_batched(t), Treatment.LOOP),
+    Kind("nested", lambda t: t.is_nested, Treatment.REFUSED, "torch.nested.to_padded_tensor(x, 0.0)"),
+    Kind("of a subclass (`FakeTensor`, `DTensor`)", lambda t: type(t) not in _PLAIN, Treatment.LOOP),
+    Kind("quantized", lambda t: t.is_quantized, Treatment.REFUSED, "x.dequantize()"),
+    Kind("sparse or mkldnn", lambda t: t.layout is not torch.strided, Treatment.REFUSED, "x.to_dense()"),
+    Kind("on the meta device", lambda t: t.is_meta, Treatment.LOOP),
+    Kind("complex, float8, uint16 to uint64", lambda t: t.dtype not in IN_MEMORY, Treatment.LOOP_AND_WARNING),
+    Kind("negated lazily (`x.conj().imag`)", lambda t: t.is_neg(), Treatment.WRITTEN_OUT),
+    Kind("of zeros without memory", lambda t: t._is_zerotensor(), Treatment.WRITTEN_OUT),
+)
+
+
+def is_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is what lies in its memory; dtype and device decide the rest."""
+    if type(tensor) not in _PLAIN or tensor.layout is not torch.strided:
+        return False
+    return not (tensor.is_neg() or tensor._is_zerotensor() or _is_legacy_batched(tensor))
+
+
+def kind_of(tensor: Tensor) -> Kind | None:
+    """The unusual kind a tensor is of; ``None`` for the usual."""
+    return next((kind for kind in KINDS if kind.holds(tensor)), None)
+
+
+def refuse(what: str, tensor: Tensor) -> None:
+    """Raise ``ValueError`` for an input or state that nothing can scan."""
+    kind = kind_of(tensor)
+    if kind is not None and kind.treatment is Treatment.REFUSED:
+        raise ValueError(f"{what} is {kind.name}; a scan takes dense tensors: {kind.hint}")
+
+
+def check_read(sources: Sequence[Source]) -> list[Tensor]:
+    """What a core reads; raises ``UnsupportedOpError`` for what no kernel can be made around."""
+    read = [source.read() for source in sources]
+    for source, tensor in zip(sources, read, strict=True):
+        kind = kind_of(tensor)
+        if kind is not None and kind.treatment is Treatment.REFUSED:
+            raise UnsupportedOpError(
+                f"the core reads {source.name}, which is {kind.name}",
+                why="a kernel reads dense tensors",
+                hint=kind.hint.replace("x", source.name),
+            )
+    return read
+
+
+def needs_loop(tensor: Tensor) -> bool:
+    """Whether only the loop follows what this tensor does."""
+    kind = kind_of(tensor)
+    return kind is not None and kind.treatment in (Treatment.LOOP, Treatment.REFUSED)
+
+
+def check_arguments(inputs: Sequence[Tensor], states: Sequence[Tensor]) -> None:
+    """Raise ``UnsupportedOpError`` for a dtype no kernel has."""
+    for what, tensors in (("input", inputs), ("state", states)):
+        for i, tensor in enumerate(tensors):
+            _check_dtype(f"{what} {i}", tensor.dtype)
+
+
+def check_values(graph: StepGraph) -> None:
+    """The same for the values of a step."""
+    for node in topological((*graph.outputs, *graph.new_states)):
+        _check_dtype("what the core reads or computes", node.dtype, node.line)
+
+
+def _check_dtype(what: str, dtype: torch.dtype, line: SourceLine | None = None) -> None:
+    if dtype not in IN_MEMORY:
+        raise UnsupportedOpError(
+            f"{what} is {str(dtype).removeprefix('torch.')}",
+            where=line,
+            why="kernels have bool, the integers but uint16 to uint64, and floats of 16, 32 and 64 bits",
+            hint="convert it first, or leave it to the loop",
+        )
+
+
+def written_out(tensor: Tensor) -> Tensor:
+    """The same values, in memory; the very tensor where they are."""
+    if tensor._is_zerotensor():
+        return tensor.clone()
+    return tensor.resolve_neg()
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    return bool(torch._C._functorch.is_batchedtensor(tensor) or _is_legacy_batched(tensor))

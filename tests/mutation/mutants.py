@@ -197,7 +197,11 @@ def files(room: str, pattern: str = "*") -> list[Path]:
 def equivalents() -> set[tuple[str, ...]]:
     """The mutants that no test can tell from the original: blocks of a file, ``- before``, ``+ after``, and why."""
     blocks = EQUIVALENTS.read_text().strip().split("\n\n")
-    return {tuple(line.removeprefix("- ").removeprefix("+ ") for line in block.splitlines()[:3]) for block in blocks}
+    return {
+        tuple(line.removeprefix("- ").removeprefix("+ ") for line in block.splitlines()[:3])
+        for block in blocks
+        if block
+    }
 
 
 # ---- one mutant: a process -------------------------------------------------------------------------------------

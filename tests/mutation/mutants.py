@@ -30,11 +30,11 @@ EQUIVALENTS = Path(__file__).with_name("equivalents.txt")
 FRONT = ("tests/test_tiny.py", "tests/flexsn", "tests/execution", "tests/modules", "tests/property")
 INTERPRETED = ("tests/kernels/triton/test_kernels.py", "tests/property")
 ROOMS: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
-    "ir": (FRONT, INTERPRETED),
-    "captures": (FRONT, ()),
-    "tracing": (FRONT, ()),
-    "planning": ((*FRONT, "tests/kernels/triton"), INTERPRETED),
-    "execution": (FRONT, ()),
+    "ir": (("tests/ir", *FRONT), INTERPRETED),
+    "captures": (("tests/captures", *FRONT), ()),
+    "tracing": (("tests/tracing", *FRONT), ()),
+    "planning": (("tests/planning", *FRONT, "tests/kernels/triton"), INTERPRETED),
+    "execution": (("tests/execution", *FRONT), ()),
     "kernels/cpp": (("tests/kernels", "tests/property"), ()),
     "kernels/triton": ((), INTERPRETED),
 }

@@ -95,6 +95,14 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return seen
 
 
+@pytest.fixture
+def unbuilt(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The kernels that calls ask for from here on; instead of them nothing runs."""
+    seen: list[str] = []
+    monkeypatch.setattr(cpp_runtime, "build", lambda source: (seen.append(source), lambda record: None)[1])
+    return seen
+
+
 def lane_loops(source: str) -> list[tuple[int, int]]:
     """First and last line of every loop over lanes."""
     rows = source.splitlines()
@@ -116,8 +124,8 @@ def test_every_lane_loop_is_vectorised(name: str, dtype: torch.dtype, sources: l
     core, num_inputs, states = CORES[name]
     CORES["fresh"] = ((lambda *a: core(*a)), num_inputs, states)
     call("fresh", dtype)
-    assert len(sources) == 2, "one kernel forward, one backward"
-    for source in sources:
+    assert len(unbuilt) == 2, "one kernel forward, one backward"
+    for source in unbuilt:
         loops = lane_loops(source)
         reported = cpp_compiler.vectorized_loops(source, tmp_path)
         rows = source.splitlines()

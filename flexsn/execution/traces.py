@@ -71,25 +71,41 @@ class Traces:
         Raises:
             UnsupportedOpError: the core cannot be traced, or changes what it reads.
         """
+        if captures.consumed is not None:
+            raise UnsupportedOpError(
+                f"the core can reach {captures.consumed}, which changes when it is looked at",
+                where=defined_at(self.core),
+                why="a kernel is made by running the core on examples, and that would advance it",
+                hint="take from it outside, and pass what it gives as one more input",
+            )
         if len(self._impure) > 1:  # once may have been a value it computes at first use
             raise self._impure[-1].with_traceback(None)
         read = [source.read() for source in captures.tensors]
         # which names share a tensor decides what the graph reads, so it is part of the key
         first = {id(t): i for i, t in reversed(list(enumerate(read)))}
         tensors = tuple((t.dtype, t.shape, t.requires_grad, first[id(t)]) for t in read)
-        key = (captures.key, dtypes, tensors, device, wanted_states)
+        key = (captures.key, captures.code, dtypes, tensors, device, wanted_states)
         core = _returning_states(self.core, self.num_states, wanted_states) if wanted_states else self.core
         from flexsn.tracing.questions import AsksShape
 
-        def entry(shape: torch.Size | None) -> TraceEntry:
-            return TraceEntry(self._record(core, captures, dtypes, device, shape), captures)
+        def entry(key: Any, shape: torch.Size | None) -> TraceEntry:
+            def make() -> TraceEntry:
+                return TraceEntry(self._record(core, captures, dtypes, device, shape), captures)
+
+            if captures.unwatched is not None and not self._still_holds(self._entries.get(key)):
+                del self._entries[key]
+            return once(self._entries, key, make).ready(training)
 
         if key not in self._asking:
             try:
-                return once(self._entries, key, lambda: entry(None)).ready(training)
+                return entry(key, None)
             except AsksShape:
                 self._asking.add(key)
-        return once(self._entries, (key, step_shape), lambda: entry(torch.Size(step_shape))).ready(training)
+        return entry((key, step_shape), torch.Size(step_shape))
+
+    @staticmethod
+    def _still_holds(found: TraceEntry | FlexSNError | None) -> bool:
+        return found is None or (isinstance(found, TraceEntry) and found.still_holds())
 
     def _record(
         self,
@@ -157,6 +173,20 @@ class TraceEntry:
         if training:
             self.tracer.trace_backward()
         return self
+
+    def still_holds(self) -> bool:
+        """Whether the core still does what was traced, found by running it on examples once more.
+
+        What the captures watch is put back to what it was; all else is seen as it is.
+        """
+        before = Snapshot(self._captures)
+        try:
+            with tensors_kept(self._captures), _random_numbers_kept():
+                return self.tracer.still_holds()
+        except Exception:  # a trace made anew says what is wrong
+            return False
+        finally:
+            before.put_back()
 
     def captured(self) -> list[Tensor]:
         """The captured tensors as they are now."""

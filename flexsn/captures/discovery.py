@@ -140,6 +140,7 @@ class _Search(ObjectSearch):
 
     def _partial(self, value: functools.partial[Any], path: str, shared: bool) -> None:
         self.visit(value.func, path, None, shared)
+        self._objects[id(value)] = (value, path, shared)
         names = argument_names(value.func)
         names += tuple(f"argument{i}" for i in range(len(names), len(value.args)))
         self._arguments(Source(path, value, "args", shared), names, shared)

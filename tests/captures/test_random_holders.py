@@ -24,8 +24,6 @@ pytestmark = pytest.mark.filterwarnings("ignore::flexsn.FallbackWarning")
 X = torch.tensor([[0.5, 1.0], [2.0, -1.0]])
 
 Get = Callable[[], Any]
-Wrap = Callable[[Get], Get]
-"""A way to hold something: given how to get it now, how to get it through one holder more, made once."""
 
 
 @dataclass
@@ -164,7 +162,7 @@ def in_a_class(value: Any) -> Get:
 
 
 def in_a_base(value: Any) -> Get:
-    return by_attribute(lambda held: type("Own", (type("Base", (), {"held": held}),), {})())(value)
+    return by_attribute(lambda held: type("Own", (type("Base", (), {"held": held}),), {}))(value)
 
 
 def by_descriptor(value: Any) -> Get:
@@ -258,15 +256,12 @@ TARGETS: dict[str, tuple[Callable[[], Any], Callable[[Any], float], Callable[[An
 @given(st.lists(st.sampled_from(sorted(WAYS)), min_size=1, max_size=4), st.sampled_from(sorted(TARGETS)))
 def test_a_number_behind_any_holders_takes_effect(ways: list[str], target: str) -> None:
     make, read, change = TARGETS[target]
-    held = value = make()
+    held = outermost = make()
     for way in ways:
-        get = WAYS[way](value)
-        value = Data(get) if way != ways[-1] else get
-        value = get
-    gets = value
+        outermost = WAYS[way](outermost)
 
     def innermost() -> Any:
-        found = gets
+        found = outermost
         for _ in ways:
             found = found()
         return found

@@ -33,6 +33,7 @@ class Captures:
         core: the one-step function.
 
     Attributes:
+        core: the core.
         sources: every place it reads.
         tensors: the sources that hold tensors, the core's parameters.
         containers: named mutable containers, whose content is read as a whole.
@@ -44,6 +45,7 @@ class Captures:
     """
 
     def __init__(self, core: Callable[..., Any]) -> None:
+        self.core = core
         found = discover(core)
         self.sources, self.containers = list(found.sources.values()), found.containers
         self.unwatched, self.consumed, self.mentions = found.unwatched, found.consumed, frozenset(found.mentions)
@@ -56,6 +58,7 @@ class Captures:
         self.key: tuple[Any, ...] = (
             tuple((type(v), v if isinstance(v, _VALUES) else id(v)) for v in flat),
             repr([v for v in flat if isinstance(v, (float, complex))]),
+            tuple(source.name for source in self.tensors),
         )
         self.code = tuple(f.value if isinstance(f.value, int) else id(f.value) for f in self._fixed)
         self._guard = _guard(pairs, self._fixed)

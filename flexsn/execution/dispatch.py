@@ -81,21 +81,25 @@ class ScanDispatcher:
     Args:
         core: ``core(*inputs, *states) -> (*outputs, *new_states)``.
         num_states: how many of its arguments are states.
+        like: of another function of the same code, whose traces and kernels serve this one too.
     """
 
-    def __init__(self, core: Callable[..., Any], num_states: int) -> None:
+    def __init__(self, core: Callable[..., Any], num_states: int, like: ScanDispatcher | None = None) -> None:
         self.core = core
         self.num_states = num_states
-        self.traces = Traces(core, num_states)
-        self._captures = Captures(core)
+        self._captures = mine = Captures(core)
+        if mine.unwatched is not None:
+            like = None  # a trace is compared with what its own core does
+        self.traces = Traces(num_states) if like is None else like.traces
         self._entries: dict[Any, CallEntry | None] = {}  # None: the loop
-        self._warned: set[str] = set()
+        self._warned: set[str] = set() if like is None else like._warned
+        if like is not None and (mine.key, mine.code) == (like._captures.key, like._captures.code):
+            self._entries = like._entries
 
     def captures(self) -> Captures:
         """What the core reads, as it is now."""
         if not self._captures.unchanged():
-            self._captures = Captures(self.core)
-            self._entries.clear()
+            self._captures, self._entries = Captures(self.core), {}
         return self._captures
 
     def __call__(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions) -> Results:
@@ -135,7 +139,7 @@ class ScanDispatcher:
         key = (options, backend, torch.is_grad_enabled(), tuple(alike), shared)
         entry = self._entries.get(key, _NEW)
         if self._captures.unwatched is not None and not (entry is _NEW or entry is None or entry.traced.still_holds()):
-            self._entries.clear()
+            self._entries = {}
             entry = _NEW
         if entry is _NEW or transformed():
             given = (*inputs, *states)
@@ -146,7 +150,7 @@ class ScanDispatcher:
                 remember(self._entries, key, entry, 16 * REMEMBERED)
         if entry is None:
             return scan_by_loop(self.core, inputs, states, options, parameters=read)
-        results = run_compiled(entry.bound, inputs, states, entry.traced.captured(), entry.training)
+        results = run_compiled(entry.bound, inputs, states, entry.traced.captured(self._captures), entry.training)
         a, b = entry.num_outputs, len(results) - self.num_states
         return results[:a], results[b:], results[a:b]
 
@@ -186,9 +190,9 @@ class ScanDispatcher:
         traced = self.traces.find(self._captures, dtypes, device, options.wanted_states, step, training)
         if self._captures.unwatched is not None:
             self._warn(_BY_EXAMPLES, _not_all_watched(self.core, self._captures.unwatched))
-        tracer, captured = traced.tracer, traced.captured()
+        tracer, captured = traced.tracer, traced.captured(self._captures)
         check_values(tracer.graph)
-        check_devices(traced.names(), captured, device)
+        check_devices(traced.names(self._captures), captured, device)
         if np.broadcast_shapes(step, tracer.param_shape) != step:
             raise UnsupportedOpError(
                 f"parameters of shape {tuple(tracer.param_shape)} enlarge the step {step}",

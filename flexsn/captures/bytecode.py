@@ -24,6 +24,7 @@ class Reads:
     attributes: frozenset[str]
     perhaps: frozenset[str]  # names that may be absent now: written by the code, or asked for as strings
     reflects: bool
+    imports: frozenset[tuple[str, int]]  # modules imported by the code, each with its level: 0 for an absolute name
 
 
 @functools.lru_cache(maxsize=4096)
@@ -32,11 +33,15 @@ def reads_of(code: types.CodeType) -> Reads:
     attributes: set[str] = set()
     written: set[str] = set()
     strings: set[str] = set()
-    for instruction in dis.get_instructions(code):
+    imports: set[tuple[str, int]] = set()
+    instructions = list(dis.get_instructions(code))
+    for place, instruction in enumerate(instructions):
         opcode = instruction.opname
         if opcode in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
             names.add(instruction.argval)
-        elif "ATTR" in opcode or "METHOD" in opcode:
+        elif opcode == "IMPORT_NAME":
+            imports.add((instruction.argval, instructions[place - 2].argval))
+        elif "ATTR" in opcode or "METHOD" in opcode or opcode == "IMPORT_FROM":
             attributes.add(instruction.argval)
         if opcode in ("STORE_GLOBAL", "STORE_ATTR"):
             written.add(instruction.argval)
@@ -50,6 +55,7 @@ def reads_of(code: types.CodeType) -> Reads:
         frozenset(attributes | reflected).union(*(n.attributes for n in nested)),
         frozenset(written | reflected).union(*(n.perhaps for n in nested)),
         reflects or any(n.reflects for n in nested),
+        frozenset(imports).union(*(n.imports for n in nested)),
     )
 
 

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from typing import Any
 
 import numpy as np
 
-__all__ = ["CONTAINERS", "content_of", "refill", "same_content"]
+__all__ = ["CONTAINERS", "as_built_in", "content_of", "refill", "same_content"]
 
-CONTAINERS = (list, dict, set, deque, np.ndarray)
+CONTAINERS = (list, OrderedDict, dict, set, frozenset, deque, np.ndarray)
+
+
+def as_built_in(container: Any) -> Any:
+    """The class whose methods tell what a container holds: a subclass may have redefined them."""
+    return next(base for base in CONTAINERS if isinstance(container, base))
 
 
 def content_of(container: Any) -> list[Any]:
@@ -17,8 +22,8 @@ def content_of(container: Any) -> list[Any]:
     if isinstance(container, np.ndarray):
         return [repr(container.shape).encode(), container.tobytes()]
     if isinstance(container, dict):
-        return [*container, *container.values()]
-    return list(container)
+        return [*dict.keys(container), *dict.values(container)]
+    return list(as_built_in(container).__iter__(container))
 
 
 def same_content(now: list[Any], before: list[Any]) -> bool:
@@ -32,11 +37,13 @@ def refill(container: Any, content: list[Any]) -> None:
     if isinstance(container, np.ndarray):
         container[...] = np.frombuffer(content[1], container.dtype).reshape(container.shape)
         return
-    container.clear()
+    base = as_built_in(container)
+    base.clear(container)
     if isinstance(container, dict):
         half = len(content) // 2
-        container.update(zip(content[:half], content[half:], strict=True))
+        for key, value in zip(content[:half], content[half:], strict=True):
+            base.__setitem__(container, key, value)
     elif isinstance(container, set):
-        container.update(content)
+        base.update(container, content)
     else:
-        container.extend(content)
+        base.extend(container, content)

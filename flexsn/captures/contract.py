@@ -15,7 +15,15 @@ from flexsn.captures.guards import Captures
 from flexsn.captures.snapshot import Snapshot, tensors_kept
 from flexsn.errors import CoreError, SourceLine, defined_at
 
-__all__ = ["CoreSignature", "argument_label", "argument_names", "changed_in_place", "call_core", "count_outputs", "read_signature"]
+__all__ = [
+    "CoreSignature",
+    "argument_label",
+    "argument_names",
+    "call_core",
+    "changed_in_place",
+    "count_outputs",
+    "read_signature",
+]
 
 
 @dataclass(frozen=True)
@@ -181,10 +189,12 @@ def changed_in_place(name: str, what: str, where: SourceLine | str | None) -> Co
 def count_outputs(
     captures: Captures, core: Callable[..., Any], dtypes: Sequence[torch.dtype], num_states: int
 ) -> int | None:
-    """How many outputs a core has, by running it on small tensors; ``None`` where it does not run on those.
+    """How many outputs a core has, by running it on small tensors; ``None`` if that fails or must not be done.
 
     The run leaves no trace: what it changed of what it reads is put back, random numbers drawn as well.
     """
+    if captures.consumed is not None:
+        return None
     before, seed = Snapshot(captures), torch.get_rng_state()
     on = {source.read().device for source in captures.tensors}
     device = on.pop() if len(on) == 1 else torch.device("cpu")

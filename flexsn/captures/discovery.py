@@ -1,266 +1,205 @@
 """Discovery: find every place a core reads, from its code and the objects that code can reach.
 
 It is generous: any attribute whose *name* occurs in visited code counts as read on every visited object. A
-constant watched in vain costs some nanoseconds a call, one that is missed would leave a stale kernel.
+constant watched in vain costs some nanoseconds a call, one that is missed would leave a stale kernel. And it is closed:
+what is of no watched kind, or is reached in a way that code does not show, is the reason why what was found may not
+be all.
+
+It ends: nothing of the core's own is run to find what it holds, so the search makes no new objects; each object is
+looked into once for each set of names, the names come from finite code, and there is a most of objects.
 """
 
 from __future__ import annotations
 
 import builtins
 import functools
+import importlib.util
+import sys
 import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-
+from flexsn.captures.attributes import stores_of
 from flexsn.captures.bytecode import argument_names, reads_of
-from flexsn.captures.containers import CONTAINERS
-from flexsn.captures.origin import internal_names, is_foreign, is_internal, is_ours
+from flexsn.captures.containers import content_of
+from flexsn.captures.found import Found
+from flexsn.captures.kinds import Kind, kind_of
+from flexsn.captures.objects import ANYTHING, ObjectSearch
+from flexsn.captures.origin import internal_names, is_foreign, is_ours, reads_arguments_only
 from flexsn.captures.source import MISSING, Source
 
 __all__ = ["discover"]
 
-_CONSTANTS = (bool, int, float, complex, str, bytes, type(None), torch.dtype, torch.device, types.BuiltinFunctionType)
-_NOT_CALLED = {"__init__", "__new__", "__init_subclass__", "__setstate__", "__reduce__", "__repr__", "__del__"}
-_MODULE_OWN = frozenset(vars(nn.Module()))
+_MOST, _DEEPEST = 2000, 100
 
 
-def discover(core: Callable[..., Any]) -> tuple[list[Source], list[tuple[str, Any]]]:
-    """Where a core reads.
-
-    Returns:
-        Every place, under a name that is unique and the same for a copy of the core; and the mutable containers,
-        whose content is read as a whole, with their names.
-    """
-    search = _Search(core)
-    return list(search.sources.values()), search.containers
+def discover(core: Callable[..., Any]) -> Found:
+    """Where a core reads."""
+    search = _Search()
+    search.visit(core, "", None, False)
+    search.settle()
+    return search.found
 
 
-class _Search:
-    """What was found so far.
-
-    Attributes:
-        sources: by the identity of holder and key.
-        containers: as they were met.
-    """
-
-    def __init__(self, core: Callable[..., Any]) -> None:
-        self.sources: dict[tuple[int, Any], Source] = {}
-        self.containers: list[tuple[str, Any]] = []
-        self._taken: dict[str, int] = {}  # how often a name was given
-        self._attributes: set[str] = set()  # mentioned by visited code
-        self._perhaps: set[str] = set()  # the same, but the attribute may be absent
-        self._reflecting: set[type] = set()  # classes one of whose methods asks for attributes by string
-        self._reflects = False  # some other code does
-        self._objects: dict[int, tuple[Any, str, bool]] = {}
+class _Search(ObjectSearch):
+    def __init__(self) -> None:
+        super().__init__()
         self._seen: dict[int, Any] = {}
-        self._visit(core, "", None, False)
-        self._settle()
+        self._depth = 0
 
-    def _settle(self) -> None:
-        """Revisit objects until no new name, object or source turns up."""
-        before = None
-        while before != (before := (len(self._attributes), len(self._objects), len(self.sources), self._reflects)):
-            for held, path, shared in list(self._objects.values()):
-                self._object(held, path, shared)
-
-    def _source(self, path: str, holder: Any, key: Any, shared: bool, *, absent: bool = False) -> None:
-        identity = (id(holder), key)
-        if identity in self.sources:
-            return
-        source = Source(path, holder, key, shared)
-        value = source.read()
-        if (value is MISSING and not absent) or (isinstance(value, types.ModuleType) and is_foreign(value)):
-            return
-        count = self._taken[path] = self._taken.get(path, 0) + 1
-        if count > 1:
-            source.name = f"{path}.{count}"
-        self.sources[identity] = source
-        self._visit(value, path, source, shared)
-
-    # ---- values -------------------------------------------------------------------------------------------
-
-    def _visit(self, value: Any, path: str, source: Source | None, shared: bool) -> None:
+    def visit(self, value: Any, path: str, source: Source | None, shared: bool) -> None:
         """Look into one value, found in ``source``."""
-        if value is MISSING or isinstance(value, (Tensor, *_CONSTANTS)) or id(value) in self._seen:
+        kind = kind_of(value)
+        if value is MISSING or kind is Kind.CONSTANT:
+            return
+        if kind is Kind.TENSOR:
+            if source is not None:
+                self._objects[id(source)] = (source, path, shared)
+            return
+        if id(value) in self._seen:
             return
         self._seen[id(value)] = value  # keeps it alive, so its id stays taken
-        if isinstance(value, types.FunctionType):
-            self._function(value, shared)
-        elif isinstance(value, types.MethodType):
-            self._visit(value.__func__, path, None, shared)
-            self._objects.setdefault(id(value.__self__), (value.__self__, path.rpartition(".")[0], shared))
-        elif isinstance(value, functools.partial):
+        if self._depth >= _DEEPEST or len(self._seen) > _MOST:
+            self._beyond(f"it can reach more than {_MOST} objects, or one nested more than {_DEEPEST} deep")
+            return
+        self._depth += 1
+        self._visit(kind, value, path, source, shared)
+        self._depth -= 1
+
+    def _visit(self, kind: Kind, value: Any, path: str, source: Source | None, shared: bool) -> None:
+        if kind is Kind.FUNCTION:
+            self._function(value, path, shared)
+        elif kind is Kind.METHOD:
+            self.visit(value.__func__, path, None, shared)
+            self._bound_to(value.__self__, path.rpartition(".")[0], shared)
+        elif kind is Kind.BUILTIN:
+            self._built_in(value, path, shared)
+        elif kind is Kind.PARTIAL:
             self._partial(value, path, shared)
-        elif isinstance(value, tuple):
-            if source is not None:
-                self._items(source, path, range(len(value)), shared)
-        elif isinstance(value, CONTAINERS):
-            self.containers.append((path, value))
-            if isinstance(value, (list, dict)):
-                self._items(value, path, value if isinstance(value, dict) else range(len(value)), shared)
-        elif isinstance(value, type):
-            if not is_foreign(value):
+        elif kind is Kind.TUPLE:
+            self._items(value if source is None else source, path, range(len(value)), shared)
+        elif kind is Kind.CONTAINER:
+            if not isinstance(value, frozenset):
+                self.found.containers.append((path, value))
+            self._content(value, path, shared)
+        elif kind is Kind.CLASS:
+            self._class(value, path, shared)
+        elif kind is Kind.MODULE:
+            if is_foreign(value):
+                self._library_module(value)
+            else:
                 self._objects[id(value)] = (value, path, shared)
-                for attribute in vars(value).values():
-                    self._method(attribute, value, path, shared)
-        elif isinstance(value, types.ModuleType):
-            if not is_foreign(value):
-                self._objects[id(value)] = (value, path, shared)
-        else:
+        elif kind is Kind.CONSUMED:
+            if not self._in_library:
+                self.found.consumed = self.found.consumed or f"'{path}', a {type(value).__name__}"
+        elif kind is Kind.OTHER:
+            self._beyond(f"'{path}' is a {type(value).__module__}.{type(value).__qualname__}")
+        if kind is Kind.OBJECT or (kind in (Kind.TUPLE, Kind.CONTAINER, Kind.OTHER) and stores_of(value)):
             self._objects[id(value)] = (value, path, shared)
             self._calls_of(value, path, shared)
 
     def _items(self, holder: Any, path: str, keys: Iterable[Any], shared: bool) -> None:
         value = holder.read() if isinstance(holder, Source) else holder
         names = getattr(type(value), "_fields", None)
+        get = next(base for base in (dict, list, tuple) if isinstance(value, base)).__getitem__
         for key in list(keys):
-            if not isinstance(value[key], _CONSTANTS):  # those are watched with the container that holds them
-                self._source(f"{path}.{names[key] if names else key}", holder, key, shared)
+            item, name = get(value, key), f"{path}.{names[key] if names else key}"
+            if isinstance(holder, tuple):  # in no source: what holds it is watched as a whole
+                self.visit(item, name, None, shared)
+            elif kind_of(item) is not Kind.CONSTANT:  # those are watched with the container that holds them
+                self._source(Source(name, holder, key, shared))
+
+    def _content(self, value: Any, path: str, shared: bool) -> None:
+        """What a container holds besides constants."""
+        if isinstance(value, (list, dict)):
+            self._items(
+                value, path, dict.keys(value) if isinstance(value, dict) else range(list.__len__(value)), shared
+            )
+        items = dict.keys(value) if isinstance(value, dict) else content_of(value)
+        for item in () if isinstance(value, list) else items:
+            self.visit(item, f"{path}.item", None, shared)
+        if getattr(getattr(value, "dtype", None), "hasobject", False):
+            self._beyond(f"'{path}' is an array of Python objects")
+
+    def _bound_to(self, held: Any, path: str, shared: bool) -> None:
+        if kind_of(held) is not Kind.OBJECT:
+            self.visit(held, path, None, shared)
+        elif id(held) not in self._objects:
+            self._objects[id(held)] = (held, path, shared)
+            if not internal_names(held):
+                self._calls_of(held, path, shared, called=False)
+
+    def _built_in(self, value: Any, path: str, shared: bool) -> None:
+        self.found.mentions.add(value.__name__)
+        held = value.__self__
+        if isinstance(held, (types.ModuleType, type(None))):
+            if not reads_arguments_only(value) or value.__name__ in ANYTHING:
+                self._beyond(f"'{path}' is {value.__module__}.{value.__name__}")
+        elif not isinstance(held, type) and not reads_arguments_only(value):
+            self.visit(held, path, None, shared)
 
     def _partial(self, value: functools.partial[Any], path: str, shared: bool) -> None:
-        self._visit(value.func, path, None, shared)
+        self.visit(value.func, path, None, shared)
+        self._objects[id(value)] = (value, path, shared)
         names = argument_names(value.func)
         names += tuple(f"argument{i}" for i in range(len(names), len(value.args)))
         self._arguments(Source(path, value, "args", shared), names, shared)
         for key in value.keywords:
-            self._source(key, value.keywords, key, shared)
+            self._source(Source(key, value.keywords, key, shared))
 
     def _arguments(self, holder: Source, names: Sequence[str], shared: bool) -> None:
         """The items of a tuple of arguments, under their own names."""
         values = holder.read()
         self._seen[id(holder)] = holder
         for i, (value, name) in enumerate(zip(values, names, strict=False)):
-            if not isinstance(value, _CONSTANTS):
-                self._source(name, holder, i, shared)
+            if kind_of(value) is not Kind.CONSTANT:
+                self._source(Source(name, holder, i, shared))
 
-    def _function(self, function: types.FunctionType, shared: bool) -> None:
+    # ---- code ---------------------------------------------------------------------------------------------
+
+    def _function(self, function: types.FunctionType, path: str, shared: bool) -> None:
         self._code(function.__code__, function)
+        before, self._in_library = self._in_library, is_foreign(function) and not is_ours(function)
         for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
             if name != "__class__":  # which super() reads
-                self._source(name, cell, None, shared)
-        if is_foreign(function) or is_ours(function):
+                self._source(Source(name, cell, None, shared))
+        self._in_library = before
+        if is_ours(function):
             return
+        if is_foreign(function):
+            if not reads_arguments_only(function):
+                self._beyond(f"'{path}' is {function.__module__}.{function.__qualname__}")
+            return
+        self.found.add_fixed(function)
+        self._objects[id(function)] = (function, path or function.__name__, shared)
         if function.__defaults__:
             self._seen[id(function.__defaults__)] = function.__defaults__
-            self._source(f"{function.__name__}.defaults", function, "__defaults__", shared)
+            self._source(Source(f"{function.__name__}.defaults", function, "__defaults__", shared))
             names = function.__code__.co_varnames[: function.__code__.co_argcount]
-            self._arguments(self.sources[id(function), "__defaults__"], names[-len(function.__defaults__) :], shared)
+            defaults = self.found.sources[id(function), "__defaults__"]
+            self._arguments(defaults, names[-len(function.__defaults__) :], shared)
         for key in function.__kwdefaults__ or {}:
-            self._source(key, function.__kwdefaults__, key, shared)
+            self._source(Source(key, function.__kwdefaults__, key, shared))
+        self._globals(function)
+
+    def _globals(self, function: types.FunctionType) -> None:
         reads = reads_of(function.__code__)
         for name in sorted(reads.globals):
-            absent = name in reads.perhaps and not hasattr(builtins, name)
-            self._source(name, function.__globals__, name, True, absent=absent)
+            held = function.__globals__
+            if name not in held and hasattr(builtins, name):
+                self.found.add_fixed(held, name)  # a global of that name would come first
+                if name in ANYTHING:
+                    self._beyond(f"{function.__name__} calls {name}()")
+            else:
+                self._source(Source(name, held, name, True), absent=name in reads.perhaps)
+        for name, level in sorted(reads.imports):
+            self._imported(name, level, function)
 
-    def _code(self, code: types.CodeType, owner: Any) -> None:
-        reads = reads_of(code)
-        self._attributes |= reads.attributes
-        if not is_foreign(owner):
-            self._perhaps |= reads.perhaps
-            self._reflects |= reads.reflects and not is_ours(owner)
-
-    # ---- objects and their classes ------------------------------------------------------------------------
-
-    def _calls_of(self, value: Any, path: str, shared: bool) -> None:
-        """The methods an object is used through without naming them: its call, its forward, its operators."""
-        for base in type(value).__mro__:
-            for name, attribute in vars(base).items():
-                if name != "forward" and (not name.startswith("__") or name in _NOT_CALLED):
-                    continue
-                if not is_foreign(base):
-                    self._method(attribute, type(value), path, shared)
-                elif name == "forward" and isinstance(attribute, types.FunctionType) and not is_internal(base):
-                    self._code(attribute.__code__, base)
-
-    def _method(self, attribute: Any, owner: type, path: str, shared: bool) -> None:
-        function = _function_of(attribute)
-        if function is None:
-            return
-        if reads_of(function.__code__).reflects:
-            self._reflecting.add(owner)
-        self._visit(function, path, None, shared)
-
-    def _object(self, held: Any, path: str, shared: bool) -> None:
-        """Watch the attributes of an object that visited code mentions by name."""
-        prefix = f"{path}." if path else ""
-        if isinstance(held, type):
-            for name in sorted(self._attributes | (_class_names(held) if self._reflects else set())):
-                if _is_constant(_static(held, name)):
-                    self._source(f"{prefix}{name}", held, name, shared)
-            return
-        own = getattr(held, "__dict__", {})
-        stores = [own]
-        if isinstance(held, nn.Module):
-            stores += [own["_parameters"], own["_buffers"], own["_modules"]]
-        for name in sorted(self._names_on(held, stores) - internal_names(held)):
-            attribute = _static(type(held), name)
-            if not isinstance(attribute, property):
-                store = next((s for s in stores if name in s), None)
-                if store is not None:
-                    self._source(f"{prefix}{name}", store, name, shared)
-                    continue
-            self._class_attribute(held, prefix, name, attribute, stores, shared)
-
-    def _names_on(self, held: Any, stores: list[dict[str, Any]]) -> set[str]:
-        """The names that visited code may ask of an object."""
-        names = set(self._attributes) | self._perhaps
-        if isinstance(held, nn.Module) and is_foreign(type(held)):
-            names.update(*stores[1:])  # Sequential, Linear: whatever they hold, they use
-        elif not isinstance(held, types.ModuleType) and (
-            self._reflects or not self._reflecting.isdisjoint(type(held).__mro__)
-        ):
-            names.update(*stores, _class_names(type(held)))
-            names -= _MODULE_OWN if isinstance(held, nn.Module) else set()
-        return {name for name in names if isinstance(name, str)}
-
-    def _class_attribute(
-        self, held: Any, prefix: str, name: str, attribute: Any, stores: list[dict[str, Any]], shared: bool
-    ) -> None:
-        if attribute is MISSING:
-            if name in self._perhaps and isinstance(stores[0], dict) and not isinstance(held, types.ModuleType):
-                for store in stores:
-                    self._source(f"{prefix}{name}", store, name, shared, absent=True)
-        elif _is_constant(attribute) or isinstance(attribute, types.MemberDescriptorType):  # or one of __slots__
-            if not any(name in vars(base) and is_ours(base) for base in type(held).__mro__):
-                self._source(f"{prefix}{name}", held, name, shared)
-        else:
-            for base in type(held).__mro__:  # super() reaches the overridden ones
-                if name in vars(base) and not is_foreign(base):
-                    self._method(vars(base)[name], type(held), name, shared)
-            if is_foreign(type(attribute)):
-                return
-            getter = vars(type(attribute)).get("__get__")
-            if isinstance(getter, types.FunctionType):  # a descriptor of the user's
-                self._method(getter, type(held), name, shared)
-                self._visit(attribute, f"{prefix}{name}", None, shared)
-
-
-def _static(cls: type, name: str) -> Any:
-    for base in cls.__mro__:
-        if name in vars(base):
-            return vars(base)[name]
-    return MISSING
-
-
-def _class_names(cls: type) -> set[str]:
-    bases = [base for base in cls.__mro__ if not is_foreign(base) and not is_ours(base)]
-    return {name for base in bases for name in vars(base) if not name.startswith("__")}
-
-
-def _is_constant(attribute: Any) -> bool:
-    """Whether a class attribute is a value, not a method or another descriptor."""
-    return attribute is not MISSING and not hasattr(type(attribute), "__get__")
-
-
-def _function_of(attribute: Any) -> types.FunctionType | None:
-    """The Python function behind a method, property or cached property."""
-    if isinstance(attribute, property):
-        attribute = attribute.fget
-    elif isinstance(attribute, functools.cached_property):
-        attribute = attribute.func
-    elif isinstance(attribute, (staticmethod, classmethod)):
-        attribute = attribute.__func__
-    return attribute if isinstance(attribute, types.FunctionType) else None
+    def _imported(self, name: str, level: int, function: types.FunctionType) -> None:
+        if level:
+            name = importlib.util.resolve_name("." * level + name, function.__globals__.get("__package__") or name)
+        for module in dict.fromkeys((name.partition(".")[0], name)):
+            loaded = sys.modules.get(module, MISSING)
+            if loaded is MISSING or not is_foreign(loaded):
+                self.found.add_fixed(sys.modules, module)
+            self.visit(loaded, module, None, True)

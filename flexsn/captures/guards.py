@@ -7,9 +7,10 @@ so changing ``neuron.tau``, a closure cell or a global takes effect at the next 
 from __future__ import annotations
 
 import numbers
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from functools import lru_cache
-from types import CellType
+from types import CellType, FunctionType
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor, nn
 
 from flexsn.captures.containers import content_of, same_content
 from flexsn.captures.discovery import discover
+from flexsn.captures.found import Fixed
 from flexsn.captures.source import MISSING, Source
 
 __all__ = ["Captures"]
@@ -31,14 +33,23 @@ class Captures:
         core: the one-step function.
 
     Attributes:
+        core: the core.
         sources: every place it reads.
         tensors: the sources that hold tensors, the core's parameters.
         containers: named mutable containers, whose content is read as a whole.
+        unwatched: why a change of what it reads may stay unseen here; ``None`` if none can.
+        consumed: what the core can reach that changes when it is looked at, such as an iterator, if it can.
+        mentions: every global and attribute the user's code names.
         key: equal keys mean equal constants (-0.0 differs from 0.0, 1 from 1.0), as long as both captures live.
+        code: equal, of the same core, means that it runs the same code, as long as both captures live.
     """
 
     def __init__(self, core: Callable[..., Any]) -> None:
-        self.sources, self.containers = discover(core)
+        self.core = core
+        found = discover(core)
+        self.sources, self.containers = list(found.sources.values()), found.containers
+        self.unwatched, self.consumed, self.mentions = found.unwatched, found.consumed, frozenset(found.mentions)
+        self._fixed = list(found.fixed.values())
         values = [source.read() for source in self.sources]
         pairs = list(zip(self.sources, values, strict=True))
         self.tensors = [s for s, v in pairs if isinstance(v, Tensor)]
@@ -47,8 +58,10 @@ class Captures:
         self.key: tuple[Any, ...] = (
             tuple((type(v), v if isinstance(v, _VALUES) else id(v)) for v in flat),
             repr([v for v in flat if isinstance(v, (float, complex))]),
+            tuple(source.name for source in self.tensors),
         )
-        self._guard = _guard(pairs)
+        self.code = tuple(f.value if isinstance(f.value, int) else id(f.value) for f in self._fixed)
+        self._guard = _guard(pairs, self._fixed)
 
     def unchanged(self) -> bool:
         """Whether what the core reads is what it was.
@@ -76,7 +89,7 @@ class Captures:
         yield from found.values()
 
 
-def _guard(pairs: list[tuple[Source, Any]]) -> Callable[[], bool]:
+def _guard(pairs: list[tuple[Source, Any]], fixed: list[Fixed]) -> Callable[[], bool]:
     """One expression that reads every source and compares; ``KeyError`` or ``ValueError`` if one is gone."""
     names: dict[str, Any] = {"Tensor": Tensor}
     checks: list[str] = []
@@ -86,8 +99,19 @@ def _guard(pairs: list[tuple[Source, Any]]) -> Callable[[], bool]:
         names[called := f"n{len(names)}"] = value
         return called
 
+    for holder, key, value in fixed:
+        if key is None:
+            checks.append(_WHOLE.get(type(holder), "{}.__class__ is {}").format(name(holder), name(value)))
+            continue
+        place = name(vars(holder) if isinstance(holder, type) else holder)
+        checks.append(f"{key!r} not in {place}" if value is MISSING else f"{place}[{key!r}] is {name(value)}")
     for source, value in pairs:
-        if type(source.holder) is dict and value is not MISSING:
+        if type(source.holder) is dict and type(source.key) is str:
+            if value is MISSING:
+                checks.append(f"{source.key!r} not in {name(source.holder)}")
+                continue
+            read = f"{name(source.holder)}[{source.key!r}]"
+        elif type(source.holder) is dict and value is not MISSING:
             read = f"{name(source.holder)}[{name(source.key)}]"
         elif type(source.holder) is CellType:
             read = f"{name(source.holder)}.cell_contents"
@@ -104,6 +128,9 @@ def _guard(pairs: list[tuple[Source, Any]]) -> Callable[[], bool]:
         checks.append(f"len({{{', '.join(f'id({tensor})' for tensor in first.values())}}}) == {len(first)}")
     guard: Callable[[], bool] = _compiled(tuple(names), " and ".join(checks) or "True")(**names)
     return guard
+
+
+_WHOLE = {dict: "len({}) == {}", OrderedDict: "len({}) == {}", FunctionType: "{}.__code__ is {}"}
 
 
 @lru_cache(maxsize=1024)

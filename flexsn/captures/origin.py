@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+import sys
 import types
 from typing import Any
 
 from flexsn.errors import LIBRARIES
 
-__all__ = ["internal_names", "is_foreign", "is_internal", "is_ours"]
+__all__ = ["internal_names", "is_foreign", "is_internal", "is_ours", "reads_arguments_only"]
 
-_FOREIGN = {*LIBRARIES, "math", "cmath", "builtins", "functools", "operator", "typing", "collections"}
+_PURE = {*LIBRARIES, "math", "cmath", "builtins", "functools", "operator", "typing", "collections", "itertools", "abc"}
+_PURE |= {"enum", "dataclasses", "types", "numbers", "warnings", "contextlib", "fractions", "decimal"}
+_FOREIGN = {*LIBRARIES, *sys.stdlib_module_names}
 _MARK = "_flexsn_internal"
 
 
 def is_foreign(thing: Any) -> bool:
-    """Whether code belongs to a library, or to a neuron's machinery, whose globals are not the user's constants."""
+    """Whether code is Python's, a library's or a neuron's machinery: its globals are not the user's constants."""
     return _package(thing) in _FOREIGN or is_internal(thing)
+
+
+def reads_arguments_only(thing: Any) -> bool:
+    """Whether a library's module, or the module of a function of it, computes from its arguments and nothing else."""
+    return _package(thing).lstrip("_") in _PURE
 
 
 def is_ours(thing: Any) -> bool:
@@ -35,11 +43,12 @@ def is_internal(thing: Any) -> bool:
 
 
 def internal_names(held: object) -> frozenset[str]:
-    """What a neuron holds for itself, states included: no core reads it. Empty for anything but a neuron."""
+    """What a neuron holds for itself: no core reads it. Empty for anything but a neuron."""
     marked = [base for base in type(held).__mro__ if _MARK in vars(base)]
     if not marked:
         return frozenset()
-    return frozenset(getattr(held, "state_names", ())).union(*(vars(base)[_MARK] for base in marked))
+    states = frozenset(getattr(held, "state_names", ())) - vars(held).keys()  # a number of that name is one like others
+    return states.union(*(vars(base)[_MARK] for base in marked))
 
 
 def _package(thing: Any) -> str:

@@ -7,7 +7,11 @@ import threading
 from types import CellType
 from typing import Any
 
-__all__ = ["MISSING", "WRITING", "Source"]
+from torch import Tensor
+
+from flexsn.captures.containers import as_built_in
+
+__all__ = ["MISSING", "WRITING", "Attribute", "Source"]
 
 # A source written for the length of one call shows a foreign value to every other core that reads it.
 WRITING = threading.RLock()
@@ -22,11 +26,12 @@ MISSING: Any = _Missing()
 
 
 class Source:
-    """``mapping[key]``, ``list[key]``, a closure cell, an attribute, or an item of a tuple in another source.
+    """``mapping[key]``, ``list[key]``, a closure cell, an attribute, or an item or attribute of what a source holds.
 
     Args:
         name: as the user knows it, e.g. ``tau`` or ``config.tau``.
-        holder: the mapping, list, cell or object; for an item of a tuple, the source that holds the tuple.
+        holder: the mapping, list, cell or object; for an item of a tuple or an attribute of a tensor, the source that
+            holds the tuple or tensor.
         key: key, index or attribute; ``None`` for a cell.
         shared: whether it was reached through a global name, which other code reads too.
     """
@@ -46,9 +51,10 @@ class Source:
             if isinstance(holder, CellType):
                 return holder.cell_contents
             if isinstance(holder, (dict, list)):
-                return holder[self.key]
+                return as_built_in(holder).__getitem__(holder, self.key)
             if isinstance(holder, Source):
-                return holder.read()[self.key]
+                held = holder.read()
+                return vars(held)[self.key] if isinstance(held, Tensor) else tuple.__getitem__(held, self.key)
             return getattr(holder, self.key)
         except (AttributeError, KeyError, IndexError, TypeError, ValueError):
             return MISSING
@@ -63,11 +69,13 @@ class Source:
                 holder.cell_contents = value
         elif isinstance(holder, (dict, list)):
             if value is MISSING:
-                del holder[self.key]
+                as_built_in(holder).__delitem__(holder, self.key)
             else:
-                holder[self.key] = value
+                as_built_in(holder).__setitem__(holder, self.key, value)
         elif isinstance(holder, Source):
             old = holder.read()
+            if isinstance(old, Tensor):
+                return Source(self.name, vars(old), self.key, self.shared).write(value)
             items = [value if i == self.key else item for i, item in enumerate(old)]
             holder.write(type(old)(*items) if hasattr(old, "_fields") else tuple(items))
         elif isinstance(holder, functools.partial):
@@ -82,3 +90,18 @@ class Source:
                 object.__delattr__(holder, self.key)
             elif self.read() is not value:
                 object.__setattr__(holder, self.key, value)  # frozen dataclasses forbid the plain way
+
+
+class Attribute(Source):
+    """An attribute of an object that is a dict or a list itself."""
+
+    __slots__ = ()
+
+    def read(self) -> Any:
+        return getattr(self.holder, self.key, MISSING)
+
+    def write(self, value: Any) -> None:
+        if value is MISSING:
+            object.__delattr__(self.holder, self.key)
+        else:
+            object.__setattr__(self.holder, self.key, value)

@@ -28,7 +28,15 @@ import torch
 from torch import Tensor
 
 from flexsn.captures.guards import Captures
-from flexsn.errors import BackendError, CoreError, FallbackWarning, FlexSNError, UnsupportedOpError, stack_level
+from flexsn.errors import (
+    BackendError,
+    CoreError,
+    FallbackWarning,
+    FlexSNError,
+    UnsupportedOpError,
+    defined_at,
+    stack_level,
+)
 from flexsn.execution.arguments import fit
 from flexsn.execution.autograd import run_compiled
 from flexsn.execution.backends import choose
@@ -62,6 +70,8 @@ class CallEntry:
     num_outputs: int
 
 
+_BY_LOOP = "running the torch loop instead of a fused kernel"
+_BY_EXAMPLES = "running the core on examples before every call of its kernel"
 _NEW: Any = object()  # in the place of an entry that is not there
 
 
@@ -71,21 +81,25 @@ class ScanDispatcher:
     Args:
         core: ``core(*inputs, *states) -> (*outputs, *new_states)``.
         num_states: how many of its arguments are states.
+        like: of another function of the same code, whose traces and kernels serve this one too.
     """
 
-    def __init__(self, core: Callable[..., Any], num_states: int) -> None:
+    def __init__(self, core: Callable[..., Any], num_states: int, like: ScanDispatcher | None = None) -> None:
         self.core = core
         self.num_states = num_states
-        self.traces = Traces(core, num_states)
-        self._captures = Captures(core)
+        self._captures = mine = Captures(core)
+        if mine.unwatched is not None:
+            like = None  # a trace is compared with what its own core does
+        self.traces = Traces(num_states) if like is None else like.traces
         self._entries: dict[Any, CallEntry | None] = {}  # None: the loop
-        self._warned = False
+        self._warned: set[str] = set() if like is None else like._warned
+        if like is not None and (mine.key, mine.code) == (like._captures.key, like._captures.code):
+            self._entries = like._entries
 
     def captures(self) -> Captures:
         """What the core reads, as it is now."""
         if not self._captures.unchanged():
-            self._captures = Captures(self.core)
-            self._entries.clear()
+            self._captures, self._entries = Captures(self.core), {}
         return self._captures
 
     def __call__(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions) -> Results:
@@ -105,7 +119,17 @@ class ScanDispatcher:
         try:
             everything = (*inputs, *states, *read)
             alike = [
-                (t.shape, t.stride(), t.dtype, t.requires_grad, t.device, type(t), t.layout, t.is_neg(), t._is_zerotensor())
+                (
+                    t.shape,
+                    t.stride(),
+                    t.dtype,
+                    t.requires_grad,
+                    t.device,
+                    type(t),
+                    t.layout,
+                    t.is_neg(),
+                    t._is_zerotensor(),
+                )
                 for t in everything
             ]
         except (AttributeError, RuntimeError):  # something is no tensor, or has no strides: what, is said below
@@ -114,6 +138,9 @@ class ScanDispatcher:
         shared = tuple(map(read_ids.index, read_ids))  # which names hold one tensor decides what the kernel reads
         key = (options, backend, torch.is_grad_enabled(), tuple(alike), shared)
         entry = self._entries.get(key, _NEW)
+        if self._captures.unwatched is not None and not (entry is _NEW or entry is None or entry.traced.still_holds()):
+            self._entries = {}
+            entry = _NEW
         if entry is _NEW or transformed():
             given = (*inputs, *states)
             inputs, states, axis = fit(inputs, states, options.time_dim)
@@ -123,7 +150,7 @@ class ScanDispatcher:
                 remember(self._entries, key, entry, 16 * REMEMBERED)
         if entry is None:
             return scan_by_loop(self.core, inputs, states, options, parameters=read)
-        results = run_compiled(entry.bound, inputs, states, entry.traced.captured(), entry.training)
+        results = run_compiled(entry.bound, inputs, states, entry.traced.captured(self._captures), entry.training)
         a, b = entry.num_outputs, len(results) - self.num_states
         return results[:a], results[b:], results[a:b]
 
@@ -136,7 +163,7 @@ class ScanDispatcher:
             return None
         chosen, problem = choose(options.backend, inputs[0].device)
         if problem is not None:
-            self._warn(problem)
+            self._warn(_BY_LOOP, problem)
         if chosen is None or inputs[0].shape[options.time_dim] == 0 or loop:
             return None
         try:
@@ -144,7 +171,7 @@ class ScanDispatcher:
         except (UnsupportedOpError, BackendError) as error:
             if options.backend != "auto":
                 raise
-            self._warn(error)
+            self._warn(_BY_LOOP, error)
             return None
         except CoreError:
             scan_by_loop(self.core, inputs, states, options)  # complains about the call's own shapes
@@ -161,9 +188,11 @@ class ScanDispatcher:
         read = check_read(self._captures.tensors)
         training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *read))
         traced = self.traces.find(self._captures, dtypes, device, options.wanted_states, step, training)
-        tracer, captured = traced.tracer, traced.captured()
+        if self._captures.unwatched is not None:
+            self._warn(_BY_EXAMPLES, _not_all_watched(self.core, self._captures.unwatched))
+        tracer, captured = traced.tracer, traced.captured(self._captures)
         check_values(tracer.graph)
-        check_devices(traced.names(), captured, device)
+        check_devices(traced.names(self._captures), captured, device)
         if np.broadcast_shapes(step, tracer.param_shape) != step:
             raise UnsupportedOpError(
                 f"parameters of shape {tuple(tracer.param_shape)} enlarge the step {step}",
@@ -178,8 +207,16 @@ class ScanDispatcher:
         bound = once(traced.bound, (options, training, alike), build)
         return CallEntry(traced, bound, training, len(tracer.graph.outputs) - num_wanted)
 
-    def _warn(self, problem: FlexSNError) -> None:
-        if not self._warned:
-            self._warned = True
-            text = f"running the torch loop instead of a fused kernel:\n{problem}"
-            warnings.warn(text, FallbackWarning, stacklevel=stack_level())
+    def _warn(self, what: str, problem: FlexSNError) -> None:
+        if what not in self._warned:
+            self._warned.add(what)
+            warnings.warn(f"{what}:\n{problem}", FallbackWarning, stacklevel=stack_level())
+
+
+def _not_all_watched(core: Callable[..., Any], reason: str) -> FlexSNError:
+    return FlexSNError(
+        f"what the core reads may change unseen: {reason}",
+        where=defined_at(core),
+        why="so it is looked at again each time, which costs a little and is right",
+        hint="read numbers from arguments, closures, globals or attributes, in plain lists, dicts and classes",
+    )

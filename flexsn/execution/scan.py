@@ -118,30 +118,40 @@ def _dispatcher_of(core: Callable[..., Any], num_states: int) -> ScanDispatcher:
     """One dispatcher per core; the same lambda written down again, as in a training loop, is the same core."""
     key = (_identity(core), num_states)
     dispatcher = _dispatchers.pop(key, None)
-    bound_anew = dispatcher is not None and dispatcher.core is not core and _identity(dispatcher.core) != key[0]
-    if dispatcher is None or bound_anew:
-        dispatcher = ScanDispatcher(core, num_states)  # keeps the core, so ids stay taken
+    if dispatcher is None or (dispatcher.core is not core and _held(dispatcher.core) != _held(core)):
+        dispatcher = ScanDispatcher(core, num_states, dispatcher)  # keeps the core, so ids stay taken
     remember(_dispatchers, key, dispatcher, REMEMBERED)
     return dispatcher
 
 
 def _identity(core: Any) -> tuple[Any, ...]:
-    """What makes two cores the same: the object; of a function its code, globals, defaults and closure."""
+    """What makes two cores the same: the object; of a function its code, globals, defaults and closure.
+
+    Which tensors a function holds makes no difference: they are arguments of its kernels.
+    """
     if isinstance(core, MethodType):
         return ("method", id(core.__self__), id(core.__func__))
     if not isinstance(core, FunctionType):
         return ("object", id(core))
-    held = [*_cells(core), *(core.__defaults__ or ()), *(core.__kwdefaults__ or {}).values()]
-    return ("function", core.__code__, id(core.__globals__), *map(_identity_of_value, held))
+    return ("function", core.__code__, id(core.__globals__), *map(_identity_of_value, _contents(core)))
 
 
-def _cells(function: FunctionType) -> Iterator[Any]:
+def _held(core: Any) -> tuple[int, ...]:
+    """All that a function holds, to the very object."""
+    return tuple(map(id, _contents(core))) if isinstance(core, FunctionType) else ()
+
+
+def _contents(function: FunctionType) -> Iterator[Any]:
     for cell in function.__closure__ or ():
         try:
             yield cell.cell_contents
         except ValueError:  # not bound yet
             yield cell
+    yield from function.__defaults__ or ()
+    yield from (function.__kwdefaults__ or {}).values()
 
 
 def _identity_of_value(value: Any) -> Any:
+    if isinstance(value, Tensor):
+        return Tensor
     return (type(value), repr(value)) if isinstance(value, (int, float, str, type(None))) else id(value)

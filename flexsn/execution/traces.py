@@ -14,7 +14,6 @@ from torch import Tensor
 
 from flexsn.captures.guards import Captures
 from flexsn.captures.snapshot import Snapshot, SnapshotCore, tensors_kept
-from flexsn.captures.source import Source
 from flexsn.errors import (
     BackendError,
     FlexSNError,
@@ -40,14 +39,14 @@ Dtypes = tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]
 class Traces:
     """Traces one core, once for all calls that agree in dtypes, device, wanted states and what the core reads.
 
+    Functions of the same code are one core here.
+
     Args:
-        core: ``core(*inputs, *states) -> (*outputs, *new_states)``.
-        num_states: how many of its arguments are states.
+        num_states: how many of the core's arguments are states.
         on_gpu: whether the step is for a GPU; that of the call's tensors if not given.
     """
 
-    def __init__(self, core: Callable[..., Any], num_states: int, on_gpu: bool | None = None) -> None:
-        self.core = core
+    def __init__(self, num_states: int, on_gpu: bool | None = None) -> None:
         self.num_states = num_states
         self._on_gpu = on_gpu
         self._entries: dict[Any, TraceEntry | FlexSNError] = {}
@@ -71,25 +70,43 @@ class Traces:
         Raises:
             UnsupportedOpError: the core cannot be traced, or changes what it reads.
         """
+        if captures.consumed is not None:
+            raise UnsupportedOpError(
+                f"the core can reach {captures.consumed}, which changes when it is looked at",
+                where=defined_at(captures.core),
+                why="a kernel is made by running the core on examples, and that would advance it",
+                hint="take from it outside, and pass what it gives as one more input",
+            )
         if len(self._impure) > 1:  # once may have been a value it computes at first use
             raise self._impure[-1].with_traceback(None)
         read = [source.read() for source in captures.tensors]
         # which names share a tensor decides what the graph reads, so it is part of the key
         first = {id(t): i for i, t in reversed(list(enumerate(read)))}
         tensors = tuple((t.dtype, t.shape, t.requires_grad, first[id(t)]) for t in read)
-        key = (captures.key, dtypes, tensors, device, wanted_states)
-        core = _returning_states(self.core, self.num_states, wanted_states) if wanted_states else self.core
+        key = (captures.key, captures.code, dtypes, tensors, device, wanted_states)
+        core = captures.core
+        if wanted_states:
+            core = _returning_states(core, self.num_states, wanted_states)
         from flexsn.tracing.questions import AsksShape
 
-        def entry(shape: torch.Size | None) -> TraceEntry:
-            return TraceEntry(self._record(core, captures, dtypes, device, shape), captures)
+        def entry(key: Any, shape: torch.Size | None) -> TraceEntry:
+            def make() -> TraceEntry:
+                return TraceEntry(self._record(core, captures, dtypes, device, shape), captures)
+
+            if captures.unwatched is not None and not self._still_holds(self._entries.get(key)):
+                del self._entries[key]
+            return once(self._entries, key, make).ready(training)
 
         if key not in self._asking:
             try:
-                return once(self._entries, key, lambda: entry(None)).ready(training)
+                return entry(key, None)
             except AsksShape:
                 self._asking.add(key)
-        return once(self._entries, (key, step_shape), lambda: entry(torch.Size(step_shape))).ready(training)
+        return entry((key, step_shape), torch.Size(step_shape))
+
+    @staticmethod
+    def _still_holds(found: TraceEntry | FlexSNError | None) -> bool:
+        return found is None or (isinstance(found, TraceEntry) and found.still_holds())
 
     def _record(
         self,
@@ -122,7 +139,7 @@ class Traces:
             what = failing_op(trace) or "the core"
             raise UnsupportedOpError(
                 f"{what} cannot be traced: {type(error).__name__}: {error}",
-                where=failing_line(error) or defined_at(self.core),
+                where=failing_line(error) or defined_at(captures.core),
                 why="it is traced on example tensors of another shape than the call's",
                 hint="write it for any step shape, one lane independent of the others",
             ) from error
@@ -131,7 +148,7 @@ class Traces:
         if changed:
             impure = UnsupportedOpError(
                 f"the core changes {', '.join(changed)} while it runs",
-                where=defined_at(self.core),
+                where=defined_at(captures.core),
                 why="a kernel is made from one run of the core: what a step does to Python objects would happen once",
                 hint="make it a state: an argument that the core returns anew",
             )
@@ -147,10 +164,10 @@ class TraceEntry:
         self.tracer = tracer
         self._captures = captures  # keeps alive what its key names by identity
         self.bound: dict[Any, BoundScan | FlexSNError] = {}
-        self._sources: dict[int, Source] = {}
-        for source in captures.tensors:
-            self._sources.setdefault(id(source.read()), source)
-        self._captured: list[Source | Tensor] = []
+        self._places: dict[int, int] = {}  # in the captures' tensors, by identity
+        for place, source in enumerate(captures.tensors):
+            self._places.setdefault(id(source.read()), place)
+        self._captured: list[int | Tensor] = []  # places of the tracer's captured tensors; one in no source itself
 
     def ready(self, training: bool) -> TraceEntry:
         """The same, with the backward half traced if it will be wanted."""
@@ -158,15 +175,29 @@ class TraceEntry:
             self.tracer.trace_backward()
         return self
 
-    def captured(self) -> list[Tensor]:
-        """The captured tensors as they are now."""
-        if len(self._captured) < len(self.tracer.captured):  # the backward half reads more
-            self._captured = [self._sources.get(id(t), t) for t in self.tracer.captured]
-        return [c.read() if isinstance(c, Source) else c for c in self._captured]
+    def still_holds(self) -> bool:
+        """Whether the core still does what was traced, found by running it on examples once more.
 
-    def names(self) -> list[str]:
+        What the captures watch is put back to what it was; all else is seen as it is.
+        """
+        before = Snapshot(self._captures)
+        try:
+            with tensors_kept(self._captures), _random_numbers_kept():
+                return self.tracer.still_holds()
+        except Exception:  # a trace made anew says what is wrong
+            return False
+        finally:
+            before.put_back()
+
+    def captured(self, captures: Captures) -> list[Tensor]:
+        """The captured tensors as they are now, where captures of the same key read them."""
+        if len(self._captured) < len(self.tracer.captured):  # the backward half reads more
+            self._captured = [self._places.get(id(t), t) for t in self.tracer.captured]
+        return [captures.tensors[c].read() if isinstance(c, int) else c for c in self._captured]
+
+    def names(self, captures: Captures) -> list[str]:
         """What the captured tensors are called."""
-        return [c.name if isinstance(c, Source) else "a tensor" for c in self._captured]
+        return [captures.tensors[c].name if isinstance(c, int) else "a tensor" for c in self._captured]
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
@@ -121,7 +122,7 @@ class FlexSN(Stateful):
         self.step_mode, self.backend, self.store_state_seqs = step_mode, backend, store_state_seqs
         self.checkpoint, self.output_dtype, self.time_dim = checkpoint, output_dtype, time_dim
         if core is not None:  # a subclass is not complete yet, and owns its parameters anyway
-            register_parameters(self, self._dispatcher.captures(), self._flexsn.bound_names)
+            register_parameters(self, self._dispatcher().captures(), self._flexsn.bound_names)
             if self._flexsn.num_outputs is not None:
                 self._check_num_outputs(self._count_outputs())
 
@@ -225,20 +226,20 @@ class FlexSN(Stateful):
             inputs, states = cut[: own.num_inputs], cut[own.num_inputs :]
         binding = self._binding() if own.bound_names else None
         with binding.applied(self) if binding else NOTHING_BOUND:
-            results = self._dispatcher(inputs, states, options)
+            results = self._dispatcher()(inputs, states, options)
         if own.num_outputs != len(results[0]):
             self._check_num_outputs(len(results[0]))
         return results
 
-    @property
-    def _dispatcher(self) -> ScanDispatcher:
-        own = self._flexsn
-        if own.dispatcher is None:
-            own.dispatcher = ScanDispatcher(self.core, len(own.state_names))
+    def _dispatcher(self) -> ScanDispatcher:  # no property: an AttributeError inside would name it as what is missing
+        own, core = self._flexsn, self.core  # a method is bound anew each time
+        known = None if own.dispatcher is None else own.dispatcher.core
+        if known is not core and not (isinstance(core, MethodType) and known == core):
+            own.dispatcher, own.binding = ScanDispatcher(core, len(own.state_names)), None
         return own.dispatcher
 
     def _binding(self) -> ParameterBinding:
-        own, captures = self._flexsn, self._dispatcher.captures()
+        own, captures = self._flexsn, self._dispatcher().captures()
         if own.binding is None or own.binding.captures is not captures:
             register_parameters(self, captures, own.bound_names)
             own.binding = ParameterBinding(captures, own.bound_names, own.binding)
@@ -269,7 +270,7 @@ class FlexSN(Stateful):
     def _count_outputs(self) -> int | None:
         num_arguments = self.num_inputs + self.num_states
         dtypes = self._flexsn.example_dtypes or (torch.get_default_dtype(),) * num_arguments
-        return count_outputs(self._dispatcher.captures(), self.core, dtypes, self.num_states)
+        return count_outputs(self._dispatcher().captures(), self.core, dtypes, self.num_states)
 
     def _check_num_outputs(self, found: int | None) -> None:
         own = self._flexsn

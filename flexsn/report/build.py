@@ -111,8 +111,9 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
     """Trace the core anew and plan inference and training with gradients of all floating inputs and parameters."""
     backend = named(backend_name)
     device = next((p.device for p in subject.parameters()), torch.device("cpu"))
-    entry = _trace(subject, backend, dtype, device)
-    tracer, captured = entry.tracer, [t.detach() for t in entry.captured()]
+    captures = Captures(subject.core)
+    entry = _trace(subject, captures, backend, dtype, device)
+    tracer, captured = entry.tracer, [t.detach() for t in entry.captured(captures)]
     step = (_BATCH, *(_FREE if size == 1 else size for size in tracer.param_shape))
     inputs = [torch.empty(_STEPS, *step, dtype=dtype, device=device)] * subject.num_inputs
 
@@ -139,12 +140,11 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
     return PlannedKernels(tracer.graph, laid_out, problem)
 
 
-def _trace(subject: Subject, backend: Backend, dtype: torch.dtype, device: torch.device) -> TraceEntry:
+def _trace(subject: Subject, captures: Captures, backend: Backend, dtype: torch.dtype, device: torch.device) -> TraceEntry:
     probe = [torch.ones(1, 1, dtype=dtype, device=device) for _ in range(subject.num_inputs)]
     states = subject.init_states(subject.num_states, "m", *probe)
     dtypes = (compute_dtype(dtype),) * subject.num_inputs, tuple(compute_dtype(s.dtype) for s in states)
-    traces = Traces(subject.core, subject.num_states, on_gpu=BACKENDS[backend.name][0] == "cuda")
-    captures = Captures(subject.core)
+    traces = Traces(subject.num_states, on_gpu=BACKENDS[backend.name][0] == "cuda")
     shapes = [source.read().shape for source in captures.tensors]
     return traces.find(captures, dtypes, device, (), np.broadcast_shapes((_BATCH, _FREE), *shapes), True)
 

@@ -102,8 +102,8 @@ def first_difference(first: Tape, again: Tape) -> tuple[bool, SourceLine | None]
     """Whether another run of the core did something else, and the first line that did.
 
     Args:
-        first: of the forward half.
-        again: of another run, which may have had more arguments and go on with the backward half.
+        first: of the forward half, or of both.
+        again: of another run; if ``first`` ends with the forward half, it may have more arguments and go on.
     """
     shift = len(again.arguments) - len(first.arguments)
     split = len(first.arguments)
@@ -119,7 +119,8 @@ def first_difference(first: Tape, again: Tape) -> tuple[bool, SourceLine | None]
 
         return repr([at_first(arg) for arg in args])
 
-    mine, theirs = first.calls, again.calls[: again.num_forward]
+    both = first.num_forward is not None
+    mine, theirs = first.calls, again.calls if both else again.calls[: again.num_forward]
     for one, other in zip(mine, theirs, strict=False):
         given = (*one.args, *one.kwargs.values())
         if one.func is not other.func or text(given, False) != text((*other.args, *other.kwargs.values()), True):

@@ -35,7 +35,7 @@ class _Recorded:
 
     Attributes:
         tape: what it reached.
-        results: the values it returned, or the gradients of its arguments and of the captured tensors.
+        results: the values it returned, or the gradients of its arguments and of the tensors the tape captured.
         blocked: outputs whose cotangent leads nowhere, with the line that made them.
     """
 
@@ -89,6 +89,7 @@ class Tracer:
         self._captured_refs: dict[int, Ref] = {}
         self._literals: dict[tuple[object, ...], Tensor] = {}
         self._vjps: dict[tuple[tuple[bool, ...], tuple[int, ...], bool, bool], StepVjp] = {}
+        self._widest: tuple[Sequence[Cotangent], _Recorded] | None = None  # the run with the most cotangents
         self._step_shape = step_shape
         self._sentinel = find_sentinel(core, (*self.input_dtypes, *self.state_dtypes), device, step_shape)
         self._builder = Builder(simplify)
@@ -133,6 +134,12 @@ class Tracer:
     def trace_backward(self) -> None:
         """Trace the backward half with every gradient; none of another pattern reads more."""
         self.vjp((True,) * len(self.graph.outputs), (1,) * len(self.graph.states))
+
+    def still_holds(self) -> bool:
+        """Whether the core, run on examples once more, does and returns what it did when it was traced."""
+        incoming, first = self._widest or ((), self._forward)
+        again = self._record(incoming)
+        return again.results == first.results and not first_difference(first.tape, again.tape)[0]
 
     # ---- recording ------------------------------------------------------------------------------------------
 
@@ -188,7 +195,7 @@ class Tracer:
                     found = iter(pullback(roots, grads, wanted))
                 results = [next(found) if s.requires_grad else None for s in sources]
             refs = [None if r is None else recorder.ref(r) for r in results]
-        return _Recorded(recorder.tape, self._align_captured(recorder.tape, refs), tuple(blocked))
+        return _Recorded(recorder.tape, refs, tuple(blocked))
 
     def _check_same(self, again: _Recorded) -> None:
         """Another run of the core does what the first one did."""
@@ -277,11 +284,14 @@ class Tracer:
         recorded = self._record(incoming)
         passed("recorded backward", recorded.tape)
         self._check_same(recorded)
+        if self._widest is None or len(incoming) > len(self._widest[0]):
+            self._widest = incoming, recorded
         partitioner = self._partition(recorded.tape, incoming)
         num_inputs, num_states = len(self.input_dtypes), len(self.state_dtypes)
         split = num_inputs + num_states
-        step = [None if r is None else partitioner.step_value(r, "a gradient") for r in recorded.results[:split]]
-        captured = [None if r is None else partitioner.host_value(r) for r in recorded.results[split:]]
+        results = self._align_captured(recorded.tape, recorded.results)
+        step = [None if r is None else partitioner.step_value(r, "a gradient") for r in results[:split]]
+        captured = [None if r is None else partitioner.host_value(r) for r in results[split:]]
         sums = step[num_inputs:]
         if "needs_input_grad" in self._mentions:
             self._check_alone(incoming, step)

@@ -19,7 +19,7 @@ Returned = tuple[Tensor, Tensor]
 
 
 def names(core: Any) -> list[str]:
-    return sorted(source.name for source in discover(core)[0])
+    return sorted(source.name for source in discover(core).sources.values())
 
 
 class Held:
@@ -66,14 +66,14 @@ def test_a_copy_has_the_same_names() -> None:
         first, second = Held(), {"b": torch.ones(3), "a": torch.ones(3)}
         return lambda x, v: (x * first.gain * second["a"], v)
 
-    assert [s.name for s in discover(make())[0]] == [s.name for s in discover(make())[0]]
+    assert [s.name for s in discover(make()).sources.values()] == [s.name for s in discover(make()).sources.values()]
 
 
 def test_tensors_and_objects_in_containers_are_sources_and_numbers_are_content() -> None:
     table = {"weight": torch.ones(3), "gain": 2.0, "pair": (1.0, torch.ones(3))}
-    sources, containers = discover(lambda x, v: (x * table["weight"], v))
-    assert sorted(s.name for s in sources) == ["table", "table.pair", "table.pair.1", "table.weight"]
-    assert containers == [("table", table)]
+    found = discover(lambda x, v: (x * table["weight"], v))
+    assert sorted(s.name for s in found.sources.values()) == ["table", "table.pair", "table.pair.1", "table.weight"]
+    assert found.containers == [("table", table)]
 
 
 def test_what_is_reached_through_a_global_is_shared() -> None:
@@ -82,7 +82,11 @@ def test_what_is_reached_through_a_global_is_shared() -> None:
     def core(x: Tensor, v: Tensor) -> Returned:
         return x * SCALE * held.gain, v
 
-    assert {s.name: s.shared for s in discover(core)[0]} == {"SCALE": True, "held": False, "held.gain": False}
+    assert {s.name: s.shared for s in discover(core).sources.values()} == {
+        "SCALE": True,
+        "held": False,
+        "held.gain": False,
+    }
 
 
 def test_what_is_written_is_watched_before_it_is_there() -> None:

@@ -208,7 +208,7 @@ class _Search:
         """The names that visited code may ask of an object."""
         names = set(self._attributes) | self._perhaps
         if isinstance(held, nn.Module) and is_foreign(type(held)):
-            names.update(*stores[1:])  # Sequential, Linear: whatever they hold, they use
+            names.update(*(store.keys() for store in stores[1:]))  # Sequential, Linear: whatever they hold, they use
         elif not isinstance(held, types.ModuleType) and (
             self._reflects or not self._reflecting.isdisjoint(type(held).__mro__)
         ):

@@ -74,6 +74,7 @@ class Neuron(FlexSN):
     """
 
     starts: ClassVar[Mapping[str, float | str]] = {}
+    integers_as_floats: ClassVar[bool] = True
 
     def __init__(
         self,

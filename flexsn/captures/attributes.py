@@ -51,9 +51,9 @@ def names_on(held: Any, stores: list[dict[str, Any]], reflects: bool) -> set[Any
         names = {name for name in names if not str(name).startswith("__")}
     if issubclass(cls, nn.Module):
         if is_internal(cls):
-            names.update(*stores[1:])
+            names.update(*(store.keys() for store in stores[1:]))
         elif is_librarys(cls):
-            names.update(*stores)  # whatever it holds, it uses
+            names.update(*(store.keys() for store in stores))  # whatever it holds, it uses
         names -= _MODULE_OWN
     if issubclass(cls, enum.Enum):
         names |= {"_value_", "_name_"}

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from flexsn.execution.entrance import refuse, written_out
 from flexsn.ir.dtypes import HALF
 from flexsn.ir.layout import without_axis
 
-__all__ = ["check", "fit"]
+__all__ = ["as_floats", "check", "fit"]
 
 Tensors = tuple[Tensor, ...]
 
@@ -29,6 +30,14 @@ def fit(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tu
     inputs, states = tuple(map(written_out, inputs)), tuple(map(written_out, states))
     inputs, states, axis = _broadcast(inputs, states, time_dim)
     return inputs, tuple(s if s.dtype not in HALF else s.float() for s in states), axis
+
+
+def as_floats(inputs: Tensors) -> Tensors:
+    """Integers and bools as floats of the default dtype, everything else as it is."""
+    if all([x.is_floating_point() or x.is_complex() for x in inputs]):
+        return inputs
+    default = torch.get_default_dtype()
+    return tuple([x if x.is_floating_point() or x.is_complex() else x.to(default) for x in inputs])
 
 
 def check(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> None:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flexsn.captures.snapshot import SnapshotCore
 from flexsn.errors import BackendError, FallbackWarning, GradientError, stack_level
-from flexsn.execution.entrance import is_memory, needs_loop, written_out
+from flexsn.execution.entrance import is_memory, kept, needs_loop, written_out
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import scan_by_loop
 from flexsn.tracing.gradient_path import no_gradient_path
@@ -29,10 +29,9 @@ def run_compiled(
         try:
             results: tuple[Tensor, ...] = _Scan.apply(compiled, *tensors)  # type: ignore[no-untyped-call]
         except RuntimeError:
-            if not any(t.is_inference() for t in tensors):
+            if kept(tensors) is tensors:
                 raise
-            copies = [t.clone() if t.is_inference() else t for t in tensors]  # those can be kept for the backward pass
-            results = _Scan.apply(compiled, *copies)  # type: ignore[no-untyped-call]
+            results = _Scan.apply(compiled, *kept(tensors))  # type: ignore[no-untyped-call]
         return results
     return compiled.forward(inputs, states, captured)[0]
 

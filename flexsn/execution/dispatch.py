@@ -44,6 +44,7 @@ from flexsn.execution.call import CallSpec
 from flexsn.execution.entrance import check_arguments, check_read, check_values, is_memory, needs_loop
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import Results, scan_by_loop, transformed
+from flexsn.execution.opaque import uncompiled
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.execution.traces import REMEMBERED, TraceEntry, Traces, check_devices, once, remember
@@ -85,7 +86,7 @@ class ScanDispatcher:
     """
 
     def __init__(self, core: Callable[..., Any], num_states: int, like: ScanDispatcher | None = None) -> None:
-        self.core = core
+        self.core = core = uncompiled(core)
         self.num_states = num_states
         self._captures = mine = Captures(core)
         if mine.unwatched is not None:

@@ -21,7 +21,7 @@ from flexsn.ir.step import StepGraph
 
 __all__ = [
     *("KINDS", "Kind", "Treatment"),
-    *("check_arguments", "check_read", "check_values", "is_memory", "needs_loop", "refuse", "written_out"),
+    *("check_arguments", "check_read", "check_values", "is_memory", "kept", "needs_loop", "refuse", "written_out"),
 ]
 
 _PLAIN = (Tensor, nn.Parameter, nn.Buffer)
@@ -45,7 +45,7 @@ class Kind:
         name: as users call it.
         holds: whether a tensor is of this kind.
         treatment: what is done with it.
-        hint: what to call first, where it is refused.
+        hint: what to call first, where it is refused, or left to the loop because a core reads it.
     """
 
     name: str
@@ -63,7 +63,7 @@ KINDS = (
     Kind("on the meta device", lambda t: t.is_meta, Treatment.LOOP),
     Kind("complex, float8, uint16 to uint64", lambda t: t.dtype not in IN_MEMORY, Treatment.LOOP_AND_WARNING),
     Kind("negated lazily (`x.conj().imag`)", lambda t: t.is_neg(), Treatment.WRITTEN_OUT),
-    Kind("of zeros without memory", lambda t: t._is_zerotensor(), Treatment.WRITTEN_OUT),
+    Kind("of zeros without memory", lambda t: t._is_zerotensor(), Treatment.WRITTEN_OUT, "x.clone()"),
 )
 
 
@@ -91,10 +91,10 @@ def check_read(sources: Sequence[Source]) -> list[Tensor]:
     read = [source.read() for source in sources]
     for source, tensor in zip(sources, read, strict=True):
         kind = kind_of(tensor)
-        if kind is not None and kind.treatment is Treatment.REFUSED:
+        if kind is not None and (kind.treatment is Treatment.REFUSED or tensor._is_zerotensor()):
             raise UnsupportedOpError(
                 f"the core reads {source.name}, which is {kind.name}",
-                why="a kernel reads dense tensors",
+                why="a kernel reads dense tensors that have memory",
                 hint=kind.hint.replace("x", source.name),
             )
     return read
@@ -127,6 +127,13 @@ def _check_dtype(what: str, dtype: torch.dtype, line: SourceLine | None = None) 
             why="kernels have bool, the integers but uint16 to uint64, and floats of 16, 32 and 64 bits",
             hint="convert it first, or leave it to the loop",
         )
+
+
+def kept(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Tensors that a backward pass can keep: those made in inference mode are copied."""
+    if torch.is_inference_mode_enabled() or not any([t.is_inference() for t in tensors]):
+        return tensors
+    return [t.clone() if t.is_inference() else t for t in tensors]
 
 
 def written_out(tensor: Tensor) -> Tensor:

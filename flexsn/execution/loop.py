@@ -12,6 +12,7 @@ from torch.autograd import forward_ad
 
 from flexsn.captures.contract import argument_names, call_core, changed_in_place
 from flexsn.errors import CoreError, defined_at
+from flexsn.execution.entrance import kept
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
 from flexsn.ir.dtypes import compute_dtype
@@ -45,7 +46,8 @@ def scan_by_loop(
         dtypes: of the outputs, where they are decided already.
     """
     axis = options.time_dim % inputs[0].dim()
-    seqs = [x.movedim(axis, 0).to(compute_dtype(x.dtype)) for x in inputs]
+    seqs = [x.movedim(axis, 0).to(compute_dtype(x.dtype)) for x in kept(inputs)]
+    states = kept(states)
     device = inputs[0].device.type
     with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
         outputs, finals, state_seqs = run_loop(core, seqs, states, options.wanted_states)

@@ -1,4 +1,4 @@
-"""What ``torch.compile`` is told about functions that already run kernels of their own."""
+"""What ``torch.compile`` is told about functions that already run kernels of their own, and what it was given."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from torch._C._dynamo import eval_frame
 
-__all__ = ["opaque_to_compile"]
+__all__ = ["opaque_to_compile", "uncompiled"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -24,3 +24,8 @@ def opaque_to_compile(function: Function) -> Function:
         skip = eval_frame._FrameAction.SKIP
         eval_frame.set_code_exec_strategy(marked.__code__, eval_frame._FrameExecStrategy(skip, skip))
     return function
+
+
+def uncompiled(core: Any) -> Any:
+    """The function or module that ``torch.compile`` was given: traced, it needs no other compiler."""
+    return getattr(core, "_orig_mod", getattr(core, "_torchdynamo_orig_callable", core))

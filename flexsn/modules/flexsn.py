@@ -12,11 +12,11 @@ from torch import Tensor
 from flexsn.captures.binding import NOTHING_BOUND, ParameterBinding, register_parameters
 from flexsn.captures.contract import CoreSignature, count_outputs, read_signature
 from flexsn.errors import CoreError, defined_at
-from flexsn.execution.arguments import check
+from flexsn.execution.arguments import as_floats, check
 from flexsn.execution.backends import supported_backends
 from flexsn.execution.dispatch import ScanDispatcher
 from flexsn.execution.loop import Results
-from flexsn.execution.opaque import opaque_to_compile
+from flexsn.execution.opaque import opaque_to_compile, uncompiled
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import AskedDtype
 from flexsn.ir.layout import without_axis
@@ -82,6 +82,8 @@ class FlexSN(Stateful):
     """
 
     _flexsn_internal: ClassVar[frozenset[str]] = frozenset()
+    integers_as_floats: ClassVar[bool] = False
+    """Whether a subclass takes integer and bool inputs, such as frames of uint8, as their ``float()``."""
     core: Callable[..., Any]
 
     def __init__(
@@ -105,7 +107,7 @@ class FlexSN(Stateful):
         if core is not None:
             if not callable(core):
                 raise CoreError(f"core must be callable, got {type(core).__name__}")
-            self.core = core
+            self.core = uncompiled(core)
         elif not callable(getattr(type(self), "core", None)):
             raise CoreError("no core", hint="pass one: FlexSN(core), or define core(self, ...) in a subclass")
         signature = read_signature(self.core, num_inputs, num_states, example_inputs)
@@ -196,6 +198,8 @@ class FlexSN(Stateful):
         if len(inputs) != own.num_inputs:
             raise ValueError(f"expected {own.num_inputs} input(s), got {len(inputs)}")
         try:
+            if self.integers_as_floats:
+                inputs = as_floats(inputs)
             seqs = inputs if multi_step else tuple([x.unsqueeze(0) for x in inputs])
             input_shapes = tuple([without_axis(x.shape, options.time_dim) for x in seqs])
         except (AttributeError, IndexError, RuntimeError):

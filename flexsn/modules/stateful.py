@@ -16,6 +16,7 @@ from flexsn.execution.arguments import fit
 from flexsn.ir.dtypes import compute_dtype
 from flexsn.modules.internals import Internals, Shapes
 from flexsn.modules.monitor import Monitor
+from flexsn.modules.pickled_core import PickledCore
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -242,7 +243,14 @@ class Stateful(nn.Module):
         return replica
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_flexsn": self._flexsn.without_graph()}
+        state = {**self.__dict__, "_flexsn": self._flexsn.without_graph()}
+        if "core" in state:
+            state["core"] = PickledCore(state["core"])
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        core = state.get("core")
+        super().__setstate__({**state, "core": core.core} if isinstance(core, PickledCore) else state)
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         clone = self.__class__.__new__(self.__class__)
@@ -250,7 +258,7 @@ class Stateful(nn.Module):
         state = Stateful.__getstate__(self)  # a parametrized module forbids its own
         core = state.pop("core", None)
         if core is not None:
-            clone.__dict__["core"] = copy_core(core, memo)
+            clone.__dict__["core"] = copy_core(core.core, memo)
         clone.__dict__.update({name: copy.deepcopy(value, memo) for name, value in state.items()})
         return clone
 

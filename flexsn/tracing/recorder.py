@@ -6,6 +6,7 @@ backward half, by autograd's own rules, whatever the surrogate gradients look li
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
@@ -257,11 +258,13 @@ def _unchanged(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def clean_context() -> Iterator[None]:
-    """Gradients on, autocast and inference mode off: the caller's context must not leak into the recording."""
+    """Gradients on, autocast and inference mode off, nothing compiled: the caller's context must not leak into the recording."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
         stack.enter_context(saved_tensors_hooks(_unchanged, _unchanged))  # activation checkpointing brings its own
+        if "torch._dynamo" in sys.modules:  # what a core has compiled is recorded like the rest
+            stack.enter_context(torch.compiler.set_stance("force_eager"))
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))

@@ -117,7 +117,7 @@ def lane_loops(source: str) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("name", CORES)
-def test_every_lane_loop_is_vectorised(name: str, dtype: torch.dtype, sources: list[str], tmp_path: Path) -> None:
+def test_every_lane_loop_is_vectorised(name: str, dtype: torch.dtype, unbuilt: list[str], tmp_path: Path) -> None:
     if not cpp_compiler.vector_math(cpp_compiler.find_compiler()):
         pytest.skip("no vector math library here")
     # a fresh core object: a kernel that was asked for before is not asked for again

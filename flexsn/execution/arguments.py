@@ -34,7 +34,7 @@ def fit(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tu
 
 def as_floats(inputs: Tensors) -> Tensors:
     """Integers and bools as floats of the default dtype, everything else as it is."""
-    if all([x.is_floating_point() or x.is_complex() for x in inputs]):
+    if all(x.is_floating_point() or x.is_complex() for x in inputs):
         return inputs
     default = torch.get_default_dtype()
     return tuple([x if x.is_floating_point() or x.is_complex() else x.to(default) for x in inputs])

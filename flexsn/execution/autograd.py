@@ -56,7 +56,7 @@ class _Scan(torch.autograd.Function):
         if all(g is None for g in grads):
             return (None,) * (len(needs) + 1)
         saved = _saved_tensors(ctx)
-        usual = all([g is None or is_memory(g) for g in grads])
+        usual = all(g is None or is_memory(g) for g in grads)
         if torch.is_grad_enabled() or (not usual and any(g is not None and needs_loop(g) for g in grads)):
             return (None, *_loop_gradients(compiled, saved, grads, needs))
         if not usual:

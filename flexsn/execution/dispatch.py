@@ -21,11 +21,12 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch._C._dynamo import eval_frame
 
 from flexsn.captures.guards import Captures
 from flexsn.errors import (
@@ -44,7 +45,6 @@ from flexsn.execution.call import CallSpec
 from flexsn.execution.entrance import check_arguments, check_read, check_values, is_memory, needs_loop
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import Results, scan_by_loop, transformed
-from flexsn.execution.opaque import uncompiled
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.execution.traces import REMEMBERED, TraceEntry, Traces, check_devices, once, remember
@@ -52,7 +52,9 @@ from flexsn.ir.dtypes import compute_dtype
 from flexsn.ir.layout import without_axis
 from flexsn.kernels.backend import Backend
 
-__all__ = ["ScanDispatcher"]
+__all__ = ["ScanDispatcher", "opaque_to_compile", "uncompiled"]
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True, eq=False)
@@ -221,3 +223,22 @@ def _not_all_watched(core: Callable[..., Any], reason: str) -> FlexSNError:
         why="so it is looked at again each time, which costs a little and is right",
         hint="read numbers from arguments, closures, globals or attributes, in plain lists, dicts and classes",
     )
+
+
+def opaque_to_compile(function: Function) -> Function:
+    """Mark a function that ``torch.compile`` runs as it is, between two graphs, with all it calls.
+
+    As ``torch.compiler.disable``, but without its wrapper (a microsecond a call) and its import of the compiler.
+    """
+    marked: Any = function
+    marked._torchdynamo_disable = True
+    marked._torchdynamo_disable_msg = "flexsn runs kernels of its own"
+    if hasattr(eval_frame, "set_code_exec_strategy"):
+        skip = eval_frame._FrameAction.SKIP
+        eval_frame.set_code_exec_strategy(marked.__code__, eval_frame._FrameExecStrategy(skip, skip))
+    return function
+
+
+def uncompiled(core: Any) -> Any:
+    """The function or module that ``torch.compile`` was given: traced, it needs no other compiler."""
+    return getattr(core, "_orig_mod", getattr(core, "_torchdynamo_orig_callable", core))

@@ -131,7 +131,7 @@ def _check_dtype(what: str, dtype: torch.dtype, line: SourceLine | None = None) 
 
 def kept(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
     """Tensors that a backward pass can keep: those made in inference mode are copied."""
-    if torch.is_inference_mode_enabled() or not any([t.is_inference() for t in tensors]):
+    if torch.is_inference_mode_enabled() or not any(t.is_inference() for t in tensors):
         return tensors
     return [t.clone() if t.is_inference() else t for t in tensors]
 

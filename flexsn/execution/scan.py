@@ -11,8 +11,7 @@ import torch
 from torch import Tensor
 
 from flexsn.errors import CoreError, defined_at
-from flexsn.execution.dispatch import ScanDispatcher
-from flexsn.execution.opaque import opaque_to_compile
+from flexsn.execution.dispatch import ScanDispatcher, opaque_to_compile
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.traces import REMEMBERED, remember
 

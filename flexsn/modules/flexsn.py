@@ -14,9 +14,8 @@ from flexsn.captures.contract import CoreSignature, count_outputs, read_signatur
 from flexsn.errors import CoreError, defined_at
 from flexsn.execution.arguments import as_floats, check
 from flexsn.execution.backends import supported_backends
-from flexsn.execution.dispatch import ScanDispatcher
+from flexsn.execution.dispatch import ScanDispatcher, opaque_to_compile, uncompiled
 from flexsn.execution.loop import Results
-from flexsn.execution.opaque import opaque_to_compile, uncompiled
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import AskedDtype
 from flexsn.ir.layout import without_axis

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from flexsn.execution.opaque import opaque_to_compile
+from flexsn.execution.dispatch import opaque_to_compile
 from flexsn.execution.options import ScanOptions
 from flexsn.modules.flexsn import FlexSN
 

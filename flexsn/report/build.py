@@ -140,7 +140,9 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
     return PlannedKernels(tracer.graph, laid_out, problem)
 
 
-def _trace(subject: Subject, captures: Captures, backend: Backend, dtype: torch.dtype, device: torch.device) -> TraceEntry:
+def _trace(
+    subject: Subject, captures: Captures, backend: Backend, dtype: torch.dtype, device: torch.device
+) -> TraceEntry:
     probe = [torch.ones(1, 1, dtype=dtype, device=device) for _ in range(subject.num_inputs)]
     states = subject.init_states(subject.num_states, "m", *probe)
     dtypes = (compute_dtype(dtype),) * subject.num_inputs, tuple(compute_dtype(s.dtype) for s in states)
@@ -151,7 +153,7 @@ def _trace(subject: Subject, captures: Captures, backend: Backend, dtype: torch.
 
 def _layout(spec: CallSpec, plan: Plan, captured: Sequence[Tensor]) -> Layout:
     """Of dense tensors, and of parameters as they are."""
-    operands = [TensorSpec.of(t) for t in spec.operands()(*captured)]
+    operands = [TensorSpec.of(t) for t in spec.operands(captured)(*captured)]
     tensors = [operands[s.index] if s.holds is Holds.OPERAND else spec.dense(plan, s) for s in plan.slots]
     return spec.shape.layout(plan.slots, tensors)
 

@@ -140,9 +140,7 @@ MORE_SPARSE: list[Make] = [lambda t: t.to_mkldnn(), lambda t: torch.atleast_2d(t
 
 
 @pytest.mark.filterwarnings("ignore:.*prototype", "ignore:.*beta", "ignore:.*deprecated")
-@pytest.mark.parametrize(
-    ("kind", "make"), [*REFUSED.items(), *(("sparse or mkldnn", make) for make in MORE_SPARSE)]
-)
+@pytest.mark.parametrize(("kind", "make"), [*REFUSED.items(), *(("sparse or mkldnn", make) for make in MORE_SPARSE)])
 def test_what_no_loop_can_scan_is_refused_by_name(kind: str, make: Make, backend: str) -> None:
     x, v = torch.ones(4, 5), torch.zeros(5)
     scan(lif, x, v, backend)  # kernels for dense tensors of these shapes are there

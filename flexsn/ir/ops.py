@@ -51,6 +51,7 @@ _ROWS = [
     Op("mul", Rule.SAME, 2, fold=lambda a, b: a * b),
     Op("neg", Rule.SAME, 1, fold=lambda a: -a),
     Op("abs", Rule.SAME, 1, fold=abs),
+    *_rows(Rule.SAME, 3, "fma", direct=False),  # a * b + c, rounded once
     *_rows(Rule.SAME, 1, "sign reciprocal sqrt rsqrt frac"),
     *_rows(Rule.SAME, 2, "div fmod remainder floor_divide"),
     *_rows(Rule.SAME, 2, "int_trunc_divide", direct=False),

@@ -244,6 +244,12 @@ template <class T> FX_INLINE T abs(T x) { return select(x < 0, T(-x), x); }
 template <class T> FX_INLINE T sign(T x) { return T(int(x > 0) - int(x < 0)); }
 template <class T> FX_INLINE T maximum(T a, T b) { return select((a > b) | (a != a), a, b); }
 template <class T> FX_INLINE T minimum(T a, T b) { return select((a < b) | (a != a), a, b); }
+#if defined(__FMA__) || defined(__ARM_FEATURE_FMA)
+FX_INLINE float fma(float a, float b, float c) { return __builtin_fmaf(a, b, c); }
+FX_INLINE double fma(double a, double b, double c) { return __builtin_fma(a, b, c); }
+#else  // nor does torch fuse here
+template <class T> FX_INLINE T fma(T a, T b, T c) { return a * b + c; }
+#endif
 FX_INLINE int signbit(float x) { return __builtin_bit_cast(int, x) < 0; }
 FX_INLINE int signbit(double x) { return __builtin_bit_cast(i64, x) < 0; }
 FX_INLINE float copysign(float a, float b) { return __builtin_copysignf(a, b); }

@@ -28,8 +28,7 @@ class _Interpreted:
         import torch
         from triton.runtime.interpreter import TensorHandle
 
-        # torch's vectorised fmod is not exact for large quotients, libdevice's is
-        function = _exact_fmod if name == "fmod" else getattr(torch, self._TORCH_NAMES.get(name, name))
+        function = _OURS.get(name) or getattr(torch, self._TORCH_NAMES.get(name, name))
 
         def call(*args: Any) -> Any:
             arrays = [torch.from_numpy(a.handle.data.copy()) if isinstance(a, tl.tensor) else a for a in args]
@@ -47,6 +46,16 @@ def _exact_fmod(a: Any, b: Any) -> Any:
     import torch
 
     return torch.from_numpy(np.fmod(a.numpy(), b.numpy()))
+
+
+def _fma(a: Any, b: Any, c: Any) -> Any:
+    import torch
+
+    return torch.addcmul(c, a, b)
+
+
+# torch's vectorised fmod is not exact for large quotients, libdevice's is; torch has a fused product by another name
+_OURS = {"fmod": _exact_fmod, "fma": _fma}
 
 
 if not interpreting():

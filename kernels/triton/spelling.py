@@ -12,6 +12,7 @@ SPELLINGS: dict[str, str | tuple[str, str]] = {
     "sub": "{0} - {1}",
     "mul": "{0} * {1}",
     "div": ("tl.div_rn({0}, {1})", "{0} / {1}"),
+    "fma": "libdevice.fma({0}, {1}, {2})",
     "neg": "-{0}",
     "abs": "tl.abs({0})",
     "sign": "tl.where({0} > 0, 1, tl.where({0} < 0, -1, 0))",

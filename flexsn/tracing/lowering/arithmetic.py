@@ -13,18 +13,27 @@ from flexsn.tracing.lowering.registry import RULES, LoweringRule, rule
 
 
 @rule("add")
-def _add(low: Lowering, a: Arg, b: Arg, alpha: Arg = 1) -> Node:
+def _add(low: Lowering, a: Arg, b: Arg, alpha: float = 1) -> Node:
+    if alpha != 1 and low.dtype.is_floating_point:
+        return _fused(low, low.value(b, low.dtype), alpha if low.on_gpu else low.value(alpha, low.dtype), a)
     return low.op("logical_or" if low.dtype == torch.bool else "add", *_terms(low, a, b, alpha))
 
 
 @rule("sub")
-def _sub(low: Lowering, a: Arg, b: Arg, alpha: Arg = 1) -> Node:
+def _sub(low: Lowering, a: Arg, b: Arg, alpha: float = 1) -> Node:
+    if alpha != 1 and low.dtype.is_floating_point:
+        return _add(low, a, b, -alpha)
     return low.op("sub", *_terms(low, a, b, alpha))
 
 
-def _terms(low: Lowering, a: Arg, b: Arg, alpha: Arg) -> tuple[Node, Node]:
+def _fused(low: Lowering, a: Arg, b: Arg, c: Arg) -> Node:
+    """``a * b + c`` with one rounding, as the operators that do both at once compute it."""
+    return low.value(low.op("fma", a, b, c, dtype=_compute(low)), low.dtype)
+
+
+def _terms(low: Lowering, a: Arg, b: Arg, alpha: float) -> tuple[Node, Node]:
     if alpha != 1:
-        b = low.op("mul", b, alpha)  # eager fuses alpha*b + a into one rounding; ours rounds twice
+        b = low.op("mul", b, alpha)
     if low.dtype in HALF and not low.on_gpu:
         return low.value(a, low.dtype), low.value(b, low.dtype)  # eager on the CPU rounds a number to 16 bits first
     return low.value(a, _compute(low)), low.value(b, _compute(low))
@@ -34,8 +43,26 @@ def _compute(low: Lowering) -> torch.dtype:
     return compute_dtype(low.dtype)
 
 
+@rule("addcmul")
+def _addcmul(low: Lowering, a: Arg, b: Arg, c: Arg, value: float = 1) -> Node:
+    scaled = low.op("mul", value, b, dtype=_compute(low))
+    if low.dtype.is_floating_point:
+        return _fused(low, scaled, c, a)
+    return low.op("add", low.op("mul", scaled, c), a)
+
+
+@rule("lerp")
+def _lerp(low: Lowering, start: Arg, end: Arg, weight: Arg) -> Node:
+    compute = _compute(low)
+    start, end, weight = (low.value(x, compute) for x in (start, end, weight))
+    near = low.test("lt", low.op("abs", weight, dtype=compute), low.value(0.5, compute))
+    rest = low.op("sub", weight, 1, dtype=compute)
+    share, base = low.where(near, weight, rest, compute), low.where(near, start, end, compute)
+    return _fused(low, share, low.op("sub", end, start, dtype=compute), base)
+
+
 @rule("rsub")
-def _rsub(low: Lowering, a: Arg, b: Arg, alpha: Arg = 1) -> Node:
+def _rsub(low: Lowering, a: Arg, b: Arg, alpha: float = 1) -> Node:
     return _sub(low, b, a, alpha)
 
 

@@ -66,7 +66,8 @@ class Lowering:
         """A row on the truth of its arguments."""
         return self.test(name, *(self.value(a, torch.bool) for a in args))
 
-    def where(self, condition: Arg, a: Arg, b: Arg) -> Node:
-        """``a`` where the condition holds, else ``b``."""
-        nodes = (self.value(condition, torch.bool), self.value(a, self.dtype), self.value(b, self.dtype))
-        return self.builder.op("where", *nodes, dtype=self.dtype, line=self.line)
+    def where(self, condition: Arg, a: Arg, b: Arg, dtype: torch.dtype | None = None) -> Node:
+        """``a`` where the condition holds, else ``b``; of ``dtype``, by default the result's."""
+        dtype = dtype or self.dtype
+        nodes = (self.value(condition, torch.bool), self.value(a, dtype), self.value(b, dtype))
+        return self.builder.op("where", *nodes, dtype=dtype, line=self.line)

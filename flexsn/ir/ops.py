@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any
 
+from flexsn.ir.promises import EXACT, Promise
+
 __all__ = ["OPS", "Op", "Rule"]
 
 
@@ -31,6 +33,7 @@ class Op:
         arity: how many arguments it takes.
         direct: the torch operator of this name maps to this row, arguments in order.
         fold: computes it on literals, exactly; ``None`` where that is not worth having.
+        promise: how near its value is to torch's.
     """
 
     name: str
@@ -38,10 +41,24 @@ class Op:
     arity: int
     direct: bool = True
     fold: Callable[..., Any] | None = None
+    promise: Promise = EXACT
 
 
-def _rows(rule: Rule, arity: int, names: str, direct: bool = True) -> list[Op]:
-    return [Op(name, rule, arity, direct) for name in names.split()]
+def _rows(rule: Rule, arity: int, names: str, direct: bool = True, promise: Promise = EXACT) -> list[Op]:
+    return [Op(name, rule, arity, direct, promise=promise) for name in names.split()]
+
+
+def _near(name: str, torch: int, exact: float, routine: str, note: str = "", arity: int = 1) -> Op:
+    same_gradient = name in _ALGEBRAIC_GRADIENT
+    return Op(name, Rule.SAME, arity, promise=Promise(torch, exact, "result", routine, note, same_gradient))
+
+
+_ALGEBRAIC_GRADIENT = {"log", "log2", "log10", "log1p", "asin", "acos", "atan", "asinh", "acosh", "atanh", "atan2"}
+
+
+_FMOD = Promise(routine="Sleef", note="torch gives NaN where the quotient is huge; here it is exact")
+_FUSED = Promise(note="`x y + z` in one rounding, where torch has it: `addcmul`, `lerp`, `add` and `sub` with `alpha`")
+_SINH = "torch's fp32 is infinite from |x| = 88.73 on, not from 89.42"
 
 
 _ROWS = [
@@ -51,9 +68,11 @@ _ROWS = [
     Op("mul", Rule.SAME, 2, fold=lambda a, b: a * b),
     Op("neg", Rule.SAME, 1, fold=lambda a: -a),
     Op("abs", Rule.SAME, 1, fold=abs),
-    *_rows(Rule.SAME, 3, "fma", direct=False),  # a * b + c, rounded once
-    *_rows(Rule.SAME, 1, "sign reciprocal sqrt rsqrt frac"),
-    *_rows(Rule.SAME, 2, "div fmod remainder floor_divide"),
+    *_rows(Rule.SAME, 3, "fma", direct=False, promise=_FUSED),
+    *_rows(Rule.SAME, 1, "sign reciprocal rsqrt frac"),
+    _near("sqrt", 1, 0.5, "MKL", "correctly rounded here, in torch not on every processor"),
+    Op("div", Rule.SAME, 2),
+    *_rows(Rule.SAME, 2, "fmod remainder floor_divide", promise=_FMOD),
     *_rows(Rule.SAME, 2, "int_trunc_divide", direct=False),
     # extremes: NaN wins, as in torch
     *_rows(Rule.SAME, 2, "maximum minimum"),
@@ -78,11 +97,33 @@ _ROWS = [
     *_rows(Rule.SELECT, 3, "where", direct=False),
     *_rows(Rule.CAST, 1, "cast", direct=False),
     # exponentials and logarithms
-    *_rows(Rule.SAME, 1, "exp exp2 expm1 log log2 log10 log1p sigmoid erf erfc"),
-    *_rows(Rule.SAME, 2, "pow"),
+    _near("exp", 3, 3, "MKL"),
+    _near("exp2", 2, 1, "Sleef"),
+    _near("expm1", 3, 3, "Sleef"),
+    _near("log", 4, 4, "MKL"),
+    _near("log2", 2, 2, "MKL"),
+    _near("log10", 3, 3, "MKL"),
+    _near("log1p", 2, 2, "Sleef"),
+    _near("sigmoid", 4, 4, "Sleef", "0 where `exp(-x)` overflows, as in torch"),
+    _near("erf", 4, 4, "MKL"),
+    _near("erfc", 2, 2, "MKL"),
+    _near("pow", 1, 1, "Sleef", arity=2),
     # trigonometric, hyperbolic, and their inverses
-    *_rows(Rule.SAME, 1, "sin cos tan asin acos atan sinh cosh tanh asinh acosh atanh"),
-    *_rows(Rule.SAME, 2, "atan2 copysign hypot"),
+    _near("sin", 2, 2, "MKL"),
+    _near("cos", 2, 2, "MKL"),
+    _near("tan", 4, 4, "MKL"),
+    _near("asin", 3, 3, "MKL"),
+    _near("acos", 2, 2, "MKL"),
+    _near("atan", 2, 2, "MKL"),
+    _near("sinh", 2, 2, "Sleef", _SINH),
+    _near("cosh", 3, 3, "Sleef", _SINH),
+    _near("tanh", 2, 2, "MKL"),
+    _near("asinh", 2, 1, "libm"),
+    _near("acosh", 2, 1, "libm"),
+    _near("atanh", 2, 2, "Sleef"),
+    _near("atan2", 4, 4, "Sleef", arity=2),
+    *_rows(Rule.SAME, 2, "copysign"),
+    _near("hypot", 2, 2, "Sleef", arity=2),
 ]
 
 OPS: dict[str, Op] = {row.name: row for row in _ROWS}

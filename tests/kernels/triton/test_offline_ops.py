@@ -54,7 +54,7 @@ def test_every_row_compiles(dtype: torch.dtype, target: str, literal: bool) -> N
 
     builder = Builder()
     x, z = (builder.leaf(LeafKind.INPUT, i, dtype) for i in range(2))
-    values = [x, builder.const(3, dtype) if literal else z]
+    values = [x, builder.const(3, dtype) if literal else z, z]
     condition = builder.op("gt", x, z, dtype=torch.bool)
     rows = [
         n

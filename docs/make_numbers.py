@@ -1,0 +1,118 @@
+"""Writes docs/numbers.md, what is promised of numbers, from the table of operations.
+
+python docs/make_numbers.py
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+from flexsn.ir.ops import OPS
+from flexsn.ir.promises import EXACT_FUNCTIONS, FUNCTIONS, Promise
+
+TARGET = Path(__file__).with_name("numbers.md")
+
+HEAD = """# Numbers
+
+Written by `docs/make_numbers.py` from the table of operations (`flexsn/ir/ops.py`, `flexsn/ir/promises.py`); a test
+keeps it current, and `tests/kernels/test_ops.py` asserts every row, on values of all sizes, zeros, subnormals,
+infinities and NaN.
+
+What is right is what the plain loop gives on the same machine. Some of what eager torch calls on the CPU is a library
+routine whose last bit depends on the processor (MKL) or on the vector width torch was started with (Sleef, `libm`),
+so "the same bits" can only be promised of the operations in the first table.
+
+## Operations
+
+*Routine*: what eager torch uses on the CPU. "IEEE" is the processor's own instruction, the same everywhere. MKL: the
+vector library, its most accurate mode (below 1 ulp). Sleef: within 1 ulp. `libm`: the C library. An ulp is a unit in
+the last place of the result, or of what column *of* says, where terms cancel. A bound on the distance from the exact
+value is tested in fp32 against fp64; it does not hold where torch itself is farther, nor does the bound on the distance
+from torch there. Kernels made by GCC on x86-64 use the C library's vector functions (libmvec), elsewhere its scalar ones.
+
+### The same bits as torch
+
+| operation | routine | remark |
+|---|---|---|
+"""
+
+NEAR = """
+Functions made of these alone are exact too: {functions}; powers with exponent -2, -1, -1/2, 0, 1, 2 and 3; comparisons,
+casts and copies. All of it in fp32, fp64, integers and bool (integers wrap around as in torch), and in fp16 and bf16.
+
+### Within a few ulp
+
+| operation | ulp from torch | ulp from exact | of | gradient | routine | remark |
+|---|---|---|---|---|---|---|
+"""
+
+TAIL = """
+"Bits" in column *gradient*: the derivative is arithmetic, and has autograd's bits for the same incoming gradient. "Near":
+within 64 ulp of it, or of the incoming gradient where terms cancel.
+
+## Cores
+
+| of a core made of | outputs, states | gradients of inputs and initial states | gradients of parameters |
+|---|---|---|---|
+| exact operations | the loop's bits | autograd's bits | a few ulp: sums over lanes run in another order, the same in each run |
+| and square roots | the loop's bits where torch's routine rounds correctly, else it may be 1 ulp off | likewise | likewise |
+| and others | a few ulp a step; a spike may flip where the membrane comes that near to the threshold | likewise | likewise |
+
+On an AMD EPYC with AVX-512, 17 % of the square roots torch computes in fp32 and 1 % in fp64 are 1 ulp off; `rsqrt` and
+`x ** -0.5` use the instruction and are not. Two corners of the order of sums, where gradients may differ in the last bit,
+stand in [how-it-works.md](how-it-works.md): a core that returns a state unchanged, and one value that is several states.
+
+| backend | tested | holds |
+|---|---|---|
+| `cpp` | on x86-64 with AVX-512 | everything above |
+| `triton`, interpreter | on the CPU | everything above; functions of the second table are torch's own there |
+| `triton`, GPU | compiled and inspected, not yet run on one | the first table by construction: no contraction, division and square root rounded correctly |
+
+16-bit inputs: states and arithmetic in fp32, inputs and outputs cast at load and store, so the table of fp32 holds.
+
+## Where eager torch has two answers
+
+Torch computes most lanes in vectors and the last few (of each thread) one by one, by other routines. No function of the
+values can agree with both:
+
+- the gradient at NaN of `hardtanh`, `relu6`, `hardswish`, `hardshrink`, `softshrink`, `elu`, `selu`, `celu`: here it is
+  the incoming one, as for the last lanes and on GPUs; torch's vectors give 0 or NaN;
+- `fmod`, `remainder`, `floor_divide` with a huge quotient, as by subnormals: exact here, NaN in torch's vectors;
+- `sinh`, `cosh` near overflow, `gelu` past 1e38: finite here, infinite in torch's vectors;
+- the sign of zero where `maximum`, `minimum`, `clamp` meet 0 and -0;
+- `fmax`, `fmin` with a signalling NaN, which is taken for any NaN here.
+"""
+
+
+def exact_rows() -> str:
+    """Operations with torch's bits, those without a remark together."""
+    groups: dict[Promise, list[str]] = defaultdict(list)
+    for op in OPS.values():
+        if not op.promise.torch:
+            groups[op.promise].append(f"`{op.name}`")
+    return "".join(f"| {', '.join(names)} | {p.routine} | {p.note} |\n" for p, names in groups.items())
+
+
+def near_rows() -> str:
+    """The others, one a line; then functions made of several."""
+    near = {op.name: op.promise for op in OPS.values() if op.promise.torch}
+    return "".join(_near_row(name, promise) for name, promise in (near | FUNCTIONS).items())
+
+
+def _near_row(name: str, promise: Promise) -> str:
+    exact = "0.5 (correctly rounded)" if promise.exact == 0.5 else f"{promise.exact:g}"
+    of = promise.of.replace("|", "\\|")
+    gradient = "bits" if promise.same_gradient else "near"
+    note = promise.note.replace("|", "\\|")
+    return f"| `{name}` | {promise.torch} | {exact} | {of} | {gradient} | {promise.routine} | {note} |\n"
+
+
+def document() -> str:
+    """The whole document."""
+    functions = ", ".join(f"`{name}`" for name in EXACT_FUNCTIONS)
+    return HEAD + exact_rows() + NEAR.format(functions=functions) + near_rows() + TAIL
+
+
+if __name__ == "__main__":
+    TARGET.write_text(document())

@@ -27,9 +27,10 @@ so "the same bits" can only be promised of the operations in the first table.
 
 *Routine*: what eager torch uses on the CPU. "IEEE" is the processor's own instruction, the same everywhere. MKL: the
 vector library, its most accurate mode (below 1 ulp). Sleef: within 1 ulp. `libm`: the C library. An ulp is a unit in
-the last place of the result, or of what column *of* says, where terms cancel. A bound on the distance from the exact
-value is tested in fp32 against fp64; it does not hold where torch itself is farther, nor does the bound on the distance
-from torch there. Kernels made by GCC on x86-64 use the C library's vector functions (libmvec), elsewhere its scalar ones.
+the last place of the result, or of what column *of* says, where terms cancel. The distance
+from the exact value is tested in fp32, against fp64; it is no bound where torch itself is farther, nor is the distance
+from torch there. Kernels that GCC makes on x86-64 use the C library's vector functions (libmvec), elsewhere its scalar
+ones.
 
 ### The same bits as torch
 
@@ -48,28 +49,30 @@ casts and copies. All of it in fp32, fp64, integers and bool (integers wrap arou
 """
 
 TAIL = """
-"Bits" in column *gradient*: the derivative is arithmetic, and has autograd's bits for the same incoming gradient. "Near":
-within 64 ulp of it, or of the incoming gradient where terms cancel.
+"Bits" in column *gradient*: the derivative is arithmetic, and has autograd's bits for the same incoming gradient.
+"Near": within 64 ulp of it, or of the incoming gradient where terms cancel.
 
 ## Cores
 
-| of a core made of | outputs, states | gradients of inputs and initial states | gradients of parameters |
-|---|---|---|---|
-| exact operations | the loop's bits | autograd's bits | a few ulp: sums over lanes run in another order, the same in each run |
-| and square roots | the loop's bits where torch's routine rounds correctly, else it may be 1 ulp off | likewise | likewise |
-| and others | a few ulp a step; a spike may flip where the membrane comes that near to the threshold | likewise | likewise |
+| a core of | outputs, states | gradients of inputs and initial states |
+|---|---|---|
+| exact operations | the loop's bits | autograd's bits |
+| and square roots | the loop's bits, but for 1 ulp a root where torch's routine does not round correctly | likewise |
+| and others | a few ulp a step; a spike may flip where the membrane comes that near to the threshold | likewise |
 
-On an AMD EPYC with AVX-512, 17 % of the square roots torch computes in fp32 and 1 % in fp64 are 1 ulp off; `rsqrt` and
-`x ** -0.5` use the instruction and are not. Two corners of the order of sums, where gradients may differ in the last bit,
-stand in [how-it-works.md](how-it-works.md): a core that returns a state unchanged, and one value that is several states.
+Gradients of parameters: a few ulp, since sums over lanes run in another order, though in the same one in each run. On
+an AMD EPYC with AVX-512, 17 % of the square roots torch computes in fp32 and 1 % in fp64 are 1 ulp off; `rsqrt` and
+`x ** -0.5` use the instruction and are not. Two corners of the order of sums, where gradients may differ in the last
+bit, stand in [how-it-works.md](how-it-works.md): a core that returns a state unchanged, and one value that is several
+states.
 
 | backend | tested | holds |
 |---|---|---|
-| `cpp` | on x86-64 with AVX-512 | everything above |
+| `cpp` | x86-64, AVX-512 and AVX2 | everything above |
 | `triton`, interpreter | on the CPU | everything above; functions of the second table are torch's own there |
-| `triton`, GPU | compiled and inspected, not yet run on one | the first table by construction: no contraction, division and square root rounded correctly |
+| `triton`, GPU | compiled and inspected, not yet run on one | the first table by construction: nothing is contracted |
 
-16-bit inputs: states and arithmetic in fp32, inputs and outputs cast at load and store, so the table of fp32 holds.
+16-bit inputs: states and arithmetic in fp32, inputs and outputs cast at load and store, so what holds for fp32 holds.
 
 ## Where eager torch has two answers
 
@@ -77,7 +80,7 @@ Torch computes most lanes in vectors and the last few (of each thread) one by on
 values can agree with both:
 
 - the gradient at NaN of `hardtanh`, `relu6`, `hardswish`, `hardshrink`, `softshrink`, `elu`, `selu`, `celu`: here it is
-  the incoming one, as for the last lanes and on GPUs; torch's vectors give 0 or NaN;
+  that of the last lanes (and of GPUs), the incoming one; torch's vectors give 0 or NaN;
 - `fmod`, `remainder`, `floor_divide` with a huge quotient, as by subnormals: exact here, NaN in torch's vectors;
 - `sinh`, `cosh` near overflow, `gelu` past 1e38: finite here, infinite in torch's vectors;
 - the sign of zero where `maximum`, `minimum`, `clamp` meet 0 and -0;

@@ -69,7 +69,7 @@ states.
 | backend | tested | holds |
 |---|---|---|
 | `cpp` | x86-64, AVX-512 and AVX2 | everything above |
-| `triton`, interpreter | on the CPU | everything above; functions of the second table are torch's own there |
+| `triton`, interpreter | on the CPU, but for bf16 | the same; functions of the second table are torch's own there |
 | `triton`, GPU | compiled and inspected, not yet run on one | the first table by construction: nothing is contracted |
 
 16-bit inputs: states and arithmetic in fp32, inputs and outputs cast at load and store, so what holds for fp32 holds.

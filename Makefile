@@ -44,7 +44,7 @@ unit: $(STAMP)
 # Triton reads TRITON_INTERPRET once, so its interpreter needs a process of its own.
 # Every test that names its backend runs here.
 interpreter: $(STAMP)
-	TRITON_INTERPRET=1 $(PYTEST) tests -k "triton or property"
+	TRITON_INTERPRET=1 $(PYTEST) tests -k "triton or property or test_ops"
 
 # faults planted on purpose, to see whether the tests notice: make mutants ROOM=planning SAMPLE=40 SEED=1
 mutants: $(STAMP)

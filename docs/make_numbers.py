@@ -40,7 +40,8 @@ ones.
 
 NEAR = """
 Functions made of these alone are exact too: {functions}; powers with exponent -2, -1, -1/2, 0, 1, 2 and 3; comparisons,
-casts and copies. All of it in fp32, fp64, integers and bool (integers wrap around as in torch), and in fp16 and bf16.
+casts and copies. So in fp32, fp64, integers (which wrap around as in torch) and bool, each tried alone; in fp16 and
+bf16 every operation computes in fp32 and rounds, as torch does, tried on a few.
 
 ### Within a few ulp
 
@@ -69,7 +70,7 @@ states.
 | backend | tested | holds |
 |---|---|---|
 | `cpp` | x86-64, AVX-512 and AVX2 | everything above |
-| `triton`, interpreter | on the CPU | everything above; functions of the second table are torch's own there |
+| `triton`, interpreter | on the CPU, but for bf16 | the same; functions of the second table are torch's own there |
 | `triton`, GPU | compiled and inspected, not yet run on one | the first table by construction: nothing is contracted |
 
 16-bit inputs: states and arithmetic in fp32, inputs and outputs cast at load and store, so what holds for fp32 holds.
@@ -83,6 +84,7 @@ values can agree with both:
   that of the last lanes (and of GPUs), the incoming one; torch's vectors give 0 or NaN;
 - `fmod`, `remainder`, `floor_divide` with a huge quotient, as by subnormals: exact here, NaN in torch's vectors;
 - `sinh`, `cosh` near overflow, `gelu` past 1e38: finite here, infinite in torch's vectors;
+- `add` and `sub` with `alpha` in fp16 and bf16: one rounding here, the last lanes round the product too;
 - the sign of zero where `maximum`, `minimum`, `clamp` meet 0 and -0;
 - `fmax`, `fmin` with a signalling NaN, which is taken for any NaN here.
 """

@@ -51,7 +51,7 @@ FUNCTIONS = {
     "xlogy": _function(6, "libm"),
     "xlog1py": _function(4, "libm"),
     "entr": _function(6, "libm"),
-    "ndtr": _function(2, "MKL", "`1 + erf` cancels", "max(1, result)"),
+    "ndtr": _function(1, "MKL", "`1 + erf` cancels", "max(1, result)"),
     "logaddexp": _function(2, "Sleef", "the sum cancels near 0", "1 + |x| + |y|"),
     "logaddexp2": _function(2, "Sleef", "the sum cancels near 0", "1 + |x| + |y|"),
 }

@@ -5,6 +5,7 @@ Under Triton's interpreter libdevice does not exist; torch's own functions stand
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -55,7 +56,7 @@ def _fma(a: Any, b: Any, c: Any) -> Any:
 
 
 # torch's vectorised fmod is not exact for large quotients, libdevice's is; torch has a fused product by another name
-_OURS = {"fmod": _exact_fmod, "fma": _fma}
+_OURS: dict[str, Callable[..., Any]] = {"fmod": _exact_fmod, "fma": _fma}
 
 
 if not interpreting():

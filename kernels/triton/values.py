@@ -112,6 +112,8 @@ def cast(text: str, source: torch.dtype, target: torch.dtype) -> str:
         return text
     if target == torch.bool:
         return f"({text} != 0)"
+    if source == torch.float64 and target.itemsize == 2 and target.is_floating_point:
+        text = f"({text}).to(tl.float32)"  # torch rounds twice
     return f"({text}).to({TYPES[target]})"
 
 

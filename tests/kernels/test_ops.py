@@ -28,6 +28,11 @@ NO_GRADIENT = {"floor_divide", "floor_divide_number", "floor_divide_zero", "heav
 _BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
+def _skip_missing(case: Case) -> None:
+    if BACKEND == "triton" and "bfloat16" in case.name:
+        pytest.skip("Triton's interpreter has no bf16")
+
+
 def _id(value: object) -> str:
     return value.name if isinstance(value, Case) else str(value).removeprefix("torch.")
 
@@ -115,6 +120,7 @@ def _by_step(function: Callable[..., Any], values: tuple[Tensor, ...]) -> Tensor
 @pytest.mark.parametrize(("dtype", "number", "position"), ALL)
 def test_keeps_its_promise(dtype: torch.dtype, number: int, position: int) -> None:
     case = _chunks(dtype)[number][position]
+    _skip_missing(case)
     values = arguments(dtype, case.arity)
     got = _computed(dtype, number)[position]
     want = _by_step(case.truth or case.function, values)
@@ -196,6 +202,7 @@ def _gradients(dtype: torch.dtype, number: int, backend: str) -> list[tuple[Tens
 @pytest.mark.parametrize(("dtype", "number", "position"), GRADIENTS)
 def test_gradient_is_that_of_autograd(dtype: torch.dtype, number: int, position: int) -> None:
     case = _differentiable(dtype)[number][position]
+    _skip_missing(case)
     if case.name == "sinc":
         pytest.skip("its gradient cancels near 0, where eager itself has hardly a digit right")
     wants = _gradients(dtype, number, "torch")[position]
@@ -256,6 +263,7 @@ def test_half_conversions_round_as_torch_does() -> None:
     near = [torch.nextafter(ties, torch.tensor(x)) for x in (-1e9, 1e9)]
     x = torch.cat([bits, halves, ties, *near]).reshape(1, -1)
     (half, bfloat16), _ = flexsn.scan(lambda x: (x.half().float(), x.bfloat16().float()), x, (), backend=BACKEND)
-    for got, want in ((half, x.half().float()), (bfloat16, x.bfloat16().float())):
+    pairs = [(half, x.half().float()), (bfloat16, x.bfloat16().float())]
+    for got, want in pairs[:1] if BACKEND == "triton" else pairs:  # Triton's interpreter has no bf16
         same = (got.view(torch.int32) == want.view(torch.int32)) | (got.isnan() & want.isnan())
         assert same.all(), x[~same][:5].tolist()

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flexsn.captures.snapshot import SnapshotCore
 from flexsn.errors import BackendError, FallbackWarning, GradientError, stack_level
-from flexsn.execution.entrance import is_memory, kept, needs_loop, written_out
+from flexsn.execution.arguments import is_memory, kept, needs_loop, written_out
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import scan_by_loop
 from flexsn.tracing.gradient_path import no_gradient_path
@@ -56,7 +56,7 @@ class _Scan(torch.autograd.Function):
         if all(g is None for g in grads):
             return (None,) * (len(needs) + 1)
         saved = _saved_tensors(ctx)
-        usual = all([g is None or is_memory(g) for g in grads])
+        usual = all(g is None or is_memory(g) for g in grads)
         if torch.is_grad_enabled() or (not usual and any(g is not None and needs_loop(g) for g in grads)):
             return (None, *_loop_gradients(compiled, saved, grads, needs))
         if not usual:

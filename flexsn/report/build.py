@@ -151,7 +151,7 @@ def _trace(subject: Subject, captures: Captures, backend: Backend, dtype: torch.
 
 def _layout(spec: CallSpec, plan: Plan, captured: Sequence[Tensor]) -> Layout:
     """Of dense tensors, and of parameters as they are."""
-    operands = [TensorSpec.of(t) for t in spec.operands()(*captured)]
+    operands = [TensorSpec.of(t) for t in spec.operands(captured)(*captured)]
     tensors = [operands[s.index] if s.holds is Holds.OPERAND else spec.dense(plan, s) for s in plan.slots]
     return spec.shape.layout(plan.slots, tensors)
 

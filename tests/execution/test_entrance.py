@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from flexsn import FallbackWarning, FlexSN, UnsupportedOpError, scan, surrogate
-from flexsn.execution.entrance import KINDS, Treatment
+from flexsn.execution.arguments import KINDS, Treatment
 from tests.conftest import ON_THE_CPU
 
 COMPILED = [name for name in ON_THE_CPU if name != "torch"]
@@ -140,9 +140,7 @@ MORE_SPARSE: list[Make] = [lambda t: t.to_mkldnn(), lambda t: torch.atleast_2d(t
 
 
 @pytest.mark.filterwarnings("ignore:.*prototype", "ignore:.*beta", "ignore:.*deprecated")
-@pytest.mark.parametrize(
-    ("kind", "make"), [*REFUSED.items(), *(("sparse or mkldnn", make) for make in MORE_SPARSE)]
-)
+@pytest.mark.parametrize(("kind", "make"), [*REFUSED.items(), *(("sparse or mkldnn", make) for make in MORE_SPARSE)])
 def test_what_no_loop_can_scan_is_refused_by_name(kind: str, make: Make, backend: str) -> None:
     x, v = torch.ones(4, 5), torch.zeros(5)
     scan(lif, x, v, backend)  # kernels for dense tensors of these shapes are there

@@ -1,20 +1,153 @@
-"""The arguments of a scan: do inputs and states fit together, and brought to one step shape and into memory."""
+"""The arguments of a scan: every tensor comes in here, is brought to one step shape and, if need be, into memory.
+
+A kernel reads memory. Inputs, states, what the core reads and gradients: the usual tensor passes ``is_memory``, and any
+other is of one of the ``KINDS``, first match first. docs/tensors.md is the same table.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from enum import Enum
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from flexsn.execution.entrance import refuse, written_out
-from flexsn.ir.dtypes import HALF
+from flexsn.captures.source import Source
+from flexsn.errors import SourceLine, UnsupportedOpError
+from flexsn.ir.dtypes import HALF, IN_MEMORY
+from flexsn.ir.graph import topological
 from flexsn.ir.layout import without_axis
+from flexsn.ir.step import StepGraph
 
-__all__ = ["as_floats", "check", "fit"]
+__all__ = [
+    *("KINDS", "Kind", "Treatment", "as_floats", "check", "check_arguments", "check_read", "check_values", "fit"),
+    *("is_memory", "kept", "needs_loop", "written_out"),
+]
 
 Tensors = tuple[Tensor, ...]
+_PLAIN = (Tensor, nn.Parameter, nn.Buffer)
+_is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
+
+
+class Treatment(Enum):
+    """What is done with a tensor of an unusual kind."""
+
+    WRITTEN_OUT = "its values are written into memory first"
+    LOOP = "the loop runs"
+    LOOP_AND_WARNING = "the loop runs, with one warning; a backend asked for by name raises `UnsupportedOpError`"
+    REFUSED = "`ValueError`, which says what to call first"
+
+
+@dataclass(frozen=True)
+class Kind:
+    """An unusual kind of tensor.
+
+    Attributes:
+        name: as users call it.
+        holds: whether a tensor is of this kind.
+        treatment: what is done with it.
+        hint: what to call first, where it is refused, or left to the loop because a core reads it.
+    """
+
+    name: str
+    holds: Callable[[Tensor], bool]
+    treatment: Treatment
+    hint: str = ""
+
+
+KINDS = (
+    Kind("batched (`vmap`, `is_grads_batched`)", lambda t: _is_batched(t), Treatment.LOOP),
+    Kind("nested", lambda t: t.is_nested, Treatment.REFUSED, "torch.nested.to_padded_tensor(x, 0.0)"),
+    Kind("of a subclass (`FakeTensor`, `DTensor`)", lambda t: type(t) not in _PLAIN, Treatment.LOOP),
+    Kind("quantized", lambda t: t.is_quantized, Treatment.REFUSED, "x.dequantize()"),
+    Kind("sparse or mkldnn", lambda t: t.layout is not torch.strided, Treatment.REFUSED, "x.to_dense()"),
+    Kind("on the meta device", lambda t: t.is_meta, Treatment.LOOP),
+    Kind("complex, float8, uint16 to uint64", lambda t: t.dtype not in IN_MEMORY, Treatment.LOOP_AND_WARNING),
+    Kind("negated lazily (`x.conj().imag`)", lambda t: t.is_neg(), Treatment.WRITTEN_OUT),
+    Kind("of zeros without memory", lambda t: t._is_zerotensor(), Treatment.WRITTEN_OUT, "x.clone()"),
+)
+
+
+def is_memory(tensor: Tensor) -> bool:
+    """Whether a tensor is what lies in its memory; dtype and device decide the rest."""
+    if type(tensor) not in _PLAIN or tensor.layout is not torch.strided:
+        return False
+    return not (tensor.is_neg() or tensor._is_zerotensor() or _is_legacy_batched(tensor))
+
+
+def _kind_of(tensor: Tensor) -> Kind | None:
+    """The unusual kind a tensor is of; ``None`` for the usual."""
+    return next((kind for kind in KINDS if kind.holds(tensor)), None)
+
+
+def _refuse(what: str, tensor: Tensor) -> None:
+    """Raise ``ValueError`` for an input or state that nothing can scan."""
+    kind = _kind_of(tensor)
+    if kind is not None and kind.treatment is Treatment.REFUSED:
+        raise ValueError(f"{what} is {kind.name}; a scan takes dense tensors: {kind.hint}")
+
+
+def check_read(sources: Sequence[Source]) -> list[Tensor]:
+    """What a core reads; raises ``UnsupportedOpError`` for what no kernel can be made around."""
+    read = [source.read() for source in sources]
+    for source, tensor in zip(sources, read, strict=True):
+        kind = _kind_of(tensor)
+        if kind is not None and (kind.treatment is Treatment.REFUSED or tensor._is_zerotensor()):
+            raise UnsupportedOpError(
+                f"the core reads {source.name}, which is {kind.name}",
+                why="a kernel reads dense tensors that have memory",
+                hint=kind.hint.replace("x", source.name),
+            )
+    return read
+
+
+def needs_loop(tensor: Tensor) -> bool:
+    """Whether only the loop follows what this tensor does."""
+    kind = _kind_of(tensor)
+    return kind is not None and kind.treatment in (Treatment.LOOP, Treatment.REFUSED)
+
+
+def check_arguments(inputs: Sequence[Tensor], states: Sequence[Tensor]) -> None:
+    """Raise ``UnsupportedOpError`` for a dtype no kernel has."""
+    for what, tensors in (("input", inputs), ("state", states)):
+        for i, tensor in enumerate(tensors):
+            _check_dtype(f"{what} {i}", tensor.dtype)
+
+
+def check_values(graph: StepGraph) -> None:
+    """The same for the values of a step."""
+    for node in topological((*graph.outputs, *graph.new_states)):
+        _check_dtype("what the core reads or computes", node.dtype, node.line)
+
+
+def _check_dtype(what: str, dtype: torch.dtype, line: SourceLine | None = None) -> None:
+    if dtype not in IN_MEMORY:
+        raise UnsupportedOpError(
+            f"{what} is {str(dtype).removeprefix('torch.')}",
+            where=line,
+            why="kernels have bool, the integers but uint16 to uint64, and floats of 16, 32 and 64 bits",
+            hint="convert it first, or leave it to the loop",
+        )
+
+
+def kept(tensors: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Tensors that a backward pass can keep: those made in inference mode are copied."""
+    if torch.is_inference_mode_enabled() or not any(t.is_inference() for t in tensors):
+        return tensors
+    return [t.clone() if t.is_inference() else t for t in tensors]
+
+
+def written_out(tensor: Tensor) -> Tensor:
+    """The same values, in memory; the very tensor where they are."""
+    if tensor._is_zerotensor():
+        return tensor.clone()
+    return tensor.resolve_neg()
+
+
+def _is_batched(tensor: Tensor) -> bool:
+    return bool(torch._C._functorch.is_batchedtensor(tensor) or _is_legacy_batched(tensor))
 
 
 def fit(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tuple[Tensors, Tensors, int]:
@@ -48,7 +181,7 @@ def check(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> 
         for i, value in enumerate(tensors):
             if not isinstance(value, Tensor):
                 raise ValueError(f"{what} {i} must be a tensor, got {type(value).__name__}")
-            refuse(f"{what} {i}", value)
+            _refuse(f"{what} {i}", value)
     for i, x in enumerate(inputs):
         if not -x.dim() <= time_dim < x.dim():
             raise ValueError(f"input {i} of shape {tuple(x.shape)} has no time axis {time_dim}")

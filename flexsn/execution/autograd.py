@@ -12,7 +12,7 @@ from torch import Tensor
 
 from flexsn.captures.snapshot import SnapshotCore
 from flexsn.errors import BackendError, FallbackWarning, GradientError, stack_level
-from flexsn.execution.entrance import is_memory, kept, needs_loop, written_out
+from flexsn.execution.arguments import is_memory, kept, needs_loop, written_out
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import scan_by_loop
 from flexsn.tracing.gradient_path import no_gradient_path

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 from torch import Tensor
 
-from flexsn.execution.entrance import is_memory, written_out
+from flexsn.execution.arguments import is_memory, written_out
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
 from flexsn.ir.layout import CallShape, TensorSpec

@@ -38,11 +38,10 @@ from flexsn.errors import (
     defined_at,
     stack_level,
 )
-from flexsn.execution.arguments import fit
+from flexsn.execution.arguments import check_arguments, check_read, check_values, fit, is_memory, needs_loop
 from flexsn.execution.autograd import run_compiled
 from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
-from flexsn.execution.entrance import check_arguments, check_read, check_values, is_memory, needs_loop
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import Results, scan_by_loop, transformed
 from flexsn.execution.options import ScanOptions

@@ -12,7 +12,7 @@ from torch.autograd import forward_ad
 
 from flexsn.captures.contract import argument_names, call_core, changed_in_place
 from flexsn.errors import CoreError, defined_at
-from flexsn.execution.entrance import kept
+from flexsn.execution.arguments import kept
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
 from flexsn.ir.dtypes import compute_dtype

@@ -258,7 +258,7 @@ def _unchanged(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def clean_context() -> Iterator[None]:
-    """Gradients on, autocast and inference mode off, nothing compiled: the caller's context does not leak in."""
+    """Gradients on, autocast, inference mode and compilation off: the caller's context must not leak in."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from flexsn import FallbackWarning, FlexSN, UnsupportedOpError, scan, surrogate
-from flexsn.execution.entrance import KINDS, Treatment
+from flexsn.execution.arguments import KINDS, Treatment
 from tests.conftest import ON_THE_CPU
 
 COMPILED = [name for name in ON_THE_CPU if name != "torch"]

@@ -92,7 +92,7 @@ class ScanDispatcher:
         self._captures = mine = Captures(core)
         if mine.unwatched is not None:
             like = None  # a trace is compared with what its own core does
-        self.traces = Traces(num_states) if like is None else like.traces
+        self.traces: Traces = Traces(num_states) if like is None else like.traces
         self._entries: dict[Any, CallEntry | None] = {}  # None: the loop
         self._warned: set[str] = set() if like is None else like._warned
         if like is not None and (mine.key, mine.code) == (like._captures.key, like._captures.code):

@@ -90,8 +90,8 @@ def run_loop(
     carried = tuple(states)
     # unbind, not seq[t]: the backward of T selects would add T full-size gradients
     for step_inputs in zip(*(seq.unbind(0) for seq in input_seqs), strict=True):
-        step = call_core if steps or transformed() else _first_step
-        values = step(core, [*step_inputs, *carried], num_states)
+        run = call_core if steps or transformed() else _first_step
+        values = run(core, [*step_inputs, *carried], num_states)
         if steps and len(values) != len(steps[0]):
             raise CoreError(
                 f"core returned {len(values)} value(s) at step {len(steps)}, {len(steps[0])} at step 0",

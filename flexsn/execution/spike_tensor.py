@@ -76,7 +76,7 @@ class SpikeTensor(Tensor):
 
     def is_shared(self) -> bool:
         """As of any tensor."""
-        return self.stored.is_shared()
+        return bool(self.stored.is_shared())  # type: ignore[no-untyped-call]
 
     def __repr__(self, *, tensor_contents: Any = None) -> str:  # type: ignore[override]
         with torch.no_grad():

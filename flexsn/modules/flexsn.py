@@ -239,6 +239,7 @@ class FlexSN(Stateful):
         known = None if own.dispatcher is None else own.dispatcher.core
         if known is not core and not (isinstance(core, MethodType) and known == core):
             own.dispatcher, own.binding = ScanDispatcher(core, len(own.state_names)), None
+        assert own.dispatcher is not None
         return own.dispatcher
 
     def _binding(self) -> ParameterBinding:

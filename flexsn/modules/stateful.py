@@ -250,7 +250,7 @@ class Stateful(nn.Module):
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         core = state.get("core")
-        super().__setstate__({**state, "core": core.core} if isinstance(core, PickledCore) else state)
+        super().__setstate__({**state, "core": core.core} if isinstance(core, PickledCore) else state)  # type: ignore[no-untyped-call]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         clone = self.__class__.__new__(self.__class__)

@@ -49,7 +49,7 @@ _FIXED |= {fractions.Fraction, decimal.Decimal, torch.jit.ScriptFunction, type(t
 _FIXED |= {type(torch.ops.aten.add.Tensor), types.GenericAlias, types.UnionType, types.CodeType, typing.TypeVar}
 _FIXED |= {types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType}
 _FIXED |= {types.GetSetDescriptorType, types.MemberDescriptorType}
-_DRAWN = (random.Random, torch.Generator, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+_DRAWN = (random.Random, torch.Generator)
 _PLAIN = {list, dict, set, frozenset, OrderedDict, deque, np.ndarray}
 _BASES = {
     *(_PLAIN - {np.ndarray}),
@@ -104,7 +104,7 @@ _KINDS: tuple[tuple[Kind, Callable[[type], bool]], ...] = (
     (Kind.TUPLE, lambda cls: issubclass(cls, tuple) and (cls is tuple or _is_object(cls))),
     (Kind.CONTAINER, _is_container),
     (Kind.OBJECT, lambda cls: issubclass(cls, nn.Module) or _is_object(cls)),
-    (Kind.CONSUMED, lambda cls: issubclass(cls, (Iterator, *_DRAWN))),
+    (Kind.CONSUMED, lambda cls: issubclass(cls, (Iterator, *_DRAWN)) or cls.__module__.startswith("numpy.random")),
     (Kind.OTHER, lambda cls: True),
 )
 

@@ -147,8 +147,16 @@ def _trace(
     states = subject.init_states(subject.num_states, "m", *probe)
     dtypes = (compute_dtype(dtype),) * subject.num_inputs, tuple(compute_dtype(s.dtype) for s in states)
     traces = Traces(subject.num_states, on_gpu=BACKENDS[backend.name][0] == "cuda")
-    shapes = [source.read().shape for source in captures.tensors]
-    return traces.find(captures, dtypes, device, (), np.broadcast_shapes((_BATCH, _FREE), *shapes), True)
+    return traces.find(captures, dtypes, device, (), _step_for([s.read().shape for s in captures.tensors]), True)
+
+
+def _step_for(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
+    """A step that parameters of these shapes fit, for a core that asks for its shape."""
+    try:
+        joint = np.broadcast_shapes(*shapes)
+    except ValueError:  # they do not all meet
+        joint = ()
+    return (_BATCH, *(_FREE if size == 1 else size for size in joint or (1,)))
 
 
 def _layout(spec: CallSpec, plan: Plan, captured: Sequence[Tensor]) -> Layout:

@@ -21,7 +21,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_flatten, tree_map_only
 
-from flexsn.errors import UnsupportedOpError, core_line
+from flexsn.errors import UnsupportedOpError, call_for_user, core_line
 
 __all__ = ["AsksShape", "Questions"]
 
@@ -73,14 +73,14 @@ class Questions(TorchFunctionMode):
         if sets:
             raise _refusal(f"sets {name} of a tensor")
         if name in _OF_DTYPE or (name in _OF_SHAPE | _OF_FLAGS and not live):
-            return func(*args, **kwargs)
+            return call_for_user(func, *args, **kwargs)
         if name in _OF_SHAPE:
-            return func(*tree_map_only(Tensor, self._shaped, args), **kwargs)
+            return call_for_user(func, *tree_map_only(Tensor, self._shaped, args), **kwargs)
         if name in _PUTS_NUMBERS_IN and any(isinstance(a, Tensor) for a in _inside(args, kwargs)):
             raise _refusal(f"puts the values of tensors into {name}(...)")
         if self._answer is not None:
             args, kwargs = self._at_example(args), self._at_example(kwargs)
-        out = func(*args, **kwargs)
+        out = call_for_user(func, *args, **kwargs)
         if tensors and name not in _WRITES and not any(isinstance(o, Tensor) for o in tree_flatten(out)[0]):
             raise _refusal(f"asks for {name.strip('_')} of a tensor")
         return out

@@ -99,7 +99,7 @@ def sources(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 def unbuilt(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The kernels that calls ask for from here on; instead of them nothing runs."""
     seen: list[str] = []
-    monkeypatch.setattr(cpp_runtime, "build", lambda source: (seen.append(source), lambda record: None)[1])
+    monkeypatch.setattr(cpp_runtime, "build", lambda source: (seen.append(source), lambda record: 0.0)[1])
     return seen
 
 

@@ -78,7 +78,8 @@ def test_a_number_and_a_tensor_that_change_places() -> None:
         v = v * decay + x * gain
         return v, v
 
-    for decay, gain in ((one, two), (two, one), (one, two)):
+    for pair in ((one, two), (two, one), (one, two)):
+        decay, gain = pair
         mine, expected = (scan(core, X, torch.ones(2), backend=b)[0] for b in ("cpp", "torch"))
         assert torch.equal(mine, expected)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import threading
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -72,14 +73,13 @@ def test_not_every_activation_is_kept() -> None:
 
 def test_a_number_and_a_tensor_that_change_places() -> None:
     one, two = torch.tensor([3.0, 4.0]), 2.0
-    decay, gain = one, two
+    held = SimpleNamespace()
 
     def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        v = v * decay + x * gain
+        v = v * held.decay + x * held.gain
         return v, v
 
-    for pair in ((one, two), (two, one), (one, two)):
-        decay, gain = pair
+    for held.decay, held.gain in ((one, two), (two, one), (one, two)):
         mine, expected = (scan(core, X, torch.ones(2), backend=b)[0] for b in ("cpp", "torch"))
         assert torch.equal(mine, expected)
 

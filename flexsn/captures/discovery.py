@@ -30,7 +30,7 @@ from flexsn.captures.source import MISSING, Source
 
 __all__ = ["discover"]
 
-_MOST, _DEEPEST = 2000, 100
+_MOST, _DEEPEST = 20_000, 100
 
 
 def discover(core: Callable[..., Any]) -> Found:

@@ -23,6 +23,7 @@ from flexsn.captures.source import MISSING, Source
 
 __all__ = ["Captures"]
 
+_IN_ONE = 250  # the time to compile grows with the square of it
 _VALUES = (numbers.Number, str, bytes, type(None), torch.dtype, torch.device)
 
 
@@ -90,6 +91,18 @@ class Captures:
 
 
 def _guard(pairs: list[tuple[Source, Any]], fixed: list[Fixed]) -> Callable[[], bool]:
+    """What reads every source and compares, in expressions of a size that Python compiles fast."""
+    if len(pairs) + len(fixed) <= _IN_ONE:
+        return _expression(pairs, fixed)
+    tensors = [pair for pair in pairs if isinstance(pair[1], Tensor)]  # are compared with one another
+    others = [pair for pair in pairs if not isinstance(pair[1], Tensor)]
+    parts = [_expression(tensors, [])]
+    parts += [_expression(others[i : i + _IN_ONE], []) for i in range(0, len(others), _IN_ONE)]
+    parts += [_expression([], fixed[i : i + _IN_ONE]) for i in range(0, len(fixed), _IN_ONE)]
+    return lambda: all(part() for part in parts)
+
+
+def _expression(pairs: list[tuple[Source, Any]], fixed: list[Fixed]) -> Callable[[], bool]:
     """One expression that reads every source and compares; ``KeyError`` or ``ValueError`` if one is gone."""
     names: dict[str, Any] = {"Tensor": Tensor}
     checks: list[str] = []

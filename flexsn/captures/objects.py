@@ -5,6 +5,7 @@ Nothing of an object's own is run: a method, property or descriptor is followed 
 
 from __future__ import annotations
 
+import itertools
 import types
 from typing import Any
 
@@ -53,11 +54,13 @@ class ObjectSearch:
 
     def settle(self) -> None:
         """Look into objects until every one was looked into with all the names."""
-        settled: dict[int, tuple[int, ...]] = {}
-        while stale := [identity for identity in self._objects if settled.get(identity) != self._known()]:
-            for identity in stale:
-                settled[identity] = self._known()
+        done, known = 0, self._known()
+        while done < len(self._objects):
+            for identity in list(itertools.islice(self._objects, done, None)):
                 self._object(*self._objects[identity])
+                done += 1
+            if known != self._known():
+                done, known = 0, self._known()
 
     def _known(self) -> tuple[int, ...]:
         return len(self._attributes), len(self._perhaps), len(self._reflecting), self._reflects

@@ -500,8 +500,17 @@ def test_too_much_to_watch_ends_and_is_said() -> None:
         table = [table]
     deep = Captures(lambda x, v: (x * len(table), v))
     assert deep.unwatched is not None and "nested" in deep.unwatched
-    many = [Held(gain=float(i)) for i in range(5000)]
-    assert Captures(lambda x, v: (x * many[0].gain, v)).unwatched is not None
+    many = [Held(gain=float(i)) for i in range(21_000)]
+    assert "objects" in str(Captures(lambda x, v: (x * many[0].gain, v)).unwatched)
+
+
+def test_a_long_chain_is_followed_to_its_end() -> None:
+    last = first = Held(gain=2.0)
+    for _ in range(500):
+        last.next = last = Held(gain=2.0)
+    captures = Captures(lambda x, v: (x * first.next.gain, v))
+    last.gain = 3.0
+    assert not captures.unchanged()
 
 
 def test_what_the_users_code_mentions() -> None:

@@ -1,0 +1,110 @@
+"""A core made anew for every batch: what it closes over is an argument, so the trace of the first serves all."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import weakref
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from flexsn import scan
+from flexsn.tracing import tracer
+
+X = torch.tensor([[0.5, 1.0], [2.0, -1.0], [1.0, 0.25]])
+
+
+def made(decay: Any, gain: Any = 1.0) -> Any:
+    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        v = v * decay + x * x * gain
+        return v * v, v
+
+    return core
+
+
+@pytest.fixture
+def traces(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    count: list[int] = []
+    first = tracer.Tracer.__init__
+
+    def counted(self: Any, *args: Any, **kwargs: Any) -> None:
+        count.append(1)
+        first(self, *args, **kwargs)
+
+    monkeypatch.setattr(tracer.Tracer, "__init__", counted)
+    return count
+
+
+def gradients(core: Any, weight: Tensor, backend: str, *, twice: bool = False) -> list[Tensor]:
+    x = X.clone().requires_grad_()
+    y, v = scan(core, x, torch.zeros(2), backend=backend)
+    found = torch.autograd.grad(y.sum() + v.sum(), (x, weight), create_graph=twice)
+    if twice:
+        found += torch.autograd.grad(found[0].square().sum(), (x, weight))
+    return [y, v, *found]
+
+
+@pytest.mark.parametrize("twice", [False, True])
+def test_one_trace_serves_all(twice: bool, traces: list[int]) -> None:
+    for i in range(5):
+        weight = torch.tensor([0.5, 0.25]).mul(i + 1).requires_grad_()
+        gain = 1.5 + twice  # a core of its own for each test
+        mine, expected = (gradients(made(weight * 1.0, gain), weight, b, twice=twice) for b in ("cpp", "torch"))
+        for a, b in zip(mine, expected, strict=True):
+            torch.testing.assert_close(a, b)
+    assert len(traces) == 1
+
+
+def test_not_every_activation_is_kept() -> None:
+    seen = []
+    for i in range(8):
+        weight = torch.full((2,), 0.1 * i, requires_grad=True)
+        activation = weight * 2.0
+        seen.append(weakref.ref(activation))
+        scan(made(activation, 2.5), X, torch.zeros(2), backend="cpp")
+        del activation
+    gc.collect()
+    assert sum(ref() is not None for ref in seen) <= 2  # of the first, which was traced, and of the last
+
+
+def test_a_number_and_a_tensor_that_change_places() -> None:
+    one, two = torch.tensor([3.0, 4.0]), 2.0
+    held = SimpleNamespace()
+
+    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        v = v * held.decay + x * held.gain
+        return v, v
+
+    for held.decay, held.gain in ((one, two), (two, one), (one, two)):
+        mine, expected = (scan(core, X, torch.ones(2), backend=b)[0] for b in ("cpp", "torch"))
+        assert torch.equal(mine, expected)
+
+
+def test_other_shapes_flags_and_sharing() -> None:
+    a, b = torch.tensor([0.5, 0.25]), torch.tensor(0.5)
+    for decay, gain in ((a, b), (b, a), (a, a), (a.double().float(), a.clone()), (a.clone().requires_grad_(), b)):
+        mine, expected = (scan(made(decay, gain), X, torch.ones(2), backend=back)[0] for back in ("cpp", "torch"))
+        assert torch.equal(mine, expected)
+
+
+def test_threads_read_their_own() -> None:
+    wrong: list[int] = []
+
+    def work(seed: int) -> None:
+        for i in range(20):
+            decay = torch.tensor([0.5, 0.25]) * (seed + i % 3)
+            core = made(decay, 3.5)
+            mine, expected = (scan(core, X, torch.ones(2), backend=back)[0] for back in ("cpp", "torch"))
+            if not torch.equal(mine, expected):
+                wrong.append(seed)
+
+    threads = [threading.Thread(target=work, args=(seed,)) for seed in (1, 2, 3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong

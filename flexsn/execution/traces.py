@@ -125,7 +125,9 @@ class Traces:
 
         def trace() -> Tracer:
             with tensors_kept(captures), _random_numbers_kept():
-                return Tracer(SnapshotCore(core, captures), *dtypes, device, self._on_gpu, step_shape)
+                return Tracer(
+                    SnapshotCore(core, captures), *dtypes, device, self._on_gpu, step_shape, captures.mentions
+                )
 
         try:
             tracer = trace()

@@ -10,38 +10,43 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.captures.snapshot import SnapshotCore
 from flexsn.errors import BackendError, FallbackWarning, GradientError, stack_level
 from flexsn.execution.arguments import is_memory, kept, needs_loop, written_out
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import scan_by_loop
+from flexsn.execution.traces import TraceEntry
 from flexsn.tracing.gradient_path import no_gradient_path
 
 __all__ = ["run_compiled"]
 
 
 def run_compiled(
-    compiled: BoundScan, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor], training: bool
+    compiled: BoundScan,
+    traced: TraceEntry,
+    inputs: Sequence[Tensor],
+    states: Sequence[Tensor],
+    captured: Sequence[Tensor],
+    training: bool,
 ) -> tuple[Tensor, ...]:
     """``(*outputs, *final_states)``, differentiable if ``training``."""
     if training:
         tensors = (*inputs, *states, *captured)
         try:
-            results: tuple[Tensor, ...] = _Scan.apply(compiled, *tensors)  # type: ignore[no-untyped-call]
+            results: tuple[Tensor, ...] = _Scan.apply(compiled, traced, *tensors)  # type: ignore[no-untyped-call]
         except RuntimeError:
             if kept(tensors) is tensors:
                 raise
-            results = _Scan.apply(compiled, *kept(tensors))  # type: ignore[no-untyped-call]
+            results = _Scan.apply(compiled, traced, *kept(tensors))  # type: ignore[no-untyped-call]
         return results
     return compiled.forward(inputs, states, captured)[0]
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, compiled: BoundScan, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, compiled: BoundScan, traced: TraceEntry, *tensors: Tensor) -> tuple[Tensor, ...]:
         inputs, states, captured, _ = compiled.spec.split(tensors)
         results, checkpoints = compiled.forward(inputs, states, captured)
-        ctx.compiled = compiled
+        ctx.compiled, ctx.traced = compiled, traced
         ctx.save_for_backward(*tensors, *checkpoints)
         ctx.set_materialize_grads(False)
         discrete = [r for r in results if not r.is_floating_point()]
@@ -52,21 +57,21 @@ class _Scan(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         compiled: BoundScan = ctx.compiled
-        needs = ctx.needs_input_grad[1:]
+        needs = ctx.needs_input_grad[2:]
         if all(g is None for g in grads):
-            return (None,) * (len(needs) + 1)
+            return (None,) * (len(needs) + 2)
         saved = _saved_tensors(ctx)
         usual = all(g is None or is_memory(g) for g in grads)
         if torch.is_grad_enabled() or (not usual and any(g is not None and needs_loop(g) for g in grads)):
-            return (None, *_loop_gradients(compiled, saved, grads, needs))
+            return (None, None, *_loop_gradients(compiled, ctx.traced, saved, grads, needs))
         if not usual:
             grads = tuple(None if g is None else written_out(g) for g in grads)
         try:
-            return (None, *compiled.backward(saved, grads, needs))
+            return (None, None, *compiled.backward(saved, grads, needs))
         except BackendError as error:  # the forward kernel could still be built: a full disk, say
             text = f"running the torch loop backward instead of a fused kernel:\n{error}"
             warnings.warn(text, FallbackWarning, stacklevel=stack_level())
-            return (None, *_loop_gradients(compiled, saved, grads, needs))
+            return (None, None, *_loop_gradients(compiled, ctx.traced, saved, grads, needs))
 
 
 def _saved_tensors(ctx: Any) -> tuple[Tensor, ...]:
@@ -84,15 +89,17 @@ def _saved_tensors(ctx: Any) -> tuple[Tensor, ...]:
 
 
 def _loop_gradients(
-    compiled: BoundScan, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
+    compiled: BoundScan,
+    traced: TraceEntry,
+    saved: Sequence[Tensor],
+    grads: Sequence[Tensor | None],
+    needs: Sequence[bool],
 ) -> list[Tensor | None]:
     """Gradients through the torch loop, which can be differentiated again if gradients are enabled."""
     again = torch.is_grad_enabled()
     spec = compiled.spec
     inputs, states, captured, _ = spec.split(saved)
-    core = spec.tracer.core
-    if isinstance(core, SnapshotCore):
-        core = core.reading(spec.tracer.captured, captured)
+    core = traced.core_reading(captured)
     with torch.enable_grad():
         options = replace(spec.options, wanted_states=())  # which the traced core returns as outputs
         outputs, finals, _ = scan_by_loop(core, inputs, states, options, dtypes=spec.outputs)

@@ -138,7 +138,7 @@ class ScanDispatcher:
             alike = []
         read_ids = [id(t) for t in read]
         shared = tuple(map(read_ids.index, read_ids))  # which names hold one tensor decides what the kernel reads
-        key = (options, backend, torch.is_grad_enabled(), tuple(alike), shared)
+        key = (options, backend, torch.is_grad_enabled(), torch.get_default_dtype(), tuple(alike), shared)
         entry = self._entries.get(key, _NEW)
         if self._captures.unwatched is not None and not (entry is _NEW or entry is None or entry.traced.still_holds()):
             self._entries = {}
@@ -152,7 +152,8 @@ class ScanDispatcher:
                 remember(self._entries, key, entry, 16 * REMEMBERED)
         if entry is None:
             return scan_by_loop(self.core, inputs, states, options, parameters=read)
-        results = run_compiled(entry.bound, inputs, states, entry.traced.captured(self._captures), entry.training)
+        captured = entry.traced.captured(self._captures)
+        results = run_compiled(entry.bound, entry.traced, inputs, states, captured, entry.training)
         a, b = entry.num_outputs, len(results) - self.num_states
         return results[:a], results[b:], results[a:b]
 

@@ -42,6 +42,7 @@ class BoundScan:
         ]
         self._as_stored = all(o.stored is o.visible for o in spec.outputs)
         self._operands: Callable[..., tuple[Tensor, ...]]
+        self._num_read = 0  # captured tensors; the backward half may read more
         self._launch: Launch | None = None
         self._backwards: dict[Any, BoundBackward] = {}
 
@@ -51,7 +52,7 @@ class BoundScan:
         Raises:
             BackendError: the kernel cannot be built here.
         """
-        self._operands = self.spec.operands(captured)
+        self._operands, self._num_read = self.spec.operands(captured), len(captured)
         operands = self._operands(*[t.detach() for t in captured])
         given = [[TensorSpec.of(t) for t in group] for group in (inputs, states, operands, self._lane_index)]
         groups = (*given, self._outputs, self._finals, self._checkpoints)
@@ -66,7 +67,8 @@ class BoundScan:
         outputs = [fresh.make(device) for fresh in self._outputs]
         finals = [fresh.make(device) for fresh in self._finals]
         checkpoints = [fresh.make(device) for fresh in self._checkpoints]
-        groups = (inputs, states, self._operands(*captured), self._lane_index, outputs, finals, checkpoints)
+        operands = self._operands(*captured[: self._num_read])
+        groups = (inputs, states, operands, self._lane_index, outputs, finals, checkpoints)
         assert self._launch is not None
         self._launch([groups[group][index] for group, index in self._order])
         if not self._as_stored:

@@ -6,6 +6,7 @@ import functools
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
@@ -26,6 +27,7 @@ from flexsn.execution.forward import BoundScan
 from flexsn.tracing.gradient_path import failing_op
 
 if TYPE_CHECKING:
+    from flexsn.tracing.families import Family, Reading
     from flexsn.tracing.tracer import Tracer
 
 __all__ = ["REMEMBERED", "TraceEntry", "Traces", "check_devices", "once", "remember"]
@@ -50,6 +52,7 @@ class Traces:
         self.num_states = num_states
         self._on_gpu = on_gpu
         self._entries: dict[Any, TraceEntry | FlexSNError] = {}
+        self._families: dict[Any, Family[TraceEntry] | FlexSNError] = {}
         self._asking: set[Any] = set()  # keys of traces whose core asks for the shape of the step
         self._impure: list[UnsupportedOpError] = []
 
@@ -83,26 +86,68 @@ class Traces:
         # which names share a tensor decides what the graph reads, so it is part of the key
         first = {id(t): i for i, t in reversed(list(enumerate(read)))}
         tensors = tuple((t.dtype, t.shape, t.requires_grad, first[id(t)]) for t in read)
-        key = (captures.key, captures.code, dtypes, tensors, device, wanted_states)
+        default = torch.get_default_dtype()  # of what the core makes of numbers alone
+        kind = (captures.code, dtypes, default, tensors, device, wanted_states)
         core = captures.core
         if wanted_states:
             core = _returning_states(core, self.num_states, wanted_states)
+        record = partial(self._record, core, captures, dtypes, device)
         from flexsn.tracing.questions import AsksShape
 
-        def entry(key: Any, shape: torch.Size | None) -> TraceEntry:
-            def make() -> TraceEntry:
-                return TraceEntry(self._record(core, captures, dtypes, device, shape), captures)
-
-            if captures.unwatched is not None and not self._still_holds(self._entries.get(key)):
-                del self._entries[key]
-            return once(self._entries, key, make).ready(training)
-
-        if key not in self._asking:
+        if kind not in self._asking:
             try:
-                return entry(key, None)
+                return self._entry(captures, core, kind, training, partial(record, None))
             except AsksShape:
-                self._asking.add(key)
-        return entry((key, step_shape), torch.Size(step_shape))
+                self._asking.add(kind)
+        shape = torch.Size(step_shape)
+        return self._entry(captures, core, (kind, shape), training, partial(record, shape))
+
+    def _entry(
+        self,
+        captures: Captures,
+        core: Callable[..., Any],
+        kind: Any,
+        training: bool,
+        record: Callable[..., Tracer],
+    ) -> TraceEntry:
+        """The trace of what the core reads now: one that is there, or one of another value that serves, or a new one.
+
+        Args:
+            kind: what it is for, but for constants.
+            record: makes a trace; of the numbers it is given, arguments.
+        """
+        from flexsn.tracing.families import Family
+
+        key = (captures.key, kind)
+        if captures.unwatched is not None and not self._still_holds(self._entries.get(key)):
+            del self._entries[key]
+        family = once(self._families, (kind, training), lambda: Family[TraceEntry](training))
+        if key not in self._entries:
+            served = self._served(family, captures, core)
+            if served is not None:
+                return served
+        made = once(self._entries, key, lambda: TraceEntry(record(), captures)).ready(training)
+        numbers = family.enter(made.tracer, made)
+        if numbers:
+            try:
+                made = TraceEntry(record(numbers), captures).ready(training)
+            except UnsupportedOpError:  # one of them can only be a constant
+                return made
+            self._entries[key] = made
+            family.enter(made.tracer, made)
+        return made
+
+    @staticmethod
+    def _served(family: Family[TraceEntry], captures: Captures, core: Callable[..., Any]) -> TraceEntry | None:
+        before, found = Snapshot(captures), None
+        try:
+            with tensors_kept(captures), _random_numbers_kept():
+                found = family.serving(SnapshotCore(core, captures))
+        except Exception:  # a trace made anew says what is wrong
+            return None
+        finally:
+            pure = not before.put_back()
+        return TraceEntry(found[0].tracer, captures, found) if found is not None and pure else None
 
     @staticmethod
     def _still_holds(found: TraceEntry | FlexSNError | None) -> bool:
@@ -115,6 +160,7 @@ class Traces:
         dtypes: Dtypes,
         device: torch.device,
         step_shape: torch.Size | None,
+        numbers: Sequence[float] = (),
     ) -> Tracer:
         """Trace; whatever the core does to what it reads is undone, and is an error."""
         from flexsn.tracing.questions import AsksShape
@@ -125,9 +171,8 @@ class Traces:
 
         def trace() -> Tracer:
             with tensors_kept(captures), _random_numbers_kept():
-                return Tracer(
-                    SnapshotCore(core, captures), *dtypes, device, self._on_gpu, step_shape, captures.mentions
-                )
+                snapshot, mentions = SnapshotCore(core, captures), captures.mentions
+                return Tracer(snapshot, *dtypes, device, self._on_gpu, step_shape, mentions, numbers)
 
         try:
             tracer = trace()
@@ -160,12 +205,19 @@ class Traces:
 
 
 class TraceEntry:
-    """A tracer, where its captured tensors are read from, and the kernels bound to calls of it."""
+    """A tracer, where its captured tensors are read from, and the kernels bound to calls of it.
 
-    def __init__(self, tracer: Tracer, captures: Captures) -> None:
+    Args:
+        tracer: the tracer.
+        captures: what its core reads, or another core that it serves.
+        like: for another core, the entry of the tracer's own, and what the other was seen to do.
+    """
+
+    def __init__(self, tracer: Tracer, captures: Captures, like: tuple[TraceEntry, Reading] | None = None) -> None:
         self.tracer = tracer
         self._captures = captures  # keeps alive what its key names by identity
-        self.bound: dict[Any, BoundScan | FlexSNError] = {}
+        self._reading = None if like is None else like[1]
+        self.bound: dict[Any, BoundScan | FlexSNError] = {} if like is None else like[0].bound
         self._places: dict[int, int] = {}  # in the captures' tensors, by identity
         for place, source in enumerate(captures.tensors):
             self._places.setdefault(id(source.read()), place)
@@ -185,17 +237,34 @@ class TraceEntry:
         before = Snapshot(self._captures)
         try:
             with tensors_kept(self._captures), _random_numbers_kept():
-                return self.tracer.still_holds()
+                mine = self.tracer.run(True) if self._reading is None else self._reading.run
+                again = self.tracer.run_again(self._core, mine.tape.num_forward is not None)
+                return again.same_as(mine)
         except Exception:  # a trace made anew says what is wrong
             return False
         finally:
             before.put_back()
 
+    def core_reading(self, captured: Sequence[Tensor]) -> Callable[..., Any]:
+        """The core, with other tensors in the places of those it captured."""
+        return self._core.reading(self._seen, captured)
+
     def captured(self, captures: Captures) -> list[Tensor]:
         """The captured tensors as they are now, where captures of the same key read them."""
-        if len(self._captured) < len(self.tracer.captured):  # the backward half reads more
-            self._captured = [self._places.get(id(t), t) for t in self.tracer.captured]
+        seen = self._seen
+        if len(self._captured) < len(seen):  # the backward half reads more
+            self._captured = [self._places.get(id(t), t) for t in seen]
         return [captures.tensors[c].read() if isinstance(c, int) else c for c in self._captured]
+
+    @property
+    def _core(self) -> SnapshotCore:
+        core = self.tracer.core if self._reading is None else self._reading.core
+        assert isinstance(core, SnapshotCore)
+        return core
+
+    @property
+    def _seen(self) -> list[Tensor]:
+        return self.tracer.captured if self._reading is None else self._reading.captured
 
     def names(self, captures: Captures) -> list[str]:
         """What the captured tensors are called."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from flexsn.errors import UnsupportedOpError
 from flexsn.ir.graph import Builder, LeafKind, Node
 from flexsn.ir.step import Reduction, Ref
 from flexsn.tracing.host_program import HostProgram
-from flexsn.tracing.lowering import Unlowerable, is_known, lower
+from flexsn.tracing.lowering import Lowering, Unlowerable, is_known, lower
 from flexsn.tracing.sentinel import Sentinel
 from flexsn.tracing.tape import Call, Tape, ValueRef, refs_in
 
@@ -32,7 +32,15 @@ class _Post:
     ref: Ref
 
 
+@dataclass(frozen=True)
+class _Number:
+    """A float that is an argument: to torch a Python number, to the step an operand of one value."""
+
+    ref: Ref
+
+
 _Value = Node | Ref | Reduction | _Post
+_BY_VALUE = {"pow"}  # compute in another way for some numbers
 
 
 class Partitioner:
@@ -44,13 +52,21 @@ class Partitioner:
         operands: grows by the host program's values that the step reads.
         sentinel: what the recording was made at.
         on_gpu: whether the step is for a GPU.
+        numbers: the host's leaf of every float, by its ``hex()``, that is an argument.
     """
 
     def __init__(
-        self, builder: Builder, host: HostProgram, operands: list[Ref], sentinel: Sentinel, on_gpu: bool
+        self,
+        builder: Builder,
+        host: HostProgram,
+        operands: list[Ref],
+        sentinel: Sentinel,
+        on_gpu: bool,
+        numbers: Mapping[str, Ref],
     ) -> None:
         self._builder, self._host, self._operands = builder, host, operands
         self._sentinel, self._free, self._on_gpu = sentinel.shape, sentinel.free, on_gpu
+        self._numbers = numbers
         self._values: dict[int, _Value] = {}
         self._tape = Tape()
         self.reductions: list[Reduction] = []
@@ -115,8 +131,8 @@ class Partitioner:
             self._reduce(call, args)
         elif live:
             raise self._mixes_lanes(call, shapes)
-        elif shapes == [()] and is_known(call.name) and not any(isinstance(v, Ref) for v in flat):
-            self._step_call(call, args, kwargs)  # a literal: no captured tensor takes part
+        elif shapes == [()] and is_known(call.name) and not any(isinstance(v, (Ref, _Number)) for v in (*flat, *args)):
+            self._step_call(call, args, kwargs)  # a literal: nothing from outside takes part
         else:
             self._host_call(call, args, kwargs, post=False)
 
@@ -131,8 +147,13 @@ class Partitioner:
         nodes = [self._as_node(a, r) for a, r in zip(args, call.args, strict=True)]
         options = {k: self._as_node(a, call.kwargs[k]) for k, a in kwargs.items()}
         like = self._tape.tensors[result.index]
+        given = zip((*args, *kwargs.values()), (*nodes, *options.values()), strict=True)
+        arguments = [node for a, node in given if isinstance(a, _Number)]
         try:
-            node = lower(self._builder, call.name, nodes, options, like.dtype, common, self._on_gpu, call.line)
+            if arguments and call.name in _BY_VALUE:
+                raise Unlowerable("it computes in another way for some numbers, so its number is no argument")
+            context = Lowering(self._builder, like.dtype, common, self._on_gpu, call.line, arguments)
+            node = lower(context, call.name, nodes, options)
         except Unlowerable as error:
             raise UnsupportedOpError(
                 f"{call.origin} cannot be part of a kernel", where=call.line, why=str(error)
@@ -188,12 +209,14 @@ class Partitioner:
     def _lookup(self, value: Any) -> Any:
         if isinstance(value, ValueRef):
             return self._values[value.index]
+        if type(value) is float and value.hex() in self._numbers:
+            return _Number(self._numbers[value.hex()])
         return tuple(map(self._lookup, value)) if isinstance(value, tuple) else value
 
     def _as_node(self, value: Any, ref: Any) -> Any:
         if isinstance(value, Ref):
             return self._operand(value, self._tape.tensors[ref.index].dtype)
-        return value
+        return self._operand(value.ref, torch.float64) if isinstance(value, _Number) else value
 
     def _operand(self, ref: Ref, dtype: torch.dtype) -> Node:
         if ref not in self._operands:
@@ -201,9 +224,11 @@ class Partitioner:
         return self._builder.leaf(LeafKind.OPERAND, self._operands.index(ref), dtype)
 
     def _to_host(self, args: Any) -> Any:
-        return tree_map_only((Reduction, _Post, Node), self._as_ref, args)
+        return tree_map_only((Reduction, _Post, Node, _Number), self._as_ref, args)
 
-    def _as_ref(self, value: Reduction | _Post | Node) -> Ref:
+    def _as_ref(self, value: Reduction | _Post | Node | _Number) -> Ref:
+        if isinstance(value, _Number):
+            return self._host.call(float, (value.ref,), {})
         if isinstance(value, Node):  # a literal: numbers in a call are no nodes, so torch expects a tensor
             return self._host.call(torch.full, ((), value.value), {"dtype": value.dtype, "device": self._device})
         return self._post(value)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -15,33 +14,20 @@ from flexsn.ir.graph import Builder, LeafKind, Node
 from flexsn.ir.passes import passed
 from flexsn.ir.simplify import simplify
 from flexsn.ir.step import Ref, StepGraph, StepVjp
+from flexsn.tracing.captured import Captured
 from flexsn.tracing.cotangents import Cotangent, cotangents, mark, pullback, summands
 from flexsn.tracing.host_program import HostProgram
 from flexsn.tracing.lowering import is_known
 from flexsn.tracing.partition import Partitioner
 from flexsn.tracing.questions import Questions
 from flexsn.tracing.recorder import Recorder, clean_context
+from flexsn.tracing.runs import Run
 from flexsn.tracing.sentinel import find_sentinel
-from flexsn.tracing.tape import Tape, ValueRef, content_of, first_difference
+from flexsn.tracing.tape import Tape, ValueRef, first_difference
 
 __all__ = ["Tracer"]
 
 _OF_GRAD_MODE = {"is_grad_enabled", "is_inference_mode_enabled"}
-
-
-@dataclass(frozen=True, eq=False)
-class _Recorded:
-    """One run of the core, and of its backward half if there were cotangents.
-
-    Attributes:
-        tape: what it reached.
-        results: the values it returned, or the gradients of its arguments and of the tensors the tape captured.
-        blocked: outputs whose cotangent leads nowhere, with the line that made them.
-    """
-
-    tape: Tape
-    results: list[ValueRef | None]
-    blocked: tuple[tuple[int, SourceLine | None], ...]
 
 
 class Tracer:
@@ -55,10 +41,10 @@ class Tracer:
             whether ``device`` is one.
         step_shape: of the calls it is for, if the core asks for it.
         mentions: names in the core's code; a few of them ask what no mode sees.
+        numbers: floats that are arguments of the kernel, wherever a run of the core has one of these values.
 
     Attributes:
         graph: the forward step.
-        captured: the tensors the core reads from outside.
         operands: for each operand leaf of the graphs, the host program's value it stands for.
         host: what torch computes around the kernel.
 
@@ -78,21 +64,20 @@ class Tracer:
         on_gpu: bool | None = None,
         step_shape: torch.Size | None = None,
         mentions: Collection[str] = (),
+        numbers: Sequence[float] = (),
     ) -> None:
         self.core = core
         self.input_dtypes, self.state_dtypes = tuple(input_dtypes), tuple(state_dtypes)
         self.device = device
         self.host = HostProgram()
         self.operands: list[Ref] = []
-        self.captured: list[Tensor] = []
         self._on_gpu = device.type == "cuda" if on_gpu is None else on_gpu
-        self._captured_refs: dict[int, Ref] = {}
-        self._literals: dict[tuple[object, ...], Tensor] = {}
         self._vjps: dict[tuple[tuple[bool, ...], tuple[int, ...], bool, bool], StepVjp] = {}
-        self._widest: tuple[Sequence[Cotangent], _Recorded] | None = None  # the run with the most cotangents
+        self._whole: tuple[Sequence[Cotangent], Run] | None = None  # with the backward half, as first traced
         self._step_shape = step_shape
         self._sentinel = find_sentinel(core, (*self.input_dtypes, *self.state_dtypes), device, step_shape)
         self._builder = Builder(simplify)
+        self._captured = Captured(self._builder, self.host, numbers)
         recorded = self._forward = self._record(())
         passed("recorded forward", recorded.tape)
         self._check_same(self._record(()))
@@ -103,6 +88,11 @@ class Tracer:
             self._check_grad_mode()
 
     @property
+    def captured(self) -> list[Tensor]:
+        """The tensors the core reads from outside, after those of its numbers that are arguments."""
+        return self._captured.tensors
+
+    @property
     def param_shape(self) -> torch.Size:
         """The smallest step shape the captured tensors allow."""
         return self._sentinel.param_shape
@@ -110,7 +100,7 @@ class Tracer:
     @property
     def captured_refs(self) -> list[Ref]:
         """The leaves of the host program that stand for the captured tensors."""
-        return [self.host.leaf(("captured", i)) for i in range(len(self.captured))]
+        return self._captured.refs
 
     def vjp(
         self, outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool = False, last: bool = False
@@ -135,11 +125,17 @@ class Tracer:
         """Trace the backward half with every gradient; none of another pattern reads more."""
         self.vjp((True,) * len(self.graph.outputs), (1,) * len(self.graph.states))
 
-    def still_holds(self) -> bool:
-        """Whether the core, run on examples once more, does and returns what it did when it was traced."""
-        incoming, first = self._widest or ((), self._forward)
-        again = self._record(incoming)
-        return again.results == first.results and not first_difference(first.tape, again.tape)[0]
+    def run(self, backward: bool) -> Run:
+        """The run that was traced; with the backward half, where that was traced."""
+        return self._whole[1] if backward and self._whole else self._forward
+
+    def run_again(self, core: Callable[..., Any], backward: bool) -> Run:
+        """A run of a core on the examples of :meth:`run`."""
+        return self._record(self._whole[0] if backward and self._whole else (), core=core)
+
+    def counterparts(self, run: Run, backward: bool) -> list[Tensor] | None:
+        """What a run reads in the places of ``captured``; ``None`` where this trace does not serve it."""
+        return self._captured.counterparts(run, self.run(backward))
 
     # ---- recording ------------------------------------------------------------------------------------------
 
@@ -149,7 +145,8 @@ class Tracer:
         marks: Sequence[Cotangent] = (),
         only: int | None = None,
         grad_mode: bool = True,
-    ) -> _Recorded:
+        core: Callable[..., Any] | None = None,
+    ) -> Run:
         """Run the core, and its backward half if there are cotangents.
 
         Args:
@@ -157,7 +154,9 @@ class Tracer:
             marks: cotangents of states before the step.
             only: the one argument that needs a gradient; all floating ones if not given.
             grad_mode: whether gradients are enabled.
+            core: another one than this tracer's.
         """
+        core = core or self.core
 
         def example(dtype: torch.dtype) -> Tensor:
             return torch.ones(self._sentinel.shape, dtype=dtype, device=self.device)
@@ -172,13 +171,13 @@ class Tracer:
             seeds = [example((*self.graph.outputs, *self.graph.new_states)[c.value].dtype) for c in incoming]
             marking = [example(self.state_dtypes[m.value]) for m in marks]
             named = {c.name: seed for c, seed in zip((*incoming, *marks), (*seeds, *marking), strict=True)}
-            called = argument_names(self.core, len(arguments))
+            called = argument_names(core, len(arguments))
             recorder = Recorder(arguments | named, self._sentinel.shape, is_known, called)
             questions = Questions(recorder.is_live, self._sentinel.shape, self._step_shape)
             with recorder:
-                values = call_core(self.core, list(arguments.values()), len(self.state_dtypes), questions)
+                values = call_core(core, list(arguments.values()), len(self.state_dtypes), questions)
                 if not incoming:
-                    return _Recorded(recorder.tape, [recorder.ref(v) for v in values], ())
+                    return Run(recorder.tape, [recorder.ref(v) for v in values], ())
                 recorder.mark_backward()
                 sources = [*arguments.values(), *recorder.tape.captured.values()]
                 wanted = [s for s in sources if s.requires_grad]
@@ -195,9 +194,9 @@ class Tracer:
                     found = iter(pullback(roots, grads, wanted))
                 results = [next(found) if s.requires_grad else None for s in sources]
             refs = [None if r is None else recorder.ref(r) for r in results]
-        return _Recorded(recorder.tape, refs, tuple(blocked))
+        return Run(recorder.tape, refs, tuple(blocked))
 
-    def _check_same(self, again: _Recorded) -> None:
+    def _check_same(self, again: Run) -> None:
         """Another run of the core does what the first one did."""
         differs, line = first_difference(self._forward.tape, again.tape)
         if differs:
@@ -228,7 +227,7 @@ class Tracer:
     def _align_captured(self, tape: Tape, refs: list[ValueRef | None]) -> list[ValueRef | None]:
         """Order the gradients of captured tensors, which come last, as ``self.captured``."""
         split = len(self.input_dtypes) + len(self.state_dtypes)
-        self._read(tape)  # a tensor that only the backward half reads is captured now
+        self._captured.read(tape)  # a tensor that only the backward half reads is captured now
         by_id = {id(t): r for t, r in zip(tape.captured.values(), refs[split:], strict=False)}
         return refs[:split] + [by_id.get(id(tensor)) for tensor in self.captured]
 
@@ -236,37 +235,21 @@ class Tracer:
 
     def _partition(self, tape: Tape, incoming: Sequence[Cotangent] = ()) -> Partitioner:
         """Give every recorded value its place."""
-        partitioner = Partitioner(self._builder, self.host, self.operands, self._sentinel, self._on_gpu)
+        partitioner = Partitioner(
+            self._builder, self.host, self.operands, self._sentinel, self._on_gpu, self._captured.numbers
+        )
         leaves = [(LeafKind.INPUT, i, 0) for i in range(len(self.input_dtypes))]
         leaves += [(LeafKind.STATE, j, 0) for j in range(len(self.state_dtypes))]
         leaves += [(c.kind, c.index, c.part) for c in incoming]
         for position, (kind, index, part) in enumerate(leaves):
             leaf = self._builder.leaf(kind, index, tape.tensors[position].dtype, part)
             partitioner.bind(ValueRef(position), leaf)
-        for position, read in self._read(tape).items():
+        for position, read in self._captured.read(tape).items():
             partitioner.bind(ValueRef(position), read)
         partitioner.run(tape)
         return partitioner
 
-    def _read(self, tape: Tape) -> dict[int, Node | Ref]:
-        """What a tape reads from outside: literals, and captured tensors, which are counted on the way."""
-        found: dict[int, Node | Ref] = {}
-        for position, tensor in tape.captured.items():
-            if position in tape.literals and tensor.dim() == 0:
-                found[position] = self._builder.const(tensor.item(), tensor.dtype)
-                continue
-            known = self._same(tensor) if position in tape.literals else tensor
-            if id(known) not in self._captured_refs:
-                self._captured_refs[id(known)] = self.host.leaf(("captured", len(self.captured)))
-                self.captured.append(known)
-            found[position] = self._captured_refs[id(known)]
-        return found
-
-    def _same(self, tensor: Tensor) -> Tensor:
-        """The first captured tensor that a literal is a copy of: every run of the core makes it anew."""
-        return self._literals.setdefault(content_of(tensor), tensor)
-
-    def _step_graph(self, recorded: _Recorded) -> StepGraph:
+    def _step_graph(self, recorded: Run) -> StepGraph:
         partitioner, builder = self._partition(recorded.tape), self._builder
         returned = [ref for ref in recorded.results if ref is not None]  # all of them: only gradients may be absent
         nodes = [partitioner.step_value(ref, f"value {i} the core returns") for i, ref in enumerate(returned)]
@@ -284,8 +267,7 @@ class Tracer:
         recorded = self._record(incoming)
         passed("recorded backward", recorded.tape)
         self._check_same(recorded)
-        if self._widest is None or len(incoming) > len(self._widest[0]):
-            self._widest = incoming, recorded
+        self._whole = self._whole or (incoming, recorded)
         partitioner = self._partition(recorded.tape, incoming)
         num_inputs, num_states = len(self.input_dtypes), len(self.state_dtypes)
         split = num_inputs + num_states

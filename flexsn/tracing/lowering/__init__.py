@@ -10,15 +10,12 @@ import inspect
 from collections.abc import Sequence
 from typing import Any
 
-import torch
-
-from flexsn.errors import SourceLine
-from flexsn.ir.graph import Builder, Node
+from flexsn.ir.graph import Node
 from flexsn.tracing.lowering import activations, arithmetic, casts, selection  # noqa: F401  they bring their rules
 from flexsn.tracing.lowering.context import Lowering, Unlowerable
 from flexsn.tracing.lowering.registry import RULES
 
-__all__ = ["Unlowerable", "is_known", "lower"]
+__all__ = ["Lowering", "Unlowerable", "is_known", "lower"]
 
 
 def is_known(name: str) -> bool:
@@ -26,17 +23,8 @@ def is_known(name: str) -> bool:
     return name in RULES
 
 
-def lower(
-    builder: Builder,
-    name: str,
-    args: Sequence[Any],
-    kwargs: dict[str, Any],
-    dtype: torch.dtype,
-    common: torch.dtype,
-    on_gpu: bool,
-    line: SourceLine | None,
-) -> Node:
-    """Apply the rule of operator ``name`` (the other arguments: see :class:`Lowering`).
+def lower(low: Lowering, name: str, args: Sequence[Any], kwargs: dict[str, Any]) -> Node:
+    """Apply the rule of operator ``name``.
 
     Raises:
         Unlowerable: there is no rule, or not for these arguments.
@@ -44,7 +32,6 @@ def lower(
     found = RULES.get(name)
     if found is None:
         raise Unlowerable("the op table has no row for it")
-    low = Lowering(builder, dtype, common, on_gpu, line)
     try:
         return found(low, *args, **kwargs)
     except TypeError:

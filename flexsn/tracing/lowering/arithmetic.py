@@ -13,16 +13,16 @@ from flexsn.tracing.lowering.registry import RULES, LoweringRule, rule
 
 
 @rule("add")
-def _add(low: Lowering, a: Arg, b: Arg, alpha: float = 1) -> Node:
+def _add(low: Lowering, a: Arg, b: Arg, alpha: Node | float = 1) -> Node:
     if alpha != 1 and low.dtype.is_floating_point:
         return _fused(low, low.value(b, low.dtype), alpha if low.on_gpu else low.value(alpha, low.dtype), a)
     return low.op("logical_or" if low.dtype == torch.bool else "add", *_terms(low, a, b, alpha))
 
 
 @rule("sub")
-def _sub(low: Lowering, a: Arg, b: Arg, alpha: float = 1) -> Node:
+def _sub(low: Lowering, a: Arg, b: Arg, alpha: Node | float = 1) -> Node:
     if alpha != 1 and low.dtype.is_floating_point:
-        return _add(low, a, b, -alpha)
+        return _add(low, a, b, low.op("neg", alpha) if isinstance(alpha, Node) else -alpha)
     return low.op("sub", *_terms(low, a, b, alpha))
 
 
@@ -31,7 +31,7 @@ def _fused(low: Lowering, a: Arg, b: Arg, c: Arg) -> Node:
     return low.value(low.op("fma", a, b, c, dtype=_compute(low)), low.dtype)
 
 
-def _terms(low: Lowering, a: Arg, b: Arg, alpha: float) -> tuple[Node, Node]:
+def _terms(low: Lowering, a: Arg, b: Arg, alpha: Node | float) -> tuple[Node, Node]:
     if alpha != 1:
         b = low.op("mul", b, alpha)
     if low.dtype in HALF and not low.on_gpu:
@@ -44,7 +44,7 @@ def _compute(low: Lowering) -> torch.dtype:
 
 
 @rule("addcmul")
-def _addcmul(low: Lowering, a: Arg, b: Arg, c: Arg, value: float = 1) -> Node:
+def _addcmul(low: Lowering, a: Arg, b: Arg, c: Arg, value: Arg = 1) -> Node:
     scaled = low.op("mul", value, b, dtype=_compute(low))
     if low.dtype.is_floating_point:
         return _fused(low, scaled, c, a)
@@ -62,7 +62,7 @@ def _lerp(low: Lowering, start: Arg, end: Arg, weight: Arg) -> Node:
 
 
 @rule("rsub")
-def _rsub(low: Lowering, a: Arg, b: Arg, alpha: float = 1) -> Node:
+def _rsub(low: Lowering, a: Arg, b: Arg, alpha: Node | float = 1) -> Node:
     return _sub(low, b, a, alpha)
 
 
@@ -74,8 +74,8 @@ def _mul(low: Lowering, a: Arg, b: Arg) -> Node:
 @rule("div")
 def _div(low: Lowering, a: Arg, b: Arg, rounding_mode: str | None = None) -> Node:
     if rounding_mode is None:
-        if low.on_gpu and isinstance(b, (bool, int, float)):
-            return low.op("mul", a, _reciprocal(b, low.dtype))
+        if low.on_gpu and low.is_number(b):
+            return low.op("mul", a, _reciprocal(low, b))
         return low.op("div", a, b)
     if rounding_mode == "floor":
         return _floor_divide(low, a, b)
@@ -84,9 +84,11 @@ def _div(low: Lowering, a: Arg, b: Arg, rounding_mode: str | None = None) -> Nod
     return low.op("int_trunc_divide", a, _nonzero(low, b))
 
 
-def _reciprocal(number: float, dtype: torch.dtype) -> float:
+def _reciprocal(low: Lowering, number: Arg) -> Arg:
     """What eager multiplies by on a GPU where the code divides by a number."""
-    kind = torch.float64 if dtype == torch.float64 else torch.float32
+    if isinstance(number, Node):
+        return low.op("div", 1, number, dtype=_compute(low))
+    kind = torch.float64 if low.dtype == torch.float64 else torch.float32
     return (1.0 / torch.tensor(number, dtype=kind)).item()
 
 

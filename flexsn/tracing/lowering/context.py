@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 
 from flexsn.errors import SourceLine
@@ -26,6 +28,7 @@ class Lowering:
         common: the dtype torch compares the arguments in.
         on_gpu: whether torch would run it on a GPU, since a few eager kernels differ in their last bit.
         line: the user's line.
+        numbers: nodes among the arguments that stand for Python numbers.
     """
 
     def __init__(
@@ -35,9 +38,14 @@ class Lowering:
         common: torch.dtype,
         on_gpu: bool,
         line: SourceLine | None,
+        numbers: Sequence[Node] = (),
     ) -> None:
         self.builder, self.dtype, self.common, self.line = builder, dtype, common, line
-        self.on_gpu = on_gpu
+        self.on_gpu, self._numbers = on_gpu, numbers
+
+    def is_number(self, arg: Arg) -> bool:
+        """Whether torch is given a Python number there."""
+        return arg in self._numbers if isinstance(arg, Node) else arg is not None
 
     def value(self, arg: Arg, dtype: torch.dtype) -> Node:
         """``arg`` as a node of ``dtype``."""

@@ -31,17 +31,17 @@ def _clamp(low: Lowering, x: Arg, min: Arg = None, max: Arg = None) -> Node:
 
 @rule("clamp_min")
 def _clamp_min(low: Lowering, x: Arg, bound: Arg) -> Node:
-    return low.op(_bound_row("min", bound), x, bound)
+    return low.op(_bound_row(low, "min", bound), x, bound)
 
 
 @rule("clamp_max")
 def _clamp_max(low: Lowering, x: Arg, bound: Arg) -> Node:
-    return low.op(_bound_row("max", bound), x, bound)
+    return low.op(_bound_row(low, "max", bound), x, bound)
 
 
-def _bound_row(side: str, bound: Arg) -> str:
+def _bound_row(low: Lowering, side: str, bound: Arg) -> str:
     # a NaN bound makes everything NaN; a number is known not to be one
-    if isinstance(bound, Node) or bound != bound:
+    if not low.is_number(bound) or bound != bound:
         return "maximum" if side == "min" else "minimum"
     return f"clamp_{side}"
 

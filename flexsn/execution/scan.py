@@ -18,7 +18,8 @@ from flexsn.execution.traces import REMEMBERED, remember
 __all__ = ["scan"]
 
 Tensors = TypeVar("Tensors", Tensor, "tuple[Tensor, ...]")
-_dispatchers: dict[Any, ScanDispatcher] = {}
+_OF_A_KIND = 8  # cores of one kind that have a dispatcher each
+_dispatchers: dict[Any, list[ScanDispatcher]] = {}  # by kind, the newest last; each keeps its core, so ids stay taken
 _options = lru_cache(REMEMBERED, typed=True)(ScanOptions)  # made and checked once, not at every call
 
 
@@ -115,24 +116,25 @@ def scan(
 
 def _dispatcher_of(core: Callable[..., Any], num_states: int) -> ScanDispatcher:
     """One dispatcher per core; the same lambda written down again, as in a training loop, is the same core."""
-    key = (_identity(core), num_states)
-    dispatcher = _dispatchers.pop(key, None)
-    if dispatcher is None or (dispatcher.core is not core and _held(dispatcher.core) != _held(core)):
-        dispatcher = ScanDispatcher(core, num_states, dispatcher)  # keeps the core, so ids stay taken
-    remember(_dispatchers, key, dispatcher, REMEMBERED)
+    kind = (_kind(core), num_states)
+    known = _dispatchers.pop(kind, [])
+    dispatcher = next((d for d in known if d.core is core or _held(d.core) == _held(core)), None)
+    if dispatcher is None:
+        dispatcher = ScanDispatcher(core, num_states, known[-1] if known else None)
+        known = [d for d in known[1 - _OF_A_KIND :] if not d.reads_activations()] + [dispatcher]
+    remember(_dispatchers, kind, known, REMEMBERED)
     return dispatcher
 
 
-def _identity(core: Any) -> tuple[Any, ...]:
-    """What makes two cores the same: the object; of a function its code, globals, defaults and closure.
-
-    Which tensors a function holds makes no difference: they are arguments of its kernels.
+def _kind(core: Any) -> tuple[Any, ...]:
+    """What cores have in common whose traces may serve each other: the object; of a function its code and globals, and
+    its defaults and closure but for floats and tensors.
     """
     if isinstance(core, MethodType):
         return ("method", id(core.__self__), id(core.__func__))
     if not isinstance(core, FunctionType):
         return ("object", id(core))
-    return ("function", core.__code__, id(core.__globals__), *map(_identity_of_value, _contents(core)))
+    return ("function", core.__code__, id(core.__globals__), *map(_kind_of_value, _contents(core)))
 
 
 def _held(core: Any) -> tuple[int, ...]:
@@ -150,7 +152,9 @@ def _contents(function: FunctionType) -> Iterator[Any]:
     yield from (function.__kwdefaults__ or {}).values()
 
 
-def _identity_of_value(value: Any) -> Any:
+def _kind_of_value(value: Any) -> Any:
     if isinstance(value, Tensor):
         return Tensor
-    return (type(value), repr(value)) if isinstance(value, (int, float, str, type(None))) else id(value)
+    if type(value) is float:
+        return float
+    return (type(value), repr(value)) if isinstance(value, (int, str, type(None))) else id(value)

@@ -143,7 +143,7 @@ def test_the_same_lambda_again_is_the_same_core(backend: str) -> None:
         y, _ = scan(lambda x, v: (v + x * gain, v), torch.ones(2, 3), torch.zeros(3), backend=backend)  # noqa: B023
         seen.append(y[0, 0].item())
     assert seen == [2.0, 2.0, 3.0]
-    assert len(_dispatchers) == 2
+    assert [len(known) for known in _dispatchers.values()] == [1]
 
 
 def test_a_shared_scanner_is_not_used_after_its_cell_was_bound_anew(backend: str) -> None:
@@ -169,7 +169,7 @@ def test_a_shared_scanner_is_not_used_after_its_cell_was_bound_anew(backend: str
 def test_remembered_cores_are_limited() -> None:
     for i in range(200):
         scan(lambda x, v, i=i: (x + i, v), torch.ones(1, 1), torch.zeros(1), backend="torch")
-    assert len(_dispatchers) <= 64
+    assert sum(map(len, _dispatchers.values())) <= 64
 
 
 def test_a_core_in_use_is_not_forgotten() -> None:

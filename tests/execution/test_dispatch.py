@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flexsn import FallbackWarning, UnsupportedOpError
+from flexsn import FallbackWarning, UnsupportedOpError, scan
 from flexsn.execution.backends import supported_backends
 from flexsn.execution.dispatch import ScanDispatcher
 from flexsn.execution.options import ScanOptions
@@ -188,3 +188,14 @@ def test_what_had_to_be_broadcast_is_looked_at_anew() -> None:
     (y,), (v,), _ = dispatcher([X], [torch.zeros(())], ScanOptions())
     assert v.shape == (2, 3) and torch.equal(y, run(dispatcher))
     assert len(entries(dispatcher)) == 1
+
+
+def test_what_the_core_makes_of_numbers_has_the_default_dtype_of_the_call(backend: str) -> None:
+    core = lambda x, v: (x * torch.tensor([0.1, 0.7, 0.3]) + torch.zeros(()), v)  # noqa: E731
+    try:
+        for dtype in (torch.float32, torch.float64, torch.float32):
+            torch.set_default_dtype(dtype)
+            mine, expected = (scan(core, X, V, backend=b)[0] for b in (backend, "torch"))
+            assert mine.dtype == expected.dtype == dtype and torch.equal(mine, expected)
+    finally:
+        torch.set_default_dtype(torch.float32)

@@ -12,7 +12,7 @@ import torch
 
 from flexsn.errors import SourceLine
 
-__all__ = ["Builder", "LeafKind", "Node", "reached_from", "topological"]
+__all__ = ["Builder", "LeafKind", "Node", "leaf_name", "reached_from", "topological"]
 
 
 class LeafKind(Enum):
@@ -45,6 +45,11 @@ class LeafKind(Enum):
     def is_coordinate(self) -> bool:
         """Whether it says where in the scan a value is: one per scan, not numbered."""
         return self in (LeafKind.STEP_INDEX, LeafKind.NUM_STEPS, LeafKind.LANE_INDEX)
+
+
+def leaf_name(kind: LeafKind, index: int, part: int = 0) -> str:
+    """What a leaf is called."""
+    return kind.label + ("" if kind.is_coordinate else str(index)) + (f"_part{part}" if part else "")
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,8 +86,7 @@ class Node:
     def label(self) -> str:
         """A leaf's name."""
         assert isinstance(self.op, LeafKind)
-        number = "" if self.op.is_coordinate else self.index
-        return f"{self.op.label}{number}" + (f"_part{self.part}" if self.part else "")
+        return leaf_name(self.op, self.index, self.part)
 
     def __repr__(self) -> str:
         what = repr(self.value) if self.is_const else self.label if self.is_leaf else self.op

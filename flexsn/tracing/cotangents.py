@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.ir.graph import Builder, LeafKind, Node
+from flexsn.ir.graph import Builder, LeafKind, Node, leaf_name
 
 __all__ = ["Cotangent", "cotangents", "mark", "pullback", "summands"]
 
@@ -43,11 +43,10 @@ class Cotangent:
 
     @property
     def name(self) -> str:
-        """For people."""
+        """What its leaf is called."""
         if self.part == _MARK:
             return f"mark{self.index}"
-        part = f"_part{self.part}" if self.part else ""
-        return f"{'cotangent' if self.kind is LeafKind.COTANGENT else 'state_cotangent'}{self.index}{part}"
+        return leaf_name(self.kind, self.index, self.part)
 
 
 def cotangents(outputs: Sequence[bool], states: Sequence[int], last: bool) -> list[Cotangent]:

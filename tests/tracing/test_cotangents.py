@@ -18,17 +18,17 @@ def names(outputs: tuple[bool, ...], states: tuple[int, ...], last: bool) -> lis
 
 
 def test_outputs_come_first_and_the_last_of_them_before_the_others() -> None:
-    assert names((True, False, True), (1,), last=False) == ["cotangent2", "cotangent0", "state_cotangent0"]
+    assert names((True, False, True), (1,), last=False) == ["grad_output2", "grad_output0", "grad_state0"]
 
 
 def test_at_the_last_step_final_states_come_before_outputs() -> None:
     assert names((True, True), (1, 0, 1), last=True) == [
-        *("state_cotangent0", "state_cotangent2", "cotangent1", "cotangent0")
+        *("grad_state0", "grad_state2", "grad_output1", "grad_output0")
     ]
 
 
 def test_a_gradient_in_parts_comes_part_by_part() -> None:
-    assert names((False,), (2, 1), last=False) == ["state_cotangent0", "state_cotangent0_part1", "state_cotangent1"]
+    assert names((False,), (2, 1), last=False) == ["grad_state0", "grad_state0_part1", "grad_state1"]
 
 
 def test_a_cotangent_knows_the_value_it_is_the_gradient_of() -> None:

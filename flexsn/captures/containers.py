@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections import OrderedDict, deque
+from array import array
+from collections import Counter, OrderedDict, deque
 from typing import Any
 
 import numpy as np
 
 __all__ = ["CONTAINERS", "as_built_in", "content_of", "refill", "same_content"]
 
-CONTAINERS = (list, OrderedDict, dict, set, frozenset, deque, np.ndarray)
+CONTAINERS = (list, OrderedDict, Counter, dict, set, frozenset, deque, array, bytearray, np.ndarray)
 
 
 def as_built_in(container: Any) -> Any:
@@ -21,6 +22,8 @@ def content_of(container: Any) -> list[Any]:
     """A container's content as a flat list."""
     if isinstance(container, np.ndarray):
         return [repr(container.shape).encode(), container.tobytes()]
+    if isinstance(container, (array, bytearray)):
+        return [bytes(memoryview(container).cast("B"))]
     if isinstance(container, dict):
         return [*dict.keys(container), *dict.values(container)]
     return list(as_built_in(container).__iter__(container))
@@ -36,6 +39,9 @@ def refill(container: Any, content: list[Any]) -> None:
     """Make ``content`` what the container holds."""
     if isinstance(container, np.ndarray):
         container[...] = np.frombuffer(content[1], container.dtype).reshape(container.shape)
+        return
+    if isinstance(container, (array, bytearray)):
+        container[:] = array(container.typecode, content[0]) if isinstance(container, array) else content[0]
         return
     base = as_built_in(container)
     base.clear(container)

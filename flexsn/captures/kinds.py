@@ -11,7 +11,6 @@ import random
 import types
 import typing
 import weakref
-from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -50,7 +49,7 @@ _FIXED |= {type(torch.ops.aten.add.Tensor), types.GenericAlias, types.UnionType,
 _FIXED |= {types.WrapperDescriptorType, types.MethodDescriptorType, types.ClassMethodDescriptorType}
 _FIXED |= {types.GetSetDescriptorType, types.MemberDescriptorType}
 _DRAWN = (random.Random, torch.Generator)
-_PLAIN = {list, dict, set, frozenset, OrderedDict, deque, np.ndarray}
+_PLAIN = {*CONTAINERS}
 _BASES = {
     *(_PLAIN - {np.ndarray}),
     object,
@@ -87,7 +86,7 @@ def _is_python(cls: type) -> bool:
 
 
 def _is_container(cls: type) -> bool:
-    return issubclass(cls, (*CONTAINERS, frozenset)) and (cls in _PLAIN or (not is_foreign(cls) and _is_object(cls)))
+    return issubclass(cls, CONTAINERS) and (cls in _PLAIN or (not is_foreign(cls) and _is_object(cls)))
 
 
 _BUILTINS = (types.BuiltinFunctionType, types.MethodWrapperType)

@@ -1,16 +1,21 @@
-"""The content of mutable containers: taken down, compared item by item, put back."""
+"""The content of what holds other things: taken down, compared item by item, put back."""
 
 from __future__ import annotations
 
 from array import array
 from collections import Counter, OrderedDict, deque
+from contextvars import ContextVar
+from threading import local
 from typing import Any
 
 import numpy as np
 
-__all__ = ["CONTAINERS", "as_built_in", "content_of", "refill", "same_content"]
+__all__ = ["CONTAINERS", "HOLDERS", "as_built_in", "content_of", "refill", "same_content"]
 
 CONTAINERS = (list, OrderedDict, Counter, dict, set, frozenset, deque, array, bytearray, np.ndarray)
+HOLDERS = (*CONTAINERS, ContextVar, local)
+"""Whose content can be put back: these, and what is derived from them."""
+_NOTHING: Any = object()
 
 
 def as_built_in(container: Any) -> Any:
@@ -19,7 +24,11 @@ def as_built_in(container: Any) -> Any:
 
 
 def content_of(container: Any) -> list[Any]:
-    """A container's content as a flat list."""
+    """What a holder holds as a flat list."""
+    if isinstance(container, local):
+        container = vars(container)
+    if isinstance(container, ContextVar):
+        return [container.get(_NOTHING)]
     if isinstance(container, np.ndarray):
         return [repr(container.shape).encode(), container.tobytes()]
     if isinstance(container, (array, bytearray)):
@@ -36,7 +45,13 @@ def same_content(now: list[Any], before: list[Any]) -> bool:
 
 
 def refill(container: Any, content: list[Any]) -> None:
-    """Make ``content`` what the container holds."""
+    """Make ``content`` what the holder holds."""
+    if isinstance(container, local):
+        container = vars(container)
+    if isinstance(container, ContextVar):
+        if content[0] is not _NOTHING:
+            container.set(content[0])
+        return
     if isinstance(container, np.ndarray):
         container[...] = np.frombuffer(content[1], container.dtype).reshape(container.shape)
         return

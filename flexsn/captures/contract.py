@@ -195,7 +195,7 @@ def count_outputs(
     """
     if captures.consumed is not None:
         return None
-    before, seed = Snapshot(captures), torch.get_rng_state()
+    before, seed = Snapshot(captures, others=True), torch.get_rng_state()
     on = {source.read().device for source in captures.tensors}
     device = on.pop() if len(on) == 1 else torch.device("cpu")
     try:

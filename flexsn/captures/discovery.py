@@ -93,6 +93,7 @@ class _Search(ObjectSearch):
             if not self._in_library:
                 self.found.consumed = self.found.consumed or f"'{path}', a {type(value).__name__}"
         elif kind is Kind.OTHER:
+            self.found.others.append((path, value))
             self._beyond(f"'{path}' is a {type(value).__module__}.{type(value).__qualname__}")
         if kind is Kind.OBJECT or (kind in (Kind.TUPLE, Kind.CONTAINER, Kind.OTHER) and stores_of(value)):
             self._objects[id(value)] = (value, path, shared)

@@ -43,6 +43,7 @@ class Found:
         containers: mutable ones, whose content is read as a whole, with their names.
         fixed: what must stay for the sources to be all.
         unwatched: why they may not be all; ``None`` if they are.
+        others: what is of no watched kind, with names.
         consumed: what the core can reach that changes when it is looked at, such as an iterator.
         mentions: every global and attribute the user's code names.
     """
@@ -51,6 +52,7 @@ class Found:
     containers: list[tuple[str, Any]] = field(default_factory=list)
     fixed: dict[tuple[int, str | None], Fixed] = field(default_factory=dict)
     unwatched: str | None = None
+    others: list[tuple[str, Any]] = field(default_factory=list)
     consumed: str | None = None
     mentions: set[str] = field(default_factory=set)
     _taken: dict[str, int] = field(default_factory=dict)  # how often a name was given

@@ -38,6 +38,7 @@ class Captures:
         sources: every place it reads.
         tensors: the sources that hold tensors, the core's parameters.
         containers: named mutable containers, whose content is read as a whole.
+        others: what it can reach that is not watched, with names.
         unwatched: why a change of what it reads may stay unseen here; ``None`` if none can.
         consumed: what the core can reach that changes when it is looked at, such as an iterator, if it can.
         mentions: every global and attribute the user's code names.
@@ -49,6 +50,7 @@ class Captures:
         self.core = core
         found = discover(core)
         self.sources, self.containers = list(found.sources.values()), found.containers
+        self.others = found.others
         self.unwatched, self.consumed, self.mentions = found.unwatched, found.consumed, frozenset(found.mentions)
         self._fixed = list(found.fixed.values())
         values = [source.read() for source in self.sources]

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.captures.containers import content_of, refill, same_content
+from flexsn.captures.containers import HOLDERS, content_of, refill, same_content
 from flexsn.captures.guards import Captures
 from flexsn.captures.source import WRITING
 from flexsn.errors import call_for_user
@@ -26,12 +26,16 @@ class Snapshot:
 
     Args:
         captures: of the core.
+        others: also what is not watched, as far as it can be put back.
     """
 
-    def __init__(self, captures: Captures) -> None:
+    def __init__(self, captures: Captures, *, others: bool = False) -> None:
         self._captures = captures
         self._values = [source.read() for source in captures.sources]
-        self._contents = [content_of(held) for _, held in captures.containers]
+        self._holders = list(captures.containers)
+        if others:
+            self._holders += [(name, held) for name, held in captures.others if issubclass(type(held), HOLDERS)]
+        self._contents = [content_of(held) for _, held in self._holders]
 
     def put_back(self) -> list[tuple[str, Callable[[], None]]]:
         """Put back what is no longer the same.
@@ -45,7 +49,7 @@ class Snapshot:
             if now is not value:
                 changed.append((source.name, partial(source.write, now)))
                 source.write(value)
-        for (name, held), content in zip(self._captures.containers, self._contents, strict=True):
+        for (name, held), content in zip(self._holders, self._contents, strict=True):
             current = content_of(held)
             if not same_content(current, content):
                 changed.append((name, partial(refill, held, current)))

@@ -139,7 +139,7 @@ class Traces:
 
     @staticmethod
     def _served(family: Family[TraceEntry], captures: Captures, core: Callable[..., Any]) -> TraceEntry | None:
-        before, found = Snapshot(captures), None
+        before, found = Snapshot(captures, others=True), None
         try:
             with tensors_kept(captures), _random_numbers_kept():
                 found = family.serving(SnapshotCore(core, captures))
@@ -166,7 +166,7 @@ class Traces:
         from flexsn.tracing.questions import AsksShape
         from flexsn.tracing.tracer import Tracer  # a fifth of what import flexsn would take
 
-        before = Snapshot(captures)
+        before = Snapshot(captures, others=True)
         changed: list[str] = []
 
         def trace() -> Tracer:
@@ -234,7 +234,7 @@ class TraceEntry:
 
         What the captures watch is put back to what it was; all else is seen as it is.
         """
-        before = Snapshot(self._captures)
+        before = Snapshot(self._captures, others=True)
         try:
             with tensors_kept(self._captures), _random_numbers_kept():
                 mine = self.tracer.run(True) if self._reading is None else self._reading.run

@@ -69,11 +69,13 @@ class PlannedKernels:
         step: one step forward.
         plans: by kernel, ``"inference"``, ``"forward"``, ``"backward"``: its plan and a layout of its tensors.
         no_backward: why there is no backward kernel, if there is none.
+        unwatched: why what the core reads may change unseen, if it may.
     """
 
     step: StepGraph
     plans: dict[str, tuple[Plan, Layout]]
     no_backward: str | None
+    unwatched: str | None
 
 
 def build_report(subject: Subject, name: str, target: str, dtype: torch.dtype) -> Report:
@@ -102,6 +104,7 @@ def build_report(subject: Subject, name: str, target: str, dtype: torch.dtype) -
         graph=planned.step,
         kernels=kernels,
         no_backward=planned.no_backward,
+        unwatched=planned.unwatched,
         passes=tuple(passes),
     )
     return replace(report, text=report_text(report))
@@ -137,7 +140,7 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
         arguments = [torch.ones(step, dtype=d, device=device) for d in (*tracer.input_dtypes, *tracer.state_dtypes)]
         problem = str(no_gradient_path(tracer.core, arguments))
     laid_out = {name: (plan, _layout(training, plan, captured)) for name, plan in found.items()}
-    return PlannedKernels(tracer.graph, laid_out, problem)
+    return PlannedKernels(tracer.graph, laid_out, problem, captures.unwatched)
 
 
 def _trace(

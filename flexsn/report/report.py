@@ -74,6 +74,8 @@ class Report:
         graph: the traced step.
         kernels: by name: ``"inference"``, ``"forward"``, ``"backward"``.
         no_backward: why there is no backward kernel, if there is none.
+        unwatched: why what the core reads may change unseen, so that it is recorded again at every call; ``None``
+            where all of it is watched.
         passes: every form on the way from the core to the kernels, as ``(name, readable Python)``.
         text: for people.
     """
@@ -86,6 +88,7 @@ class Report:
     graph: StepGraph
     kernels: dict[str, KernelReport]
     no_backward: str | None = None
+    unwatched: str | None = None
     passes: tuple[tuple[str, str], ...] = ()
     text: str = field(default="", repr=False)
 

@@ -27,6 +27,8 @@ def report_text(report: Report) -> str:
     parts = [f"{report.name} on {report.target}, {dtype}"]
     if report.core:
         parts.append(_section("The core", report.core))
+    if report.unwatched:
+        parts.append(_section("Recorded again at every call, since what it reads may change unseen", report.unwatched))
     parts.append(_section("One step forward", "\n".join(_forward_step(report))))
     backward = report.kernels.get("backward")
     if backward is not None and isinstance(backward.plan, BackwardPlan):

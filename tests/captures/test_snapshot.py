@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections import deque
+import threading
+from array import array
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable
+from contextvars import ContextVar
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,6 +16,7 @@ import torch
 from reading_cores import writing_is_free
 from torch import Tensor
 
+from flexsn import UnsupportedOpError, scan
 from flexsn.captures.guards import Captures
 from flexsn.captures.snapshot import Snapshot, SnapshotCore, tensors_kept
 
@@ -113,3 +118,75 @@ def test_tensors_written_in_place() -> None:
         raise ArithmeticError
     assert torch.equal(weight, torch.ones(3))
     assert same._version == version  # what nobody wrote is not written
+
+
+def counting(read: Callable[[], Any], add: Callable[[], Any]) -> tuple[Any, Callable[[], Any]]:
+    """A core that counts its steps and reads the count, and what tells the count."""
+
+    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        add()
+        return x * read() + v, v
+
+    return core, read
+
+
+def in_an_array() -> Any:
+    held = array("d", [0.0])
+    return counting(lambda: held[0], lambda: held.__setitem__(0, held[0] + 1.0))
+
+
+def in_a_bytearray() -> Any:
+    held = bytearray(1)
+    return counting(lambda: held[0], lambda: held.append(held.pop() + 1))
+
+
+def in_a_counter() -> Any:
+    held: Counter[str] = Counter()
+    return counting(lambda: held["steps"], lambda: held.update(["steps"]))
+
+
+def in_a_default_dict() -> Any:
+    held: defaultdict[str, int] = defaultdict(int)
+    return counting(lambda: held["steps"], lambda: held.update(steps=held["steps"] + 1))
+
+
+def in_a_context() -> Any:
+    held = ContextVar("held", default=0)
+    held.set(0)
+    return counting(held.get, lambda: held.set(held.get() + 1))
+
+
+def in_a_thread() -> Any:
+    held = threading.local()
+    held.steps = 0
+    return counting(lambda: held.steps, lambda: setattr(held, "steps", held.steps + 1))
+
+
+def in_a_list() -> Any:
+    held: list[int] = []
+    return counting(lambda: len(held), lambda: held.append(1))
+
+
+@pytest.mark.parametrize(
+    "make", [in_an_array, in_a_bytearray, in_a_counter, in_a_default_dict, in_a_context, in_a_thread, in_a_list]
+)
+@pytest.mark.filterwarnings("ignore::flexsn.FallbackWarning")
+def test_what_a_core_counts_is_as_if_it_had_never_run_on_examples(make: Callable[[], Any]) -> None:
+    core, read = make()
+    x = torch.ones(3, 2)
+    for calls in (1, 2, 3):
+        y, _ = scan(core, x, torch.zeros(2))
+        assert read() == 3 * calls and y[:, 0].tolist() == [3 * calls - 2, 3 * calls - 1, 3 * calls]
+
+
+def test_what_counts_is_named() -> None:
+    held = ContextVar("held", default=0)
+    held.set(0)
+
+    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        held.set(held.get() + 1)
+        return x + v, v
+
+    with pytest.raises(UnsupportedOpError, match="the core changes held while it runs"):
+        scan(core, torch.ones(3, 2), torch.zeros(2), backend="cpp")
+    assert held.get() == 0

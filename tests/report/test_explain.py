@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextvars import ContextVar
 
 import pytest
 import torch
@@ -53,6 +54,14 @@ def test_without_a_gradient_the_report_says_why() -> None:
     assert list(report.kernels) == ["inference", "forward"]
     assert report.no_backward is not None and "surrogate" in report.no_backward
     assert "No backward kernel" in str(report)
+
+
+def test_the_report_says_what_is_not_watched() -> None:
+    setting = ContextVar("setting", default=2.0)
+    report = flexsn.explain(lambda x, v: (v + x * setting.get(), v))
+    assert report.unwatched is not None and "'setting' is a _contextvars.ContextVar" in report.unwatched
+    assert report.unwatched in str(report)
+    assert flexsn.explain(lif).unwatched is None and "unseen" not in str(flexsn.explain(lif))
 
 
 def test_states_of_any_dtype_and_several_inputs() -> None:

@@ -6,7 +6,7 @@ A call passes three gates. *Guard*: is what the core reads still what it was? *C
 What is remembered, and until when:
 
 =====================  ==================================================  =============================================
-of ``scan``            one dispatcher per core                             of the 64 last kinds; a neuron holds its own
+of ``scan``            one dispatcher per core                             the 64 last used; a neuron holds its own
 ``_captures``          the places the core reads, constants with them      until a constant changes
 ``_entries``           a call's key -> what runs it                        the same, and the 1,024 newest
 ``Traces``             dtypes, device, constants -> trace, or why not      the 64 last used
@@ -105,8 +105,8 @@ class ScanDispatcher:
             self._captures, self._entries = Captures(self.core), {}
         return self._captures
 
-    def reads_activations(self) -> bool:
-        """Whether keeping the core keeps a graph of autograd."""
+    def keeps_a_graph(self) -> bool:
+        """Whether something the core reads has a graph of autograd."""
         read = (source.read() for source in self._captures.tensors)
         return any(isinstance(t, Tensor) and t.grad_fn is not None for t in read)
 

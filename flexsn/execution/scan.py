@@ -13,12 +13,11 @@ from torch import Tensor
 from flexsn.errors import CoreError, defined_at
 from flexsn.execution.dispatch import ScanDispatcher, opaque_to_compile
 from flexsn.execution.options import ScanOptions
-from flexsn.execution.traces import REMEMBERED, remember
+from flexsn.execution.traces import REMEMBERED
 
 __all__ = ["scan"]
 
 Tensors = TypeVar("Tensors", Tensor, "tuple[Tensor, ...]")
-_OF_A_KIND = 8  # cores of one kind that have a dispatcher each
 _dispatchers: dict[Any, list[ScanDispatcher]] = {}  # by kind, the newest last; each keeps its core, so ids stay taken
 _options = lru_cache(REMEMBERED, typed=True)(ScanOptions)  # made and checked once, not at every call
 
@@ -116,29 +115,46 @@ def scan(
 
 def _dispatcher_of(core: Callable[..., Any], num_states: int) -> ScanDispatcher:
     """One dispatcher per core; the same lambda written down again, as in a training loop, is the same core."""
-    kind = (_kind(core), num_states)
+    kind = (*_kind(core), num_states)
     known = _dispatchers.pop(kind, [])
-    dispatcher = next((d for d in known if d.core is core or _held(d.core) == _held(core)), None)
-    if dispatcher is None:
-        dispatcher = ScanDispatcher(core, num_states, known[-1] if known else None)
-        known = [d for d in known[1 - _OF_A_KIND :] if not d.reads_activations()] + [dispatcher]
-    remember(_dispatchers, kind, known, REMEMBERED)
-    return dispatcher
+    if known and known[-1].core is core:
+        _dispatchers[kind] = known
+        return known[-1]
+    found = next((d for d in reversed(known) if d.core is core or _held(d.core) == _held(core)), None)
+    if found is None:
+        found = ScanDispatcher(core, num_states, known[-1] if known else None)
+        # the core of a batch that is over would keep its graph
+        _dispatchers[kind] = [*(d for d in known if not d.keeps_a_graph()), found]
+        _make_room()
+        return found
+    if found is not known[-1]:
+        known = [*(d for d in known if d is not found), found]
+    _dispatchers[kind] = known
+    return found
+
+
+def _make_room() -> None:
+    """Forget the oldest of the kind that has the most."""
+    while sum(map(len, _dispatchers.values())) > REMEMBERED:
+        fullest = max(_dispatchers, key=lambda kind: len(_dispatchers[kind]))
+        _dispatchers[fullest] = _dispatchers[fullest][1:]
+        if not _dispatchers[fullest]:
+            del _dispatchers[fullest]
 
 
 def _kind(core: Any) -> tuple[Any, ...]:
-    """What cores have in common whose traces may serve each other: the object; of a function its code and globals, and
-    its defaults and closure but for floats and tensors.
-    """
+    """What cores have in common that run the same code, whatever they hold."""
     if isinstance(core, MethodType):
-        return ("method", id(core.__self__), id(core.__func__))
-    if not isinstance(core, FunctionType):
-        return ("object", id(core))
-    return ("function", core.__code__, id(core.__globals__), *map(_kind_of_value, _contents(core)))
+        return ("method", id(core.__func__))
+    if isinstance(core, FunctionType):
+        return ("function", core.__code__, id(core.__globals__))
+    return ("object", id(core))
 
 
 def _held(core: Any) -> tuple[int, ...]:
-    """All that a function holds, to the very object."""
+    """What a core of its kind holds, to the very object."""
+    if isinstance(core, MethodType):
+        return (id(core.__self__),)
     return tuple(map(id, _contents(core))) if isinstance(core, FunctionType) else ()
 
 
@@ -150,11 +166,3 @@ def _contents(function: FunctionType) -> Iterator[Any]:
             yield cell
     yield from function.__defaults__ or ()
     yield from (function.__kwdefaults__ or {}).values()
-
-
-def _kind_of_value(value: Any) -> Any:
-    if isinstance(value, Tensor):
-        return Tensor
-    if type(value) is float:
-        return float
-    return (type(value), repr(value)) if isinstance(value, (int, str, type(None))) else id(value)

@@ -217,6 +217,7 @@ class TraceEntry:
         self.tracer = tracer
         self._captures = captures  # keeps alive what its key names by identity
         self._reading = None if like is None else like[1]
+        self._seen = tracer.captured if like is None else like[1].captured
         self.bound: dict[Any, BoundScan | FlexSNError] = {} if like is None else like[0].bound
         self._places: dict[int, int] = {}  # in the captures' tensors, by identity
         for place, source in enumerate(captures.tensors):
@@ -251,9 +252,8 @@ class TraceEntry:
 
     def captured(self, captures: Captures) -> list[Tensor]:
         """The captured tensors as they are now, where captures of the same key read them."""
-        seen = self._seen
-        if len(self._captured) < len(seen):  # the backward half reads more
-            self._captured = [self._places.get(id(t), t) for t in seen]
+        if len(self._captured) < len(self._seen):  # the backward half reads more
+            self._captured = [self._places.get(id(t), t) for t in self._seen]
         return [captures.tensors[c].read() if isinstance(c, int) else c for c in self._captured]
 
     @property
@@ -261,10 +261,6 @@ class TraceEntry:
         core = self.tracer.core if self._reading is None else self._reading.core
         assert isinstance(core, SnapshotCore)
         return core
-
-    @property
-    def _seen(self) -> list[Tensor]:
-        return self.tracer.captured if self._reading is None else self._reading.captured
 
     def names(self, captures: Captures) -> list[str]:
         """What the captured tensors are called."""

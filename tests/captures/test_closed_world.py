@@ -474,7 +474,7 @@ def test_said_once_with_the_reason() -> None:
 
 
 WATCHED = set(CASES) - {
-    *("attribute of a thread", "weak reference", "weak proxy", "weak values", "default dict", "counter", "user dict"),
+    *("attribute of a thread", "weak reference", "weak proxy", "weak values", "default dict", "user dict"),
     *("context variable", "metaclass", "globals()", "deep copy", "lock", "backward alone"),
 }
 

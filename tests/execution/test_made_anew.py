@@ -71,6 +71,59 @@ def test_not_every_activation_is_kept() -> None:
     assert sum(ref() is not None for ref in seen) <= 2  # of the first, which was traced, and of the last
 
 
+def through_a_helper(activation: Tensor, number: float) -> Any:
+    def helper(x: Tensor) -> Tensor:
+        return x * activation * number
+
+    return lambda x, v: (helper(x) + v, v)
+
+
+def through_a_default(activation: Tensor, number: float) -> Any:
+    def helper(x: Tensor, scale: Tensor = activation, more: float = number) -> Tensor:
+        return x * scale * more
+
+    return lambda x, v: (helper(x) + v, v)
+
+
+def through_an_object(activation: Tensor, number: float) -> Any:
+    held = SimpleNamespace(scale=activation, more=number)
+    return lambda x, v: (x * held.scale * held.more + v, v)
+
+
+class Held:
+    def __init__(self, activation: Tensor, number: float) -> None:
+        self.scale, self.more = activation, number
+
+    def step(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return x * self.scale * self.more + v, v
+
+
+def through_a_method(activation: Tensor, number: float) -> Any:
+    return Held(activation, number).step
+
+
+@pytest.mark.parametrize("make", [made, through_a_helper, through_a_default, through_an_object, through_a_method])
+@pytest.mark.parametrize("changes", [False, True], ids=["one number", "another number each time"])
+def test_activations_of_cores_made_anew_are_not_kept(make: Any, changes: bool) -> None:
+    """Of the first, which were traced, and of the last: how many there were since makes no difference."""
+
+    def kept_after(calls: int) -> int:
+        seen = []
+        for i in range(calls):
+            weight = torch.full((2,), 0.1 * i + 0.1, requires_grad=True)
+            activation = (weight * 2.0).exp()
+            seen.append(weakref.ref(activation))
+            y, _ = scan(make(activation, 0.3 + 0.1 * i * changes), X, torch.zeros(2), backend="cpp")
+            y.sum().backward()
+            assert weight.grad is not None
+            del activation, y
+        gc.collect()
+        return sum(ref() is not None for ref in seen)
+
+    assert kept_after(8) <= 6
+    assert kept_after(24) <= 6
+
+
 def test_a_number_and_a_tensor_that_change_places() -> None:
     one, two = torch.tensor([3.0, 4.0]), 2.0
     held = SimpleNamespace()

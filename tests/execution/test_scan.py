@@ -175,11 +175,11 @@ def test_remembered_cores_are_limited() -> None:
 def test_a_core_in_use_is_not_forgotten() -> None:
     _dispatchers.clear()
     scan(lif, torch.ones(1, 1), torch.zeros(1), backend="torch")
-    (dispatcher,) = _dispatchers.values()
+    ((dispatcher,),) = _dispatchers.values()
     for i in range(100):
         scan(lambda x, v, i=i: (x + i, v), torch.ones(1, 1), torch.zeros(1), backend="torch")
         scan(lif, torch.ones(1, 1), torch.zeros(1), backend="torch")
-    assert dispatcher in _dispatchers.values()
+    assert [dispatcher] in _dispatchers.values()
 
 
 def test_bound_methods_and_modules(backend: str) -> None:

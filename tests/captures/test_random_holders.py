@@ -1,4 +1,4 @@
-"""Random ways to hold a number: whatever the way, changing the number takes effect at the next call."""
+"""Random ways to hold a number: whatever the way, changing it takes effect at the next call, argument or constant."""
 
 from __future__ import annotations
 
@@ -180,6 +180,24 @@ def in_a_default(value: Any) -> Get:
     return lambda: get()
 
 
+def in_a_helper_of_a_helper(value: Any) -> Get:
+    def made() -> Get:
+        def innermost(*, held: Any = value) -> Any:
+            return held
+
+        return lambda: innermost()
+
+    helper = made()
+    return lambda: helper()
+
+
+def in_a_generator(value: Any) -> Get:
+    def helper() -> Any:
+        return [item for item in (value,) if item is value]
+
+    return lambda: helper()[0]
+
+
 WAYS: dict[str, Callable[[Any], Get]] = {
     "dataclass": by_attribute(Data),
     "slots": by_attribute(Slots),
@@ -222,6 +240,8 @@ WAYS: dict[str, Callable[[Any], Get]] = {
     "vars": by_vars,
     "cell": in_a_cell,
     "default": in_a_default,
+    "helper": in_a_helper_of_a_helper,
+    "comprehension": in_a_generator,
 }
 
 
@@ -244,11 +264,34 @@ class TargetDict(dict[str, float]):
         super().__init__(gain=2.0)
 
 
+def target_of_a_cell() -> Any:
+    gain = 2.0
+
+    def read() -> float:
+        return gain
+
+    def change(value: float) -> None:
+        nonlocal gain
+        gain = value
+
+    read.change = change  # type: ignore[attr-defined]
+    return read
+
+
+def target_of_a_default() -> Any:
+    def read(gain: float = 2.0) -> float:
+        return gain
+
+    return read
+
+
 TARGETS: dict[str, tuple[Callable[[], Any], Callable[[Any], float], Callable[[Any, float], object]]] = {
     "attribute": (Target, lambda t: t.gain, lambda t, value: setattr(t, "gain", value)),
     "slot": (TargetSlots, lambda t: t.gain, lambda t, value: setattr(t, "gain", value)),
     "item": (lambda: [2.0], lambda t: t[0], lambda t, value: t.__setitem__(0, value)),
     "key": (TargetDict, lambda t: t["gain"], lambda t, value: t.update(gain=value)),
+    "cell": (target_of_a_cell, lambda t: t(), lambda t, value: t.change(value)),
+    "default": (target_of_a_default, lambda t: t(), lambda t, value: setattr(t, "__defaults__", (value,))),
 }
 
 
@@ -268,7 +311,7 @@ def test_a_number_behind_any_holders_takes_effect(ways: list[str], target: str) 
 
     core = lambda x, v: (v + x * read(innermost()), v)  # noqa: E731
     neuron = FlexSN(core, backend="cpp")
-    for number in (2.0, 3.0, 3.0, 2.0):
+    for number in (2.0, 3.0, 3.0, 2.0, 5.0, 2.0, 7.0, 0.5):  # the last ones are arguments of one kernel
         change(held, number)
         neuron.reset()
         expected, _ = flexsn.scan(core, X, (torch.zeros(2),), backend="torch")

@@ -34,6 +34,7 @@ __all__ = ["REMEMBERED", "TraceEntry", "Traces", "check_devices", "once", "remem
 
 REMEMBERED = 64
 """How many are remembered."""
+_ASKS_OF_THE_CALL = {"is_grad_enabled", "is_inference_mode_enabled", "needs_input_grad", "set_materialize_grads"}
 Made = TypeVar("Made")
 Dtypes = tuple[tuple[torch.dtype, ...], tuple[torch.dtype, ...]]
 
@@ -121,6 +122,8 @@ class Traces:
         key = (captures.key, kind)
         if captures.unwatched is not None and not self._still_holds(self._entries.get(key)):
             del self._entries[key]
+        if not _ASKS_OF_THE_CALL.isdisjoint(captures.mentions):  # one run does not tell what another kind of call does
+            return once(self._entries, key, lambda: TraceEntry(record(), captures)).ready(training)
         family = once(self._families, (kind, training), lambda: Family[TraceEntry](training))
         if key not in self._entries:
             served = self._served(family, captures, core)

@@ -24,18 +24,24 @@ class Captured:
         builder: makes the nodes of literals.
         host: gets the leaves.
         numbers: floats that are arguments: each as a tensor, before all others.
+        device: of the step.
 
     Attributes:
         tensors: all so far.
-        numbers: the leaf of a number, by its ``hex()``.
+        numbers: the leaves of a number, by its ``hex()``: for the step, and for the host.
     """
 
-    def __init__(self, builder: Builder, host: HostProgram, numbers: Sequence[float]) -> None:
+    def __init__(self, builder: Builder, host: HostProgram, numbers: Sequence[float], device: torch.device) -> None:
         self._builder, self._host = builder, host
+        # the host asks for the value, and a kernel is given it where it runs: neither waits for the other
+        self._devices = dict.fromkeys((device, torch.device("cpu")))
         self.tensors: list[Tensor] = []
         self._refs: dict[int, Ref] = {}  # by identity
         self._literals: dict[tuple[object, ...], Tensor] = {}
-        self.numbers = {number.hex(): self._add(_tensor(number)) for number in numbers}
+        self.numbers: dict[str, tuple[Ref, Ref]] = {}
+        for number in numbers:
+            refs = [self._add(tensor) for tensor in self._tensors(number)]
+            self.numbers[number.hex()] = refs[0], refs[-1]
 
     @property
     def refs(self) -> list[Ref]:
@@ -68,15 +74,16 @@ class Captured:
             expected = values.setdefault(key, other) if key in self.numbers and math.isfinite(other) else mine
             if expected.hex() != other.hex():
                 return None
-        numbers = [_tensor(values.get(key, float.fromhex(key))) for key in self.numbers]
+        numbers = [t for key in self.numbers for t in self._tensors(values.get(key, float.fromhex(key)))]
         found = {id(self._known(of.tape, p)): tensor for p, tensor in run.tape.captured.items()}
         return numbers + [found.get(id(t), t) for t in self.tensors[len(numbers) :]]
 
     def _literal(self, tensor: Tensor) -> Node | Ref:
         value = tensor.item()
-        number = self.numbers.get(value.hex()) if isinstance(value, float) else None
-        if number is None:
+        refs = self.numbers.get(value.hex()) if isinstance(value, float) else None
+        if refs is None:
             return self._builder.const(value, tensor.dtype)
+        number = refs[tensor.device.type == "cpu"]
         return self._host.call(torch.Tensor.to, (number,), {"device": tensor.device, "dtype": tensor.dtype})
 
     def _known(self, tape: Tape, position: int) -> Tensor:
@@ -89,7 +96,6 @@ class Captured:
         self.tensors.append(tensor)
         return ref
 
-
-def _tensor(number: float) -> Tensor:
-    with torch.inference_mode(False):
-        return torch.tensor(number, dtype=torch.float64, device="cpu")
+    def _tensors(self, number: float) -> list[Tensor]:
+        with torch.inference_mode(False):
+            return [torch.tensor(number, dtype=torch.float64, device=device) for device in self._devices]

@@ -34,9 +34,10 @@ class _Post:
 
 @dataclass(frozen=True)
 class _Number:
-    """A float that is an argument: to torch a Python number, to the step an operand of one value."""
+    """A float that is an argument: to the step an operand of one value, to torch on the host a Python number."""
 
-    ref: Ref
+    operand: Ref
+    host: Ref
 
 
 _Value = Node | Ref | Reduction | _Post
@@ -52,7 +53,7 @@ class Partitioner:
         operands: grows by the host program's values that the step reads.
         sentinel: what the recording was made at.
         on_gpu: whether the step is for a GPU.
-        numbers: the host's leaf of every float, by its ``hex()``, that is an argument.
+        numbers: every float, by its ``hex()``, that is an argument: its leaves for the step and for the host.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Partitioner:
         operands: list[Ref],
         sentinel: Sentinel,
         on_gpu: bool,
-        numbers: Mapping[str, Ref],
+        numbers: Mapping[str, tuple[Ref, Ref]],
     ) -> None:
         self._builder, self._host, self._operands = builder, host, operands
         self._sentinel, self._free, self._on_gpu = sentinel.shape, sentinel.free, on_gpu
@@ -210,13 +211,13 @@ class Partitioner:
         if isinstance(value, ValueRef):
             return self._values[value.index]
         if type(value) is float and value.hex() in self._numbers:
-            return _Number(self._numbers[value.hex()])
+            return _Number(*self._numbers[value.hex()])
         return tuple(map(self._lookup, value)) if isinstance(value, tuple) else value
 
     def _as_node(self, value: Any, ref: Any) -> Any:
         if isinstance(value, Ref):
             return self._operand(value, self._tape.tensors[ref.index].dtype)
-        return self._operand(value.ref, torch.float64) if isinstance(value, _Number) else value
+        return self._operand(value.operand, torch.float64) if isinstance(value, _Number) else value
 
     def _operand(self, ref: Ref, dtype: torch.dtype) -> Node:
         if ref not in self._operands:
@@ -228,7 +229,7 @@ class Partitioner:
 
     def _as_ref(self, value: Reduction | _Post | Node | _Number) -> Ref:
         if isinstance(value, _Number):
-            return self._host.call(float, (value.ref,), {})
+            return self._host.call(float, (value.host,), {})
         if isinstance(value, Node):  # a literal: numbers in a call are no nodes, so torch expects a tensor
             return self._host.call(torch.full, ((), value.value), {"dtype": value.dtype, "device": self._device})
         return self._post(value)

@@ -77,7 +77,7 @@ class Tracer:
         self._step_shape = step_shape
         self._sentinel = find_sentinel(core, (*self.input_dtypes, *self.state_dtypes), device, step_shape)
         self._builder = Builder(simplify)
-        self._captured = Captured(self._builder, self.host, numbers)
+        self._captured = Captured(self._builder, self.host, numbers, device)
         recorded = self._forward = self._record(())
         passed("recorded forward", recorded.tape)
         self._check_same(self._record(()))

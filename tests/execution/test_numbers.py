@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
@@ -134,9 +135,22 @@ def in_what_is_made_of_it() -> Change:
     return change
 
 
+def in_a_context_variable() -> Change:
+    held = ContextVar("held", default=1.0)
+
+    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return step(x, v, held.get())
+
+    def change(number: float) -> Core:
+        held.set(number)
+        return core
+
+    return change
+
+
 HOLDERS = [
     *(in_a_closure, in_a_module, in_a_dataclass, in_a_surrogate, in_a_default_of_a_nested_function),
-    *(in_a_core_made_anew, in_what_is_made_of_it),
+    *(in_a_core_made_anew, in_what_is_made_of_it, in_a_context_variable),
 ]
 
 
@@ -155,6 +169,7 @@ def assert_same_bits(core: Core, backend: str) -> None:
 
 
 @pytest.mark.parametrize("holder", HOLDERS)
+@pytest.mark.filterwarnings("ignore:running the core on examples:flexsn.FallbackWarning")
 def test_fifty_values_make_three_kernels(holder: Callable[[], Change], backend: str, kernels: list[str]) -> None:
     change = holder()
     for i in range(50):
@@ -291,3 +306,33 @@ def test_a_neuron_that_reads_on_the_way_back_alone_between_training_and_inferenc
         neuron.reset()
         with torch.set_grad_enabled(training):
             assert neuron(X.clone().requires_grad_(training)).shape == X.shape
+
+
+class AbsentGradient(torch.autograd.Function):
+    """A backward half that does something else where there is no gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, otherwise: float) -> tuple[Tensor, Tensor]:
+        ctx.set_materialize_grads(False)
+        ctx.otherwise = otherwise
+        return x * 2.0, x * 3.0
+
+    @staticmethod
+    def backward(ctx: Any, one: Tensor | None, two: Tensor | None) -> Any:
+        if one is None or two is None:
+            present = two if one is None else one
+            return None if present is None else present * ctx.otherwise, None
+        return one * 2.0 + two * 3.0, None
+
+
+def test_a_number_that_only_another_pattern_of_gradients_reads() -> None:
+    held = Config()
+
+    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        return (*AbsentGradient.apply(x, held.gain), v)
+
+    for held.gain in (1.5, 2.5, 3.5, 4.5):
+        x = X.clone().requires_grad_()
+        (one, _), _ = scan(core, (x,), (torch.zeros(3),), backend="cpp")
+        (grad,) = torch.autograd.grad(one.sum(), x)
+        assert torch.equal(grad, torch.full_like(x, held.gain))

@@ -91,12 +91,12 @@ class ScanDispatcher:
         self.core = core = uncompiled(core)
         self.num_states = num_states
         self._captures = mine = Captures(core)
-        if mine.unwatched is not None:
+        if mine.unwatched is not None or (like is not None and like._captures.code != mine.code):
             like = None  # a trace is compared with what its own core does
         self.traces: Traces = Traces(num_states) if like is None else like.traces
         self._entries: dict[Any, CallEntry | None] = {}  # None: the loop
         self._warned: set[str] = set() if like is None else like._warned
-        if like is not None and (mine.key, mine.code) == (like._captures.key, like._captures.code):
+        if like is not None and mine.key == like._captures.key:
             self._entries = like._entries
 
     def captures(self) -> Captures:

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from flexsn import scan
+from flexsn import UnsupportedOpError, scan
 from flexsn.tracing import tracer
 
 X = torch.tensor([[0.5, 1.0], [2.0, -1.0], [1.0, 0.25]])
@@ -161,3 +161,20 @@ def test_threads_read_their_own() -> None:
     for thread in threads:
         thread.join()
     assert not wrong
+
+
+def test_what_one_core_does_is_not_held_against_another_of_its_code() -> None:
+    steps: list[int] = []
+
+    def counting(x: Tensor) -> Tensor:
+        steps.append(1)
+        return x * 4.5
+
+    def around(helper: Any) -> Any:
+        return lambda x, v: (helper(x) + v, v)
+
+    for _ in range(3):
+        with pytest.raises(UnsupportedOpError, match=r"the core changes .*steps while it runs"):
+            scan(around(counting), X, torch.zeros(2), backend="cpp")
+    y, _ = scan(around(lambda x: x * 4.5), X, torch.zeros(2), backend="cpp")
+    assert torch.equal(y, X * 4.5) and not steps

@@ -253,3 +253,20 @@ def test_more_elements_than_32_bits_count() -> None:
     with torch.no_grad():
         y, _ = flexsn.scan(lif, x, torch.zeros((), device=DEVICE))
     assert y.sum() == 5 and y[-1, -5:].sum() == 5
+
+
+def test_a_number_that_became_an_argument_divides_as_a_number_does() -> None:
+    held = {"tau": 1.0}
+
+    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        h = v + (x - v) / held["tau"]
+        s = spike(h - 1.0)
+        return s, h * (1.0 - s) * held["tau"]
+
+    x = torch.randn(6, 512, device=DEVICE, requires_grad=True)
+    for held["tau"] in (1.7, 2.3, 3.0, 2.9, 1.1, 3.7):
+        found = []
+        for backend in ("triton", "torch"):
+            y, v = flexsn.scan(core, x, torch.zeros(512, device=DEVICE), backend=backend)
+            found.append((y, v, *torch.autograd.grad(y.sum() + v.sum(), x)))
+        assert all(map(torch.equal, *found))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -17,36 +17,48 @@ from flexsn.execution.loop import scan_by_loop
 from flexsn.execution.traces import TraceEntry
 from flexsn.tracing.gradient_path import no_gradient_path
 
-__all__ = ["run_compiled"]
+__all__ = ["CallEntry", "run_compiled"]
+
+
+@dataclass(frozen=True, eq=False)
+class CallEntry:
+    """What runs a call when one just like it came before.
+
+    Attributes:
+        traced, bound: the trace and the kernels.
+        training: whether gradients will be wanted.
+        num_outputs: how many of the results are outputs; sequences of wanted states follow, then final states.
+    """
+
+    traced: TraceEntry
+    bound: BoundScan
+    training: bool
+    num_outputs: int
 
 
 def run_compiled(
-    compiled: BoundScan,
-    traced: TraceEntry,
-    inputs: Sequence[Tensor],
-    states: Sequence[Tensor],
-    captured: Sequence[Tensor],
-    training: bool,
+    entry: CallEntry, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
-    """``(*outputs, *final_states)``, differentiable if ``training``."""
-    if training:
+    """``(*outputs, *final_states)``, differentiable in training."""
+    if entry.training:
         tensors = (*inputs, *states, *captured)
         try:
-            results: tuple[Tensor, ...] = _Scan.apply(compiled, traced, *tensors)  # type: ignore[no-untyped-call]
+            results: tuple[Tensor, ...] = _Scan.apply(entry, *tensors)  # type: ignore[no-untyped-call]
         except RuntimeError:
             if kept(tensors) is tensors:
                 raise
-            results = _Scan.apply(compiled, traced, *kept(tensors))  # type: ignore[no-untyped-call]
+            results = _Scan.apply(entry, *kept(tensors))  # type: ignore[no-untyped-call]
         return results
-    return compiled.forward(inputs, states, captured)[0]
+    return entry.bound.forward(inputs, states, captured)[0]
 
 
 class _Scan(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, compiled: BoundScan, traced: TraceEntry, *tensors: Tensor) -> tuple[Tensor, ...]:
+    def forward(ctx: Any, entry: CallEntry, *tensors: Tensor) -> tuple[Tensor, ...]:
+        compiled = entry.bound
         inputs, states, captured, _ = compiled.spec.split(tensors)
         results, checkpoints = compiled.forward(inputs, states, captured)
-        ctx.compiled, ctx.traced = compiled, traced
+        ctx.entry = entry
         ctx.save_for_backward(*tensors, *checkpoints)
         ctx.set_materialize_grads(False)
         discrete = [r for r in results if not r.is_floating_point()]
@@ -56,22 +68,22 @@ class _Scan(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        compiled: BoundScan = ctx.compiled
-        needs = ctx.needs_input_grad[2:]
+        entry: CallEntry = ctx.entry
+        needs = ctx.needs_input_grad[1:]
         if all(g is None for g in grads):
-            return (None,) * (len(needs) + 2)
+            return (None,) * (len(needs) + 1)
         saved = _saved_tensors(ctx)
         usual = all(g is None or is_memory(g) for g in grads)
         if torch.is_grad_enabled() or (not usual and any(g is not None and needs_loop(g) for g in grads)):
-            return (None, None, *_loop_gradients(compiled, ctx.traced, saved, grads, needs))
+            return (None, *_loop_gradients(entry, saved, grads, needs))
         if not usual:
             grads = tuple(None if g is None else written_out(g) for g in grads)
         try:
-            return (None, None, *compiled.backward(saved, grads, needs))
+            return (None, *entry.bound.backward(saved, grads, needs))
         except BackendError as error:  # the forward kernel could still be built: a full disk, say
             text = f"running the torch loop backward instead of a fused kernel:\n{error}"
             warnings.warn(text, FallbackWarning, stacklevel=stack_level())
-            return (None, None, *_loop_gradients(compiled, ctx.traced, saved, grads, needs))
+            return (None, *_loop_gradients(entry, saved, grads, needs))
 
 
 def _saved_tensors(ctx: Any) -> tuple[Tensor, ...]:
@@ -89,17 +101,13 @@ def _saved_tensors(ctx: Any) -> tuple[Tensor, ...]:
 
 
 def _loop_gradients(
-    compiled: BoundScan,
-    traced: TraceEntry,
-    saved: Sequence[Tensor],
-    grads: Sequence[Tensor | None],
-    needs: Sequence[bool],
+    entry: CallEntry, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
 ) -> list[Tensor | None]:
     """Gradients through the torch loop, which can be differentiated again if gradients are enabled."""
     again = torch.is_grad_enabled()
-    spec = compiled.spec
+    spec = entry.bound.spec
     inputs, states, captured, _ = spec.split(saved)
-    core = traced.core_reading(captured)
+    core = entry.traced.core_reading(captured)
     with torch.enable_grad():
         options = replace(spec.options, wanted_states=())  # which the traced core returns as outputs
         outputs, finals, _ = scan_by_loop(core, inputs, states, options, dtypes=spec.outputs)

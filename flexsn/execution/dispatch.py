@@ -21,7 +21,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, TypeVar
 
 import numpy as np
@@ -40,14 +40,14 @@ from flexsn.errors import (
     stack_level,
 )
 from flexsn.execution.arguments import check_arguments, check_read, check_values, fit, is_memory, needs_loop
-from flexsn.execution.autograd import run_compiled
+from flexsn.execution.autograd import CallEntry, run_compiled
 from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import Results, scan_by_loop, transformed
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.spike_tensor import SpikeTensor
-from flexsn.execution.traces import REMEMBERED, TraceEntry, Traces, check_devices, once, remember
+from flexsn.execution.traces import REMEMBERED, Traces, check_devices, once, remember
 from flexsn.ir.dtypes import compute_dtype
 from flexsn.ir.layout import without_axis
 from flexsn.kernels.backend import Backend
@@ -55,22 +55,6 @@ from flexsn.kernels.backend import Backend
 __all__ = ["ScanDispatcher", "opaque_to_compile", "uncompiled"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
-
-
-@dataclass(frozen=True, eq=False)
-class CallEntry:
-    """What runs a call when one just like it came before.
-
-    Attributes:
-        traced, bound: the trace and the kernels.
-        training: whether gradients will be wanted.
-        num_outputs: how many of the results are outputs; sequences of wanted states follow, then final states.
-    """
-
-    traced: TraceEntry
-    bound: BoundScan
-    training: bool
-    num_outputs: int
 
 
 _BY_LOOP = "running the torch loop instead of a fused kernel"
@@ -159,7 +143,7 @@ class ScanDispatcher:
         if entry is None:
             return scan_by_loop(self.core, inputs, states, options, parameters=read)
         captured = entry.traced.captured(self._captures)
-        results = run_compiled(entry.bound, entry.traced, inputs, states, captured, entry.training)
+        results = run_compiled(entry, inputs, states, captured)
         a, b = entry.num_outputs, len(results) - self.num_states
         return results[:a], results[b:], results[a:b]
 

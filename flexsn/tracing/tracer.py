@@ -45,6 +45,7 @@ class Tracer:
 
     Attributes:
         graph: the forward step.
+        captured: the tensors the core reads from outside, after those of its numbers that are arguments.
         operands: for each operand leaf of the graphs, the host program's value it stands for.
         host: what torch computes around the kernel.
 
@@ -78,6 +79,7 @@ class Tracer:
         self._sentinel = find_sentinel(core, (*self.input_dtypes, *self.state_dtypes), device, step_shape)
         self._builder = Builder(simplify)
         self._captured = Captured(self._builder, self.host, numbers, device)
+        self.captured = self._captured.tensors
         recorded = self._forward = self._record(())
         passed("recorded forward", recorded.tape)
         self._check_same(self._record(()))
@@ -86,11 +88,6 @@ class Tracer:
         passed("step graph", self.graph)
         if not _OF_GRAD_MODE.isdisjoint(mentions):
             self._check_grad_mode()
-
-    @property
-    def captured(self) -> list[Tensor]:
-        """The tensors the core reads from outside, after those of its numbers that are arguments."""
-        return self._captured.tensors
 
     @property
     def param_shape(self) -> torch.Size:

@@ -20,6 +20,7 @@ constexpr int PAD = 64;     // lane loops run in multiples of this, so that no l
 
 #define FX_INLINE inline __attribute__((always_inline))
 // Compiled once and called: inlined at every load of every tensor it would be most of what a kernel takes to build.
+// Not cold, though much of it runs once a block: GCC takes what calls the cold for cold too, down to the lane loops.
 #define FX_APART __attribute__((noinline))
 
 // ---- 16-bit floats ----------------------------------------------------------------------------------------
@@ -149,7 +150,7 @@ struct Tensor {
   Run run[LANES];
   alignas(64) T buffer[LANES];
 
-  Tensor(const Call& c, int index) : call(&c) {
+  FX_APART Tensor(const Call& c, int index) : call(&c) {
     const i64* record = c.tensor(index);
     data = c.data<T>(index);
     time = record[1];

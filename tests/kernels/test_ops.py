@@ -12,7 +12,8 @@ from unittest.mock import patch
 
 import pytest
 import torch
-from op_cases import FLOATS, INTS, SAME_PROMISE, Case, arguments, cases
+from op_arguments import arguments
+from op_cases import FLOATS, INTS, SAME_PROMISE, Case, cases
 from torch import Tensor
 
 import flexsn

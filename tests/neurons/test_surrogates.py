@@ -1,7 +1,7 @@
 """Every surrogate inside a compiled scan against its slope in NumPy, through several steps of a reset membrane.
 
 Tests of the surrogates by themselves are in tests/flexsn/test_surrogate.py. Here all of them run side by side in one
-core, each with a membrane of its own, so that a backend builds two kernels for all and not for each.
+core, each with an input and a membrane of its own, so that a backend builds two kernels for all and not for each.
 """
 
 from __future__ import annotations
@@ -34,8 +34,10 @@ class SideBySide(nn.Module):
         super().__init__()
         self.spikes = nn.ModuleList(spikes)
 
-    def forward(self, x: Tensor, *vs: Tensor) -> tuple[Tensor, ...]:
-        pairs = [step(spike, x, v) for spike, v in zip(self.spikes, vs, strict=True)]
+    def forward(self, *xs_and_vs: Tensor) -> tuple[Tensor, ...]:
+        count = len(self.spikes)
+        sides = zip(self.spikes, xs_and_vs[:count], xs_and_vs[count:], strict=True)
+        pairs = [step(spike, x, v) for spike, x, v in sides]
         return *(s for s, _ in pairs), *(v for _, v in pairs)
 
 
@@ -67,14 +69,15 @@ def fused(backend: str, variant: str) -> dict[str, tuple[Tensor, Tensor, list[Te
             learned = {k: nn.Parameter(torch.tensor(c, dtype=dtype)) for k, c in arguments.items() if k != "n"}
             arguments |= learned
         spikes[name] = make(name, **arguments, strict=variant == "learnable", spiking=variant != "smooth")
-    neuron = FlexSN(SideBySide(list(spikes.values())), num_inputs=1, num_states=len(NAMES), backend=backend)
-    x = inputs(dtype).requires_grad_()
-    results = {}
-    for name, y in zip(NAMES, neuron(x), strict=True):
-        parameters = list(spikes[name].parameters())
-        grads = torch.autograd.grad((y * weights(name, dtype)).sum(), [x, *parameters], retain_graph=True)
-        results[name] = y.detach(), grads[0], list(grads[1:])
-    return results
+    count = len(NAMES)
+    neuron = FlexSN(SideBySide(list(spikes.values())), num_inputs=count, num_states=count, backend=backend)
+    xs = [inputs(dtype).requires_grad_() for _ in NAMES]
+    ys = neuron(*xs)
+    torch.autograd.backward(ys, [weights(name, dtype) for name in NAMES])
+    return {
+        name: (y.detach(), x.grad, [p.grad for p in spikes[name].parameters()])
+        for name, x, y in zip(NAMES, xs, ys, strict=True)
+    }
 
 
 def by_hand(name: str, coefficients: dict[str, float], strict: bool, dtype: torch.dtype) -> tuple[Any, ...]:

@@ -20,9 +20,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from flexsn.errors import UnsupportedOpError
 from flexsn.ir.graph import Builder, LeafKind, Node, leaf_name
 
-__all__ = ["Cotangent", "cotangents", "mark", "pullback", "summands"]
+__all__ = ["Cotangent", "autograd_clock", "cotangents", "mark", "pullback", "summands", "unread_parameters"]
 
 _MARK = -1  # the part of a state's gradient that a mark is
 
@@ -97,6 +98,46 @@ def pullback(
     found: tuple[Tensor | None, ...] = engine.run_backward(
         (root,), (torch.ones(()),), False, False, tuple(sources), allow_unreachable=True, accumulate_grad=False
     )
+    return found
+
+
+def autograd_clock() -> int:
+    """The number that autograd gives the next operation of this thread."""
+    root: Any = torch.ones((), requires_grad=True).clone().grad_fn
+    return int(root._sequence_nr())
+
+
+def unread_parameters(values: Sequence[Tensor], read: Sequence[Tensor], since: int) -> list[Tensor]:
+    """Parameters that a run handed to autograd and read no value of: a surrogate's slope, say.
+
+    Args:
+        values: what the run returned.
+        read: its arguments, and the tensors from outside whose values it read.
+        since: the clock when it began.
+
+    Raises:
+        UnsupportedOpError: what it handed over is itself computed, outside.
+    """
+    known = {id(tensor) for tensor in read}
+    seen: set[Any] = {None, *(tensor.grad_fn for tensor in read)}
+    found: list[Tensor] = []
+    pending: list[Any] = [value.grad_fn for value in values]
+    while pending:
+        operation = pending.pop()
+        if operation in seen:
+            continue
+        seen.add(operation)
+        leaf: Tensor | None = getattr(operation, "variable", None)
+        if leaf is not None:
+            found += [leaf] if id(leaf) not in known else []
+        elif operation._sequence_nr() < since:
+            raise UnsupportedOpError(
+                f"the core hands autograd the result of {operation.name()} without reading its value",
+                why="it was computed outside the core, and which tensor it is does not show",
+                hint="compute it inside the core, or make it a parameter",
+            )
+        else:
+            pending += [following for following, _ in operation.next_functions]
     return found
 
 

@@ -15,7 +15,15 @@ from flexsn.ir.passes import passed
 from flexsn.ir.simplify import simplify
 from flexsn.ir.step import Ref, StepGraph, StepVjp
 from flexsn.tracing.captured import Captured
-from flexsn.tracing.cotangents import Cotangent, cotangents, mark, pullback, summands
+from flexsn.tracing.cotangents import (
+    Cotangent,
+    autograd_clock,
+    cotangents,
+    mark,
+    pullback,
+    summands,
+    unread_parameters,
+)
 from flexsn.tracing.host_program import HostProgram
 from flexsn.tracing.lowering import is_known
 from flexsn.tracing.partition import Partitioner
@@ -171,11 +179,16 @@ class Tracer:
             called = argument_names(core, len(arguments))
             recorder = Recorder(arguments | named, self._sentinel.shape, is_known, called)
             questions = Questions(recorder.is_live, self._sentinel.shape, self._step_shape)
+            since = autograd_clock()
             with recorder:
                 values = call_core(core, list(arguments.values()), len(self.state_dtypes), questions)
                 if not incoming:
                     return Run(recorder.tape, [recorder.ref(v) for v in values], ())
                 recorder.mark_backward()
+                for parameter in unread_parameters(
+                    values, [*arguments.values(), *recorder.tape.captured.values()], since
+                ):
+                    recorder.ref(parameter)  # now it counts as captured
                 sources = [*arguments.values(), *recorder.tape.captured.values()]
                 wanted = [s for s in sources if s.requires_grad]
                 roots, grads = [list(arguments.values())[len(self.input_dtypes) + m.value] for m in marks], marking

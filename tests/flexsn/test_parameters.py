@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
 from parameter_cores import CORES, Parent, Returned, X, gain, loop_gradient, make
 from torch import Tensor, nn
 
-from flexsn import FlexSN, surrogate
+from flexsn import FallbackWarning, FlexSN, surrogate
 
 
 @pytest.mark.parametrize("name", CORES)
@@ -129,3 +130,47 @@ def test_a_parameter_whose_gradient_is_zero(backend: str) -> None:
         y = FlexSN(lambda x, v, w=weight: (x * v, w.floor() + 0.5 * v), backend=backend)(X)
         y.sum().backward()
         assert weight.grad is not None and weight.grad.shape == shape and not weight.grad.any()
+
+
+class Boxcar(torch.autograd.Function):
+    """Spikes of a membrane, with a slope of 1 over a learnable width that only the backward half reads."""
+
+    @staticmethod
+    def forward(ctx: Any, v: Tensor, width: Tensor) -> Tensor:
+        ctx.save_for_backward(v, width)
+        return (v >= 0).to(v)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor]:
+        v, width = ctx.saved_tensors
+        inside = (v.abs() < width).to(v)
+        return grad * inside, (grad * inside * v).sum()
+
+
+def boxcar(x: Tensor, v: Tensor, width: Tensor) -> tuple[Tensor, Tensor]:
+    h = v * torch.tensor([0.5, 0.25]) + x  # a literal of the lanes beside it
+    s: Tensor = Boxcar.apply(h - 1.0, width)
+    return s, h * (1.0 - s)
+
+
+@pytest.mark.parametrize("needs", [True, False])
+def test_a_parameter_that_only_the_backward_half_reads(backend: str, needs: bool) -> None:
+    gradients = []
+    for where in (backend, "torch"):
+        width = nn.Parameter(torch.tensor(0.75))
+        x = (torch.arange(24.0) / 8).view(3, 4, 2).requires_grad_(needs)
+        FlexSN(lambda x, v, w=width: boxcar(x, v, w), backend=where)(x).sum().backward()
+        gradients.append((x.grad, width.grad))
+    (grad_x, grad_width), (expected_x, expected_width) = gradients
+    assert grad_width is not None and torch.equal(grad_width, expected_width)
+    assert torch.equal(grad_x, expected_x) if needs else grad_x is None
+
+
+def test_what_only_the_backward_half_reads_and_was_computed_outside_is_the_loops() -> None:
+    root = nn.Parameter(torch.tensor(0.375))
+    width = root * 2.0
+    neuron = FlexSN(lambda x, v: boxcar(x, v, width))
+    x = (torch.arange(24.0) / 8).view(3, 4, 2)
+    with pytest.warns(FallbackWarning, match="hands autograd the result of MulBackward0 without reading its value"):
+        neuron(x).sum().backward()
+    assert root.grad is not None and root.grad != 0

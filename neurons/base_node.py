@@ -130,7 +130,8 @@ class BaseNode(SpikingNeuron):
     core.runs_hooks = True  # type: ignore[attr-defined]
 
     def _run(self, states: Sequence[Tensor], charge: Callable[[Any], None]) -> tuple[Tensor, ...]:
-        step: Any = _Step(self, dict(zip(self.state_names, states, strict=True)))
+        mine = [state.clone() for state in states]  # free in a kernel: `self.v += x` changes no one else's
+        step: Any = _Step(self, dict(zip(self.state_names, mine, strict=True)))
         charge(step)
         spike = step.neuronal_fire()
         step.neuronal_reset(spike)

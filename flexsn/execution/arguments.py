@@ -103,6 +103,41 @@ def check_read(sources: Sequence[Source]) -> list[Tensor]:
     return read
 
 
+def check_step(step: torch.Size, smallest: torch.Size, names: Sequence[str], read: Sequence[Tensor]) -> None:
+    """Check that what the core reads leaves the step as large as inputs and states are.
+
+    Args:
+        step: of the call.
+        smallest: step that what the core reads allows.
+        names, read: what the core reads.
+
+    Raises:
+        ValueError: it fits no such step.
+        UnsupportedOpError: it would make it larger.
+    """
+    together = _joint(step, smallest)
+    if together is None:
+        culprits = [
+            f"{n} of shape {tuple(t.shape)}" for n, t in zip(names, read, strict=True) if _joint(step, t.shape) is None
+        ]
+        what = " and ".join(culprits) or f"something that needs steps of shape {tuple(smallest)}"
+        raise ValueError(f"the core reads {what}, which does not broadcast with a step of shape {tuple(step)}")
+    if together != step:
+        raise UnsupportedOpError(
+            f"parameters of shape {tuple(smallest)} enlarge the step {step}",
+            why="a step has the shape of inputs and states",
+            hint="expand the input to the full shape",
+        )
+
+
+def _joint(*shapes: Sequence[int]) -> torch.Size | None:
+    """The shape they broadcast to, if they do."""
+    try:
+        return torch.Size(np.broadcast_shapes(*map(tuple, shapes)))  # torch's own imports sympy
+    except ValueError:
+        return None
+
+
 def needs_loop(tensor: Tensor) -> bool:
     """Whether only the loop follows what this tensor does."""
     kind = _kind_of(tensor)
@@ -199,11 +234,10 @@ def _broadcast(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int
     axis = time_dim % inputs[0].dim()
     if all(shape == shapes[0] for shape in shapes[1:]):
         return tuple(inputs), tuple(states), axis
-    try:
-        step = np.broadcast_shapes(*shapes)  # torch's own imports sympy
-    except ValueError:
+    step = _joint(*shapes)
+    if step is None:
         listed = [", ".join(str(tuple(s)) for s in part) for part in (steps, shapes[len(steps) :])]
-        raise ValueError(f"step shapes do not broadcast: inputs {listed[0]}; states {listed[1]}") from None
+        raise ValueError(f"step shapes do not broadcast: inputs {listed[0]}; states {listed[1]}")
     if time_dim < 0:
         axis = len(step) + 1 + time_dim
     num_steps = inputs[0].shape[time_dim]

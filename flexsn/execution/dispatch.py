@@ -24,7 +24,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch._C._dynamo import eval_frame
@@ -39,7 +38,7 @@ from flexsn.errors import (
     defined_at,
     stack_level,
 )
-from flexsn.execution.arguments import check_arguments, check_read, check_values, fit, is_memory, needs_loop
+from flexsn.execution.arguments import check_arguments, check_read, check_step, check_values, fit, is_memory, needs_loop
 from flexsn.execution.autograd import CallEntry, run_compiled
 from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
@@ -186,12 +185,7 @@ class ScanDispatcher:
         tracer, captured = traced.tracer, traced.captured(self._captures)
         check_values(tracer.graph)
         check_devices(traced.names(self._captures), captured, device)
-        if np.broadcast_shapes(step, tracer.param_shape) != step:
-            raise UnsupportedOpError(
-                f"parameters of shape {tuple(tracer.param_shape)} enlarge the step {step}",
-                why="a step has the shape of inputs and states",
-                hint="expand the input to the full shape",
-            )
+        check_step(step, tracer.param_shape, traced.names(self._captures), captured)
         alike = tuple((t.shape, t.stride(), t.dtype, is_memory(t)) for t in (*inputs, *states, *captured))
 
         def build() -> BoundScan:

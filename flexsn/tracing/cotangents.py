@@ -103,7 +103,8 @@ def pullback(
 
 def autograd_clock() -> int:
     """The number that autograd gives the next operation of this thread."""
-    root: Any = torch.ones((), requires_grad=True).clone().grad_fn
+    with torch.enable_grad():
+        root: Any = torch.ones((), requires_grad=True).clone().grad_fn
     return int(root._sequence_nr())
 
 

@@ -91,6 +91,7 @@ class NorseNeuron(FlexSN):
             their products to the precision of the tensor.
     """
 
+    integers_as_floats: ClassVar[bool] = True
     parameter_type: ClassVar[Any]
     state_type: ClassVar[Any]
     starts: ClassVar[Mapping[str, str]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any, ClassVar, TypedDict
 
 import torch
 from torch import Tensor, nn
@@ -88,6 +88,7 @@ class SpikingNeuron(FlexSN):
         TypeError: a call with states although ``init_hidden=True``.
     """
 
+    integers_as_floats: ClassVar[bool] = True
     threshold: Tensor
     graded_spikes_factor: Tensor
     reset_mechanism_val: Tensor

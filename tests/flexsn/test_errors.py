@@ -63,6 +63,17 @@ def test_mismatched_shapes(backend: str) -> None:
         neuron(sequence(4, 3))
 
 
+def test_a_parameter_that_fits_no_such_step() -> None:
+    gain = torch.ones(5)
+    neuron = FlexSN(lambda x, v: (x * gain, v), backend="cpp")
+    neuron(sequence(4, 5))
+    neuron.reset()
+    with pytest.raises(
+        ValueError, match=r"reads gain of shape \(5,\), which does not broadcast with a step of shape \(3,\)"
+    ):
+        neuron(sequence(4, 3))
+
+
 def test_mismatched_devices(backend: str) -> None:
     with pytest.raises(ValueError, match="different devices: cpu, meta"):
         scan(lif, sequence(4, 3), torch.zeros(3, device="meta"), backend=backend)

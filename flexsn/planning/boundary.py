@@ -107,7 +107,7 @@ class Unifier:
             if node is usual:
                 continue
             rest = [usual if i == n else e for i, e in enumerate(early)]
-            if usual.op == "add" and node in usual.args:
+            if node in usual.args:
                 return self._choose(n, node, self.unify(usual, rest))
             if not _alike(usual, node):
                 part = _part_of_sum(usual, node)

@@ -56,11 +56,11 @@ def unify_last_steps(builder: Builder, plan: BackwardPlan) -> BackwardPlan:
     unifier = Unifier(builder, [branch.when for branch in early if branch.when is not None])
 
     def unify(nodes: Sequence[Node | None], absent: Node | None) -> Node | None:
-        """The usual node first; ``absent`` stands for a gradient that is not there."""
-        first, *others = [absent if n is None else n for n in nodes]
-        if first is None:
+        """The usual node first; ``absent`` stands for a gradient that is not there, unless none of them is."""
+        if absent is None:
             return None
-        return unifier.unify(first, [first if o is None else o for o in others])
+        first, *others = [absent if n is None else n for n in nodes]
+        return unifier.unify(first, others)
 
     def or_zero(nodes: Sequence[Node | None]) -> Node | None:
         present = _any(nodes)
@@ -107,7 +107,7 @@ class Unifier:
             if node is usual:
                 continue
             rest = [usual if i == n else e for i, e in enumerate(early)]
-            if usual.op == "add" and node in usual.args:
+            if node in usual.args:
                 return self._choose(n, node, self.unify(usual, rest))
             if not _alike(usual, node):
                 part = _part_of_sum(usual, node)

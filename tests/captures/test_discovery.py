@@ -116,6 +116,19 @@ def test_a_neurons_own_affairs_are_not_read() -> None:
     assert names(neuron.core) == before
 
 
+def test_places_come_in_the_order_of_their_names_in_every_process() -> None:
+    held = SimpleNamespace(e=1.0, c=1.0, f=1.0, a=1.0, d=1.0, b=1.0)
+    core = lambda x, v: (x * held.e * held.c * held.f * held.a * held.d * held.b, v)  # noqa: E731
+    found = [source.name for source in discover(core).sources.values()]
+    assert [name for name in found if name.startswith("held.")] == [f"held.{name}" for name in "abcdef"]
+
+
+def test_an_attribute_whose_name_is_no_text_is_not_read() -> None:
+    held, name = SimpleNamespace(gain=2.0), "gain"
+    vars(held)[1] = 3.0
+    assert "held.gain" in names(lambda x, v: (x * getattr(held, name), v))
+
+
 def test_a_users_own_state_names_are_read() -> None:
     held = SimpleNamespace(state_names=("gain",), gain=2.0)
     assert "held.gain" in names(lambda x, v: (x * held.gain, v))

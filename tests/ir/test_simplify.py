@@ -211,6 +211,17 @@ def test_stays_as_it_is(name: str) -> None:
     assert [n.op for n in topological([node])] == [n.op for n in topological([KEPT[name](plain, _x(plain))])]
 
 
+@pytest.mark.parametrize("name", COMPARE)
+def test_a_truth_value_against_a_number_is_a_truth_value(name: str) -> None:
+    for number in (-1.0, 0.0, 0.5, 1.0, 2.0, math.nan):
+        plain, simple = (
+            b.op(name, b.cast(_x(b, BOOL), F32), b.const(number, F32), dtype=BOOL)
+            for b in (Builder(), Builder(simplify))
+        )
+        assert torch.equal(evaluate(simple, leaves()), evaluate(plain, leaves())), number
+        assert all(n.dtype == BOOL for n in topological([simple])), number
+
+
 def test_a_simpler_node_keeps_the_users_line() -> None:
     from flexsn.errors import SourceLine
 

@@ -96,7 +96,7 @@ def _instead(node: ast.AST) -> Iterator[ast.AST]:
             yield argument
         case ast.Call(function, args, keywords):
             for i, keyword in enumerate(keywords):
-                if keyword.arg != "strict":  # a check, as an assertion is
+                if keyword.arg != "strict":
                     yield ast.Call(function, args, keywords[:i] + keywords[i + 1 :])
         case ast.comprehension(target, values, conditions, is_async):
             for i in range(len(conditions)):
@@ -149,8 +149,9 @@ class Fault:
 
 def faults(tree: ast.AST, statement: ast.stmt | None = None) -> Iterator[Fault]:
     """All that can be planted in a tree, in the order of its lines; the same at every call."""
-    if isinstance(tree, (ast.Assert, ast.Raise, ast.JoinedStr)):  # checks and words
-        return
+    match tree:
+        case ast.Assert() | ast.Raise() | ast.JoinedStr() | ast.keyword("strict"):  # checks and words
+            return
     for field, value in ast.iter_fields(tree):
         for index, node in enumerate(value) if isinstance(value, list) else ((None, value),):
             if field in LEFT_OUT or not isinstance(node, ast.AST):

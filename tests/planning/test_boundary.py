@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 import torch
 from torch import Tensor
 
@@ -56,6 +57,15 @@ def test_a_missing_summand_is_one_choice_at_the_sum() -> None:
     assert unified.op == "mul" and unified.args[1] is c
     (choice,) = choices([unified])
     assert choice.args[1] is a and choice.args[2].op == "add"
+
+
+@pytest.mark.parametrize("name", ["add", "mul"])
+def test_what_the_usual_step_computes_on_its_way_is_chosen_whole(name: str) -> None:
+    builder, (a, b, c) = leaves(3)
+    partial = builder.op(name, a, b, dtype=F32)
+    usual = builder.op(name, partial, c, dtype=F32)
+    unified = unify(builder, usual, partial)
+    assert choices([unified]) == [unified] and unified.args[1:] == (partial, usual)
 
 
 def test_a_summand_that_is_smaller_itself_is_unified_first() -> None:

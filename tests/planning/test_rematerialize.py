@@ -75,6 +75,17 @@ def test_two_bools_cost_less_than_a_double_and_more_than_a_float() -> None:
         assert set(values_to_save([walked])) == ({h} if x.dtype == F32 else {one, two})
 
 
+def test_a_double_costs_as_much_as_two_floats_which_are_computed_later() -> None:
+    h = op("exp", B.leaf(LeafKind.INPUT, 0, F64), dtype=F64)
+    one, two = B.cast(h, F32), B.cast(op("sin", h, dtype=F64), F32)
+    assert set(values_to_save([op("mul", op("mul", GRAD, one), two)])) == {one, two}
+
+
+def test_a_byte_fills_a_register_and_a_bool_does_not() -> None:
+    fired = over(X, 1.0)
+    assert values_to_save([op("mul", GRAD, B.cast(B.cast(fired, torch.uint8), F32))]) == (fired,)
+
+
 def test_among_equals_what_is_computed_last_is_saved() -> None:
     last = op("exp", op("exp", X))
     assert values_to_save([op("mul", GRAD, last)]) == (last,)

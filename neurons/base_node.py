@@ -8,25 +8,25 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from flexsn import UnsupportedOpError
+from flexsn import FlexSN, UnsupportedOpError
 from flexsn.neurons.adaptive import AdaptiveNeuron
 from flexsn.neurons.arguments import Number, with_arguments_of, wrong
 from flexsn.neurons.base import SpikingNeuron
 
-__all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode"]
+__all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode", "StepView"]
 
 _HOOKS = ("neuronal_charge", "neuronal_adaptation", "neuronal_fire", "neuronal_reset")
 
 
-class _Step:
-    """``self`` inside the ``neuronal_*`` methods of one step.
+class StepView:
+    """``self`` inside the methods of one step.
 
     Holds the states of that step; everything else is read and written through to the neuron. What a kernel is
     made of writes nothing but states. ``__class__`` is the neuron's, which is what makes ``isinstance(self, ...)``
     and ``super()`` work inside them.
     """
 
-    def __init__(self, neuron: BaseNode, states: Mapping[str, Tensor]) -> None:
+    def __init__(self, neuron: FlexSN, states: Mapping[str, Any]) -> None:
         self.__dict__.update(states, _neuron=neuron)
 
     @property  # type: ignore[misc]
@@ -144,14 +144,14 @@ class BaseNode(SpikingNeuron):
         """One step, whatever the step mode. What a subclass makes of it is compiled, in either mode."""
         cls = self.__class__
         overridden = cls.single_step_forward is not BaseNode.single_step_forward
-        if type(self) is not _Step and not (overridden and getattr(cls.core, "runs_hooks", False)):
+        if type(self) is not StepView and not (overridden and getattr(cls.core, "runs_hooks", False)):
             return super().single_step_forward(*inputs, **options)
         self.v_float_to_tensor(inputs[0])
         return self._hooks(*inputs)
 
     def v_float_to_tensor(self, x: Tensor) -> None:
         """Bring states that are still numbers into the shape of the step ``x``; done before every step."""
-        if type(self) is not _Step and self.states is None:
+        if type(self) is not StepView and self.states is None:
             self.states = self._started(tuple(self.init_states(self.num_states, "s", x)))
 
     def _hooks(self, x: Tensor) -> Any:
@@ -161,7 +161,7 @@ class BaseNode(SpikingNeuron):
         return spike
 
     def core(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        step: Any = _Step(self, dict(zip(self.state_names, states, strict=True)))
+        step: Any = StepView(self, dict(zip(self.state_names, states, strict=True)))
         returned = step.single_step_forward(x)
         outputs = returned if isinstance(returned, (tuple, list)) else (returned,)
         return (*outputs, *(step.__dict__[name] for name in self.state_names))

@@ -1,11 +1,12 @@
-"""PeerClass: a neuron of another library's name passes for that library's own, where it is installed."""
+"""What a preset owes to the library it is named after, where that is installed: its classes and its other names."""
 
 from __future__ import annotations
 
 from abc import ABCMeta
 from importlib import import_module
+from typing import Any
 
-__all__ = ["PeerClass"]
+__all__ = ["PeerClass", "from_peer"]
 
 # where a library keeps the classes that those of its preset are named after
 _MODULES = {
@@ -39,12 +40,29 @@ def _library(cls: type) -> str:
 def _namesake(cls: type) -> type | None:
     """The class of that name in the library whose preset this is."""
     # as an attribute it would be that of the metaclass until the order is there
-    _, _, preset = vars(cls)["__module__"].partition("flexsn.neurons.")
+    found = _found(vars(cls)["__module__"], cls.__name__)
+    return found if isinstance(found, type) else None
+
+
+def _found(preset: str, name: str) -> Any:
+    _, _, preset = preset.partition("flexsn.neurons.")
     for module in _MODULES.get(preset.partition(".")[0], ()):
         try:
-            found = getattr(import_module(module), cls.__name__, None)
-        except Exception:  # what cannot be imported has no tools to please
+            return getattr(import_module(module), name)
+        except AttributeError:
+            continue
+        except Exception:  # what cannot be imported has neither tools to please nor names to give
             return None
-        if isinstance(found, type):
-            return found
     return None
+
+
+def from_peer(preset: str, name: str) -> Any:
+    """What a preset does not have itself: the library's own, so that a program goes on with it as it was.
+
+    Raises:
+        AttributeError: the library is not installed, or has no such name either.
+    """
+    found = None if name.startswith("_") else _found(preset, name)
+    if found is None:
+        raise AttributeError(f"module {preset!r} has no attribute {name!r}")
+    return found

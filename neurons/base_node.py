@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from types import MethodType
 from typing import Any, ClassVar
 
 from torch import Tensor
 
-from flexsn import CoreError
+from flexsn import FlexSN, UnsupportedOpError
 from flexsn.neurons.adaptive import AdaptiveNeuron
 from flexsn.neurons.arguments import Number, with_arguments_of, wrong
 from flexsn.neurons.base import SpikingNeuron
 
-__all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode"]
+__all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode", "StepView"]
 
 _HOOKS = ("neuronal_charge", "neuronal_adaptation", "neuronal_fire", "neuronal_reset")
 
 
-class _Step:
-    """``self`` inside the ``neuronal_*`` methods of one step.
+class StepView:
+    """``self`` inside the methods of one step.
 
-    Holds the states of that step; everything else is read through from the neuron and nothing is written
-    back, so running the methods leaves the neuron as it was. ``__class__`` is the neuron's, which is what
-    makes ``isinstance(self, ...)`` and ``super()`` work inside them.
+    Holds the states of that step; everything else is read and written through to the neuron. What a kernel is
+    made of writes nothing but states. ``__class__`` is the neuron's, which is what makes ``isinstance(self, ...)``
+    and ``super()`` work inside them.
     """
 
-    def __init__(self, neuron: BaseNode, states: Mapping[str, Tensor]) -> None:
+    def __init__(self, neuron: FlexSN, states: Mapping[str, Any]) -> None:
         self.__dict__.update(states, _neuron=neuron)
 
     @property  # type: ignore[misc]
@@ -44,22 +44,26 @@ class _Step:
         return value
 
     def __setattr__(self, name: str, value: Any) -> None:
-        if name not in self.__dict__ and hasattr(self.__dict__["_neuron"], name):
-            raise CoreError(
+        neuron = self.__dict__["_neuron"]
+        if name in self.__dict__:
+            self.__dict__[name] = value
+        elif neuron._recorded():
+            raise UnsupportedOpError(
                 f"a step sets self.{name}, which is not a state",
-                why="one step is a function of inputs and states; other attributes would not survive it",
+                why="a kernel is made from one run of the step: what it does to Python objects would happen once",
                 hint=f"in __init__, self.register_memory({name!r}, 0.0) makes it a state",
             )
-        self.__dict__[name] = value
+        else:
+            setattr(neuron, name, value)
 
 
 class BaseNode(SpikingNeuron):
     """A neuron by its charge alone: a subclass writes ``neuronal_charge(self, x)``, which assigns ``self.v``.
 
     One step runs ``neuronal_charge(x)``, ``s = neuronal_fire()``, ``neuronal_reset(s)``; each may be
-    overridden, and may read any attribute and assign any state. Further states are made by
-    :meth:`register_memory`. It is traced and compiled like every core. Source: the class of this name in
-    SpikingJelly.
+    overridden, and so may :meth:`single_step_forward`, which is the three. They may read any attribute and assign any
+    state. Further states are made by :meth:`register_memory`. The step is traced and compiled like every core; one
+    that sets other attributes too runs as the torch loop. Source: the class of this name in SpikingJelly.
 
     Args:
         v_threshold, v_reset, surrogate_function, detach_reset: as for :class:`SpikingNeuron`.
@@ -106,8 +110,20 @@ class BaseNode(SpikingNeuron):
             raise wrong(self, f"{name} is an attribute already, it cannot become a state", name=name)
         if isinstance(value, bool) or not isinstance(value, (int, float, Tensor)):
             raise wrong(self, f"the state {name} must start at a number or a tensor", value=value)
-        self.__dict__["starts"] = {**self.starts, name: value}
         self.state_names = (*self.state_names, name)
+        self.set_reset_value(name, value)
+
+    def set_reset_value(self, name: str, value: Number) -> None:
+        """Let the state ``name`` start at ``value`` from the next ``reset()`` on."""
+        if name not in self.state_names:
+            raise wrong(self, f"there is no state {name}, only {', '.join(self.state_names)}", name=name)
+        self.__dict__["starts"] = {**self.starts, name: value}
+
+    def get_reset_value(self, name: str) -> Number:
+        """Where the state ``name`` starts."""
+        if name not in self.state_names:
+            raise KeyError(f"{name} is not a registered memory")
+        return self.start_of(name)
 
     def neuronal_charge(self, x: Tensor) -> None:
         """Assign the charged membrane to ``self.v``."""
@@ -124,18 +140,34 @@ class BaseNode(SpikingNeuron):
     def charge(self, x: Tensor, v: Tensor) -> Tensor:
         raise NotImplementedError(f"{self.__class__.__name__} must define neuronal_charge(self, x)")
 
+    def single_step_forward(self, *inputs: Any, **options: Any) -> Any:
+        """One step, whatever the step mode. What a subclass makes of it is compiled, in either mode."""
+        cls = self.__class__
+        overridden = cls.single_step_forward is not BaseNode.single_step_forward
+        if type(self) is not StepView and not (overridden and getattr(cls.core, "runs_hooks", False)):
+            return super().single_step_forward(*inputs, **options)
+        self.v_float_to_tensor(inputs[0])
+        return self._hooks(*inputs)
+
+    def v_float_to_tensor(self, x: Tensor) -> None:
+        """Bring states that are still numbers into the shape of the step ``x``; done before every step."""
+        if type(self) is not StepView and self.states is None:
+            self.states = self._started(tuple(self.init_states(self.num_states, "s", x)))
+
+    def _hooks(self, x: Tensor) -> Any:
+        self.neuronal_charge(x)
+        spike = self.neuronal_fire()
+        self.neuronal_reset(spike)
+        return spike
+
     def core(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        return self._run(states, lambda step: step.neuronal_charge(x))
+        mine = [state.clone() for state in states]  # free in a kernel: `self.v += x` changes no one else's
+        step: Any = StepView(self, dict(zip(self.state_names, mine, strict=True)))
+        returned = step.single_step_forward(x)
+        outputs = returned if isinstance(returned, (tuple, list)) else (returned,)
+        return (*outputs, *(step.__dict__[name] for name in self.state_names))
 
     core.runs_hooks = True  # type: ignore[attr-defined]
-
-    def _run(self, states: Sequence[Tensor], charge: Callable[[Any], None]) -> tuple[Tensor, ...]:
-        mine = [state.clone() for state in states]  # free in a kernel: `self.v += x` changes no one else's
-        step: Any = _Step(self, dict(zip(self.state_names, mine, strict=True)))
-        charge(step)
-        spike = step.neuronal_fire()
-        step.neuronal_reset(spike)
-        return (spike, *(step.__dict__[name] for name in self.state_names))
 
     def __getattr__(self, name: str) -> Any:
         value = super().__getattr__(name)
@@ -216,11 +248,11 @@ class AdaptBaseNode(AdaptiveNeuron, BaseNode):
     def charge(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]
         return BaseNode.charge(self, x, v)
 
-    def core(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        def charge(step: Any) -> None:
-            step.neuronal_charge(x)
-            step.neuronal_adaptation()
+    def _hooks(self, x: Tensor) -> Any:
+        self.neuronal_charge(x)
+        self.neuronal_adaptation()
+        spike = self.neuronal_fire()
+        self.neuronal_reset(spike)
+        return spike
 
-        return self._run(states, charge)
-
-    core.runs_hooks = True  # type: ignore[attr-defined]
+    core = BaseNode.core

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from flexsn.captures.kinds import Kind, kind_of
-from flexsn.captures.origin import is_foreign, is_internal, is_ours
+from flexsn.captures.origin import is_foreign, is_internal, is_ours, lookup_order
 from flexsn.captures.source import MISSING
 
 __all__ = ["called_unnamed", "definers", "function_of", "is_data", "is_librarys", "names_on", "static", "stores_of"]
@@ -47,7 +47,7 @@ def names_on(held: Any, stores: list[dict[str, Any]], reflects: bool) -> set[Any
     cls = held if isinstance(held, type) else type(held)
     names: set[Any] = set()
     if reflects:
-        names.update(*stores, *(vars(b) for b in cls.__mro__ if not is_foreign(b) and not is_ours(b)))
+        names.update(*stores, *(vars(b) for b in lookup_order(cls) if not is_foreign(b) and not is_ours(b)))
         names = {name for name in names if not str(name).startswith("__")}
     if issubclass(cls, nn.Module):
         if is_internal(cls):
@@ -69,7 +69,7 @@ def is_librarys(cls: type) -> bool:
 
 def called_unnamed(cls: type) -> Iterator[tuple[type, str, Any]]:
     """The methods an object is used through without naming them, with the class each is written in."""
-    for base in cls.__mro__:
+    for base in lookup_order(cls):
         for name, attribute in list(vars(base).items()):
             if name == "forward" or (name.startswith("__") and name not in _NOT_CALLED):
                 yield base, name, attribute
@@ -85,7 +85,7 @@ def static(cls: type, name: str) -> Any:
 
 def definers(cls: type, name: str) -> list[type]:
     """The classes an attribute is written in, the one that counts first."""
-    return [base for base in cls.__mro__ if name in vars(base)]
+    return [base for base in lookup_order(cls) if name in vars(base)]
 
 
 def is_data(attribute: Any) -> bool:

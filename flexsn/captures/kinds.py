@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.captures.containers import CONTAINERS
-from flexsn.captures.origin import is_foreign, is_ours
+from flexsn.captures.origin import is_foreign, is_ours, lookup_order
 
 __all__ = ["Kind", "kind_of"]
 
@@ -76,13 +76,13 @@ def _is_object(cls: type) -> bool:
         or base.__module__ in _BASE_MODULES
         or is_ours(base)
         or (not is_foreign(base) and _is_python(base))
-        for base in cls.__mro__
+        for base in lookup_order(cls)
     )
 
 
 def _is_python(cls: type) -> bool:
     """Whether a class was written in Python: one of an extension module holds what nobody sees."""
-    return bool(cls.__flags__ & _HEAP_TYPE) and type(cls) in _METACLASSES
+    return bool(cls.__flags__ & _HEAP_TYPE) and (type(cls) in _METACLASSES or is_ours(type(cls)))
 
 
 def _is_container(cls: type) -> bool:

@@ -24,7 +24,7 @@ from flexsn.captures.attributes import (
 from flexsn.captures.bytecode import reads_of
 from flexsn.captures.found import Found
 from flexsn.captures.kinds import Kind, kind_of
-from flexsn.captures.origin import internal_names, is_foreign, is_internal, is_ours, reads_arguments_only
+from flexsn.captures.origin import internal_names, is_foreign, is_internal, is_ours, lookup_order, reads_arguments_only
 from flexsn.captures.source import MISSING, Attribute, Source
 
 __all__ = ["ANYTHING", "ObjectSearch"]
@@ -195,7 +195,10 @@ class ObjectSearch:
         if not written:
             return
         if not all(map(is_ours, written)):
-            for holder in (*stores_of(held)[:1], *(b for b in cls.__mro__ if not is_foreign(b) and not is_ours(b))):
+            for holder in (
+                *stores_of(held)[:1],
+                *(b for b in lookup_order(cls) if not is_foreign(b) and not is_ours(b)),
+            ):
                 self.found.add_fixed(holder, name)
         for base in written:
             self._method(base, name, vars(base)[name], cls, name, shared)

@@ -6,9 +6,11 @@ import sys
 import types
 from typing import Any
 
+from torch import nn
+
 from flexsn.errors import LIBRARIES
 
-__all__ = ["internal_names", "is_foreign", "is_internal", "is_ours", "reads_arguments_only"]
+__all__ = ["internal_names", "is_foreign", "is_internal", "is_ours", "lookup_order", "reads_arguments_only"]
 
 _PURE = {*LIBRARIES, "math", "cmath", "builtins", "functools", "operator", "typing", "collections", "itertools", "abc"}
 _PURE |= {"enum", "dataclasses", "types", "numbers", "warnings", "contextlib", "fractions", "decimal"}
@@ -40,6 +42,15 @@ def is_internal(thing: Any) -> bool:
     if isinstance(thing, types.FunctionType):
         thing = thing.__globals__.get(thing.__qualname__.partition(".")[0])
     return isinstance(thing, type) and _MARK in vars(thing)
+
+
+def lookup_order(cls: type) -> tuple[type, ...]:
+    """The classes attributes are found in: not a module class behind ``nn.Module``, which ``isinstance`` alone sees."""
+    order = cls.__mro__
+    if nn.Module not in order:
+        return order
+    last = order.index(nn.Module)
+    return (*order[: last + 1], *(base for base in order[last + 1 :] if not issubclass(base, nn.Module)))
 
 
 def internal_names(held: object) -> frozenset[str]:

@@ -20,7 +20,8 @@ from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import AskedDtype
 from flexsn.ir.layout import without_axis
 from flexsn.modules.internals import Internals
-from flexsn.modules.stateful import Stateful
+from flexsn.modules.kernel import FlexSNKernel
+from flexsn.modules.step_forms import StepForms
 
 if TYPE_CHECKING:
     from flexsn.report.report import Report
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["FlexSN"]
 
 
-class FlexSN(Stateful):
+class FlexSN(StepForms):
     """A spiking neuron from one time step written in plain PyTorch.
 
     The core is scanned over time by one fused kernel,
@@ -220,6 +221,8 @@ class FlexSN(Stateful):
             outputs = tuple([y.squeeze(0) for y in outputs])
         return outputs[0] if len(outputs) == 1 else outputs
 
+    _advance = forward
+
     def _scan(self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], options: ScanOptions) -> Results:
         """Scan from these states, with the parameters that are registered; what is held stays as it is."""
         own = self._flexsn
@@ -303,6 +306,9 @@ class FlexSN(Stateful):
     def extra_repr(self) -> str:
         name = getattr(self.core, "__qualname__", type(self.core).__name__)
         return f"core={name}, states={self.state_names}, step_mode={self.step_mode!r}, backend={self.backend!r}"
+
+
+FlexSNKernel.neuron_type = FlexSN
 
 
 def _check_lengths(signature: CoreSignature, **given: Sequence[Any] | None) -> None:

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
 from flexsn.execution.dispatch import opaque_to_compile
 from flexsn.execution.options import ScanOptions
-from flexsn.modules.flexsn import FlexSN
 
 __all__ = ["FlexSNKernel"]
 
@@ -35,6 +34,8 @@ class FlexSNKernel:
         ([2.0, 4.0, 6.0], [1.0, 2.0, 3.0])
     """
 
+    neuron_type: ClassVar[Callable[..., Any]]  # FlexSN, which makes kernels of its own
+
     def __init__(
         self,
         core: Callable[..., Any],
@@ -46,8 +47,19 @@ class FlexSNKernel:
         *,
         backend: str = "auto",
     ) -> None:
-        self._neuron = FlexSN(core, num_inputs, num_states, num_outputs, example_inputs, requires_grad, "m", backend)
-        self._options = ScanOptions(backend, wanted_states=tuple(range(self._neuron.num_states)))
+        counts = num_inputs, num_states, num_outputs
+        self._of(type(self).neuron_type(core, *counts, example_inputs, requires_grad, "m", backend))
+
+    @classmethod
+    def of(cls, neuron: Any) -> FlexSNKernel:
+        """That of a neuron, with its core, its parameters and its backend; what the neuron holds stays as it is."""
+        kernel = cls.__new__(cls)
+        kernel._of(neuron)
+        return kernel
+
+    def _of(self, neuron: Any) -> None:
+        self._neuron = neuron
+        self._options = ScanOptions(neuron.backend, wanted_states=tuple(range(neuron.num_states)))
 
     @opaque_to_compile
     def __call__(self, *args: Tensor) -> tuple[Tensor, ...]:

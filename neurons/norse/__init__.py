@@ -19,7 +19,7 @@ in Norse), ``"triangle"``, ``"tanh"``, ``"circ"``, ``"heavi_erfc"``, or ``"heavi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -33,6 +33,7 @@ from flexsn.neurons.norse.izhikevich import (
     behaviors,
     create_izhikevich_spiking_behavior,
 )
+from flexsn.neurons.peer_class import from_peer
 
 __all__ = [
     "LIF",
@@ -230,8 +231,6 @@ class LIFAdEx(NorseNeuron):
         return s, (1 - s) * h + s * self.v_reset, i, a + s * self.adaptation_spike
 
 
-def __getattr__(name: str) -> IzhikevichSpikingBehavior:
+def __getattr__(name: str) -> Any:
     """``norse.tonic_spiking`` and the other behaviors, by name."""
-    if name in behaviors:
-        return behaviors[name]
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return behaviors[name] if name in behaviors else from_peer(__name__, name)

@@ -16,9 +16,9 @@ They fire where ``mem > threshold`` and reset one step later, by the spike of th
 whose gradient is cut: ``R = detach(Θ(mem[t] − threshold))``. Source: Eshraghian et al., "Training Spiking
 Neural Networks Using Lessons From Deep Learning", Proc. IEEE 2023; snnTorch 1.0.
 
-What differs, on purpose: a batch of another shape needs ``reset_mem()`` first instead of silently starting
-over; spikes have the dtype of the membrane; ``reset_mechanism`` can be changed at any time; ``inhibition``
-compares neurons with each other, which no step of a single neuron can, and is refused.
+What differs, on purpose: spikes have the dtype of the membrane; ``reset_mechanism`` can be changed at any time.
+Where snnTorch is installed, its tools take these neurons for its own; where it is not, ``utils.reset``,
+``backprop.BPTT``, ``TBPTT``, ``RTRL`` and the factories of ``surrogate`` are here.
 """
 
 from __future__ import annotations
@@ -29,10 +29,26 @@ from torch import Tensor
 from typing_extensions import Unpack
 
 from flexsn.neurons.arguments import Number, check_flag, with_arguments_of
+from flexsn.neurons.peer_class import from_peer
+from flexsn.neurons.snntorch import backprop, surrogate
+from flexsn.neurons.snntorch import hidden as utils
 from flexsn.neurons.snntorch.base import Options, Returned, SpikingNeuron, by_position
 from flexsn.neurons.snntorch.rc import Alpha, Lapicque
+from flexsn.neurons.snntorch.sequence import LeakyParallel, LinearLeaky, StateLeaky
 
-__all__ = ["Alpha", "Lapicque", "Leaky", "Synaptic"]
+__all__ = [
+    "Alpha",
+    "Lapicque",
+    "Leaky",
+    "LeakyParallel",
+    "LinearLeaky",
+    "SpikingNeuron",
+    "StateLeaky",
+    "Synaptic",
+    "backprop",
+    "surrogate",
+    "utils",
+]
 
 
 class Leaky(SpikingNeuron):
@@ -68,6 +84,7 @@ class Leaky(SpikingNeuron):
     """
 
     beta: Tensor
+    mem: Tensor
 
     @with_arguments_of(
         SpikingNeuron,
@@ -98,12 +115,15 @@ class Leaky(SpikingNeuron):
         reset = self.mem_reset(mem)
         if self.reset_mechanism == "zero":
             mem = (1 - reset) * mem
-        mem = self.beta.clamp(0, 1) * mem + x
+        mem = self.charged(x, mem=mem, reset=reset)
         if self.reset_mechanism == "subtract":
             mem = mem - reset * self.threshold
         mem = self.quantized(mem)
         spk = self.fire(mem)
         return spk, mem if self.reset_delay else self.reset_at_once(mem, reset, spk)
+
+    def _base_state_function(self, input_: Tensor) -> Any:
+        return self.beta.clamp(0, 1) * self.mem + input_
 
     init_leaky = SpikingNeuron.reset_mem
 
@@ -167,8 +187,7 @@ class Synaptic(SpikingNeuron):
     def core(self, x: Tensor, syn: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
         """One step."""
         reset = self.mem_reset(mem)
-        syn = self.alpha.clamp(0, 1) * syn + x
-        mem = self.beta.clamp(0, 1) * mem + syn
+        syn, mem = self.charged(x, syn=syn, mem=mem, reset=reset)
         if self.reset_mechanism == "subtract":
             mem = mem - reset * self.threshold
         elif self.reset_mechanism == "zero":
@@ -177,4 +196,12 @@ class Synaptic(SpikingNeuron):
         spk = self.fire(mem)
         return spk, syn, mem if self.reset_delay else self.reset_at_once(mem, reset, spk)
 
+    def _base_state_function(self, input_: Tensor) -> Any:
+        syn = self.alpha.clamp(0, 1) * self.syn + input_
+        return syn, self.beta.clamp(0, 1) * self.mem + syn
+
     init_synaptic = SpikingNeuron.reset_mem
+
+
+def __getattr__(name: str) -> Any:
+    return from_peer(__name__, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import Any, ClassVar, TypedDict
 
@@ -18,6 +19,8 @@ from flexsn.neurons.arguments import (
     shown,
     wrong,
 )
+from flexsn.neurons.base_node import StepView
+from flexsn.neurons.peer_class import PeerClass
 
 __all__ = ["CommonOptions", "Options", "Returned", "SpikingNeuron", "by_position"]
 
@@ -56,7 +59,7 @@ def by_position(*own: str, learned: tuple[str, ...], last: tuple[str, ...] = ())
     return (*own, *fires, *learned, "learn_threshold", "reset_mechanism", "state_quant", "output", *last)
 
 
-class SpikingNeuron(FlexSN):
+class SpikingNeuron(FlexSN, metaclass=PeerClass):
     """The arguments and the calling convention all of them share.
 
     Args:
@@ -65,7 +68,8 @@ class SpikingNeuron(FlexSN):
             ``triangular`` in the torch loop only.
         surrogate_disable: spike without a gradient, whatever ``spike_grad`` says.
         init_hidden: a single-step call returns the spikes alone, and takes no states.
-        inhibition: not supported; it compares neurons with each other.
+        inhibition: only the neuron of a sample with the largest membrane (along dimension 1 of a step) may fire. It
+            compares neurons with each other, so it runs as the torch loop.
         learn_threshold: make ``threshold`` a parameter.
         reset_mechanism: ``"subtract"``, ``"zero"`` or ``"none"``.
         state_quant: a pointwise function applied to every new state, or ``False``.
@@ -86,9 +90,15 @@ class SpikingNeuron(FlexSN):
     Raises:
         ValueError: an argument outside its range, with the value and the rule.
         TypeError: a call with states although ``init_hidden=True``.
+
+    Attributes:
+        instances: every neuron there is, of this class or of snnTorch's, as ``reset_hidden`` needs it.
     """
 
     integers_as_floats: ClassVar[bool] = True
+    instances: ClassVar[list[Any]] = []
+    reset_dict: ClassVar[Mapping[str, int]] = {name: i for i, name in enumerate(RESET_MECHANISMS)}
+
     threshold: Tensor
     graded_spikes_factor: Tensor
     reset_mechanism_val: Tensor
@@ -112,11 +122,16 @@ class SpikingNeuron(FlexSN):
         store_state_seqs: bool = False,
     ) -> None:
         super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs)
-        flags = {"surrogate_disable": surrogate_disable, "init_hidden": init_hidden, "output": output}
+        for known in type(self).__mro__:  # snnTorch's own list, where it is installed, comes last
+            if "instances" in vars(known):
+                known.instances.append(self)
+        flags = {
+            "surrogate_disable": surrogate_disable,
+            "init_hidden": init_hidden,
+            "output": output,
+            "inhibition": inhibition,
+        }
         check_flag(self, **flags, store_state_seqs=store_state_seqs)
-        if inhibition:
-            rule = "it lets only the largest membrane of a sample fire, which one neuron's step cannot know"
-            raise wrong(self, f"inhibition must be False; {rule}", inhibition=inhibition)
         spike = surrogate.ATan(2.0, strict=True) if spike_grad is None else spike_grad
         check_callable(self, "flexsn.surrogate.ATan(strict=True)", spike_grad=spike)
         if state_quant and not callable(state_quant):
@@ -124,6 +139,7 @@ class SpikingNeuron(FlexSN):
         self.spike_grad = partial(surrogate.heaviside, strict=True) if surrogate_disable else spike
         self.surrogate_disable = surrogate_disable
         self.init_hidden = init_hidden
+        self.inhibition = inhibition
         self.state_quant = state_quant
         self.output = output
         self._hold(learn_threshold, threshold=threshold)
@@ -162,9 +178,22 @@ class SpikingNeuron(FlexSN):
         return self.spike_grad(mem - self.threshold).detach()
 
     def fire(self, mem: Tensor) -> Tensor:
-        """The spike of the new membrane, times ``graded_spikes_factor``."""
+        """The spike of the new membrane, times ``graded_spikes_factor``; of one neuron only under ``inhibition``."""
+        if self.inhibition:
+            return self.fire_inhibition(len(mem), mem)
         spk: Tensor = self.spike_grad(self.quantized(mem) - self.threshold) * self.graded_spikes_factor
         return spk
+
+    def fire_inhibition(self, batch_size: int, mem: Tensor) -> Tensor:
+        """The spikes of the largest membranes along dimension 1."""
+        shift = mem - self.threshold
+        largest = torch.zeros_like(shift).scatter(1, shift.argmax(1, keepdim=True), 1.0)
+        spk: Tensor = self.spike_grad(shift) * largest
+        return spk
+
+    def charged(self, x: Tensor, **states: Tensor) -> Any:
+        """The states after the input, before the reset: what ``_base_state_function`` makes of them."""
+        return StepView(self, states)._base_state_function(x)
 
     def quantized(self, state: Tensor) -> Tensor:
         """``state_quant`` of a state, if there is one."""
@@ -180,25 +209,55 @@ class SpikingNeuron(FlexSN):
     # ---- the call -----------------------------------------------------------------------------------------
 
     def forward(self, input_: Tensor, *states: Tensor | None) -> Returned:  # type: ignore[override]
-        """Run one step (``"s"``) or all (``"m"``), from the given states or else from the last ones."""
+        """Run one step (``"s"``) or all (``"m"``), from the given states or else from the last ones.
+
+        States of another shape than the step's start at 0.
+        """
         given = [state is not None for state in states]
         if any(given) and self.init_hidden:
             raise TypeError(
                 f"{type(self).__name__}(init_hidden=True) keeps its own states; call it with the input alone"
             )
         if any(given):
-            zeros = FlexSN.init_states(self.num_states, self.step_mode, input_)
-            kept = self.states or zeros
-            # what reset_mem() returns has no shape yet: it stands for a state of zeros
-            self.states = [
-                k if s is None else z if s.shape == (0,) else s for s, k, z in zip(states, kept, zeros, strict=True)
-            ]
+            kept = self.states or FlexSN.init_states(self.num_states, self.step_mode, input_)
+            self.states = [k if s is None else s for s, k in zip(states, kept, strict=True)]
+        if self.states is not None:
+            shape = input_.shape[1:] if self.step_mode == "m" else input_.shape
+            if any(state.shape != shape for state in self.states):
+                zeros = FlexSN.init_states(self.num_states, self.step_mode, input_)
+                self.states = [k if k.shape == shape else z for k, z in zip(self.states, zeros, strict=True)]
         if self.step_mode == "m":
             self.store_state_seqs |= self.output
             spk_seq: Tensor = super().forward(input_)  # type: ignore[assignment]
             return (spk_seq, *(self.state_seqs or ())) if self.output else spk_seq
         spk: Tensor = super().forward(input_)  # type: ignore[assignment]
         return spk if self.init_hidden and not self.output else (spk, *(self.states or ()))
+
+    _advance = forward
+
+    def __getattr__(self, name: str) -> Any:
+        value = super().__getattr__(name)
+        is_state = "_flexsn" in self.__dict__ and name in self.state_names
+        return self.threshold.new_zeros(0) if is_state and value is None else value
+
+    @classmethod
+    def init(cls) -> None:
+        """Forget which neurons there are."""
+        SpikingNeuron.instances = []
+
+    @classmethod
+    def reset_hidden(cls) -> None:
+        """``reset_mem()`` of every neuron of this class."""
+        for neuron in SpikingNeuron.instances:
+            if isinstance(neuron, cls):
+                neuron.reset_mem()
+
+    @classmethod
+    def detach_hidden(cls) -> None:
+        """``detach()`` of every neuron of this class."""
+        for neuron in SpikingNeuron.instances:
+            if isinstance(neuron, cls):
+                neuron.detach()
 
     def reset_mem(self) -> Returned:
         """Forget the states; returns a placeholder for each, to start a loop with."""

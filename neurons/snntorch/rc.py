@@ -82,10 +82,7 @@ class Alpha(SpikingNeuron):
     def core(self, x: Tensor, syn_exc: Tensor, syn_inh: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
         """One step."""
         reset = self.mem_reset(mem)
-        alpha, beta = self.alpha.clamp(0, 1), self.beta.clamp(0, 1)
-        tau_alpha = torch.log(alpha) / (torch.log(beta) - torch.log(alpha)) + 1
-        exc, inh = alpha * syn_exc + x, beta * syn_inh - x
-        mem = tau_alpha * (exc + inh)
+        exc, inh, mem = self.charged(x, syn_exc=syn_exc, syn_inh=syn_inh, mem=mem, reset=reset)
         if self.reset_mechanism == "subtract":
             exc = exc - self.threshold * reset
             inh = inh - inh * reset
@@ -94,6 +91,12 @@ class Alpha(SpikingNeuron):
             exc, inh, mem = exc - exc * reset, inh - inh * reset, mem - mem * reset
         exc, inh, mem = self.quantized(exc), self.quantized(inh), self.quantized(mem)
         return self.fire(mem), exc, inh, mem
+
+    def _base_state_function(self, input_: Tensor) -> Any:
+        alpha, beta = self.alpha.clamp(0, 1), self.beta.clamp(0, 1)
+        tau_alpha = torch.log(alpha) / (torch.log(beta) - torch.log(alpha)) + 1
+        exc, inh = alpha * self.syn_exc + input_, beta * self.syn_inh - input_
+        return exc, inh, tau_alpha * (exc + inh)
 
     init_alpha = SpikingNeuron.reset_mem
 
@@ -184,13 +187,16 @@ class Lapicque(SpikingNeuron):
     def core(self, x: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
         """One step."""
         reset = self.mem_reset(mem)
-        R, C = self.circuit()
-        mem = x * R * (1 / (R * C)) * self.time_step + (1 - self.time_step / (R * C)) * mem
+        mem = self.charged(x, mem=mem, reset=reset)
         if self.reset_mechanism == "subtract":
             mem = mem - reset * self.threshold
         elif self.reset_mechanism == "zero":
             mem = mem - reset * mem
         mem = self.quantized(mem)
         return self.fire(mem), mem
+
+    def _base_state_function(self, input_: Tensor) -> Any:
+        R, C = self.circuit()
+        return input_ * R * (1 / (R * C)) * self.time_step + (1 - self.time_step / (R * C)) * self.mem
 
     init_lapicque = SpikingNeuron.reset_mem

@@ -31,6 +31,7 @@ from flexsn.neurons.graded import LIAF
 from flexsn.neurons.integrate import IF, LIF, PLIF
 from flexsn.neurons.nonlinear import EIF, KLIF, QIF
 from flexsn.neurons.parallel import PSN, MaskedPSN, SlidingPSN
+from flexsn.neurons.peer_class import from_peer
 from flexsn.neurons.second_order import CubaLIF, ResonateFire
 from flexsn.neurons.spikingjelly.base import AdaptBaseNode, BaseNode, SimpleBaseNode
 from flexsn.neurons.spikingjelly.graded import (
@@ -253,3 +254,7 @@ class CUBALIFNode(CubaLIF, BaseNode):  # type: ignore[misc]
     ) -> None:
         spike = surrogate.Rect() if surrogate_function is None else surrogate_function
         super().__init__(c_decay, v_decay, v_threshold, v_reset, spike, **options)
+
+
+def __getattr__(name: str) -> Any:
+    return from_peer(__name__, name)

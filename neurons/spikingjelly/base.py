@@ -7,14 +7,17 @@ from torch import Tensor
 
 from flexsn.neurons import base_node
 from flexsn.neurons.base import SpikingNeuron
+from flexsn.neurons.spikingjelly.memory import MemoryModule
 
 __all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode"]
 
 _BACKENDS = {"cupy": "auto", "inductor": "auto"}
 
 
-class BaseNode(base_node.BaseNode):
-    """:class:`flexsn.neurons.BaseNode` with SpikingJelly's backends and its ``v_seq`` of single steps.
+class BaseNode(base_node.BaseNode, MemoryModule):
+    """:class:`flexsn.neurons.BaseNode` with SpikingJelly's backends, memories, and its ``v_seq`` of single steps.
+
+    A batch of another shape starts anew.
 
     Example:
         >>> class Square(BaseNode):
@@ -35,14 +38,18 @@ class BaseNode(base_node.BaseNode):
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run ``T`` steps, or one, by which ``v_seq`` then grows until ``reset()``."""
-        before = self.state_seqs
+        single, held, before = self.step_mode == "s", self.states, self.state_seqs
+        if held is not None and held[0].shape != (inputs[0].shape if single else inputs[0].shape[1:]):
+            self.states = None
         outputs = super().forward(*inputs)
-        if self.store_v_seq and self.step_mode == "s" and self.states is not None:
+        if self.store_v_seq and single and self.states is not None:
             now = tuple(state.unsqueeze(0) for state in self.states)
             if before is not None and before[0].shape[1:] == now[0].shape[1:]:
                 now = tuple(torch.cat(pair) for pair in zip(before, now, strict=True))
             self.state_seqs = now
         return outputs
+
+    _advance = forward
 
 
 class SimpleBaseNode(base_node.SimpleBaseNode, BaseNode):

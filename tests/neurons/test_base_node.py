@@ -10,7 +10,7 @@ import torch
 from reference import BACKENDS
 from torch import Tensor, nn
 
-from flexsn import CoreError, neurons
+from flexsn import FallbackWarning, UnsupportedOpError, neurons
 from flexsn.neurons import spikingjelly
 
 
@@ -128,17 +128,21 @@ def test_a_preset_class_may_be_extended() -> None:
 
 def test_what_a_step_may_not_do() -> None:
     class Forgetful(neurons.BaseNode):
-        def __init__(self) -> None:
-            super().__init__()
+        def __init__(self, backend: str) -> None:
+            super().__init__(backend=backend)
             self.before = 0.0
 
         def neuronal_charge(self, x: Tensor) -> None:
             self.v = self.v + x - self.before
             self.before = x  # type: ignore[assignment]
 
-    with pytest.raises(CoreError, match=r"sets self\.before, which is not a state") as error:
-        Forgetful()(torch.zeros(3))
+    with pytest.raises(UnsupportedOpError, match=r"sets self\.before, which is not a state") as error:
+        Forgetful("cpp")(torch.zeros(3))
     assert "register_memory('before', 0.0)" in str(error.value)
+    node = Forgetful("auto")
+    with pytest.warns(FallbackWarning, match=r"sets self\.before"):
+        node(torch.full((3,), 0.5))
+    assert torch.equal(node.before, torch.full((3,), 0.5)) and node(torch.ones(3)).eq(1.0).all()  # type: ignore[arg-type]
     with pytest.raises(NotImplementedError, match="BaseNode must define neuronal_charge"):
         neurons.BaseNode(backend="torch")(torch.zeros(3))
     node = neurons.BaseNode()

@@ -232,7 +232,7 @@ def test_learned_beta_survives_many_steps() -> None:
             lambda: snn.Leaky(0.9, reset_mechanism="hard"),
             "Leaky(reset_mechanism='hard'): reset_mechanism must be ",
         ),
-        (lambda: snn.Leaky(0.9, inhibition=True), "Leaky(inhibition=True): inhibition must be False"),
+        (lambda: snn.Leaky(0.9, inhibition=1), "Leaky(inhibition=1): inhibition must be True or False"),
         (lambda: snn.Leaky("0.9"), "Leaky(beta='0.9'): beta must be a number or a tensor"),
         (lambda: snn.Leaky(0.9, spike_grad=2), "Leaky(spike_grad=2): spike_grad must be callable"),
         (

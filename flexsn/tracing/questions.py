@@ -33,6 +33,10 @@ _OF_DTYPE = {
 _OF_SHAPE = {"shape", "size", "numel", "nelement", "dim", "ndim", "ndimension", "__len__", "is_same_size"}
 _OF_FLAGS = {"requires_grad", "is_leaf"}
 _WRITES = {"__setitem__"}  # return nothing, and are operators
+_GIVEN_SHAPES = {
+    *("view", "reshape", "expand", "broadcast_to", "zeros", "ones", "empty", "full"),
+    *("new_zeros", "new_ones", "new_empty", "new_full"),
+}
 _PUTS_NUMBERS_IN = {"tensor", "as_tensor", "new_tensor", "asarray"}
 
 
@@ -63,6 +67,8 @@ class Questions(TorchFunctionMode):
     ) -> None:
         super().__init__()
         self._is_live, self._example, self._answer, self._growing = is_live, example, answer, growing
+        # made now: nothing that is made later goes unrecorded
+        self._answering = None if answer is None else torch.empty(answer, device="meta")
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -78,7 +84,7 @@ class Questions(TorchFunctionMode):
             return call_for_user(func, *tree_map_only(Tensor, self._shaped, args), **kwargs)
         if name in _PUTS_NUMBERS_IN and any(isinstance(a, Tensor) for a in _inside(args, kwargs)):
             raise _refusal(f"puts the values of tensors into {name}(...)")
-        if self._answer is not None:
+        if self._answer is not None and name in _GIVEN_SHAPES:
             args, kwargs = self._at_example(args), self._at_example(kwargs)
         out = call_for_user(func, *args, **kwargs)
         if tensors and name not in _WRITES and not any(isinstance(o, Tensor) for o in tree_flatten(out)[0]):
@@ -87,13 +93,13 @@ class Questions(TorchFunctionMode):
 
     def _shaped(self, value: Tensor) -> Tensor:
         """A tensor with the shape a step value has in the call."""
-        if self._answer is None:
+        if self._answering is None:
             raise AsksShape
         if value.shape != self._example:
             if self._growing:
                 raise ValueError(f"a value of shape {tuple(value.shape)} for examples of {tuple(self._example)}")
             raise _refusal(f"asks for the shape {tuple(value.shape)} of a value that is not of the step's shape")
-        return torch.empty(self._answer, device="meta")
+        return self._answering
 
     def _at_example(self, value: Any) -> Any:
         """The same arguments with the shape that is traced at in the place of the call's."""

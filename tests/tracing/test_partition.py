@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import flexsn
 from flexsn.errors import UnsupportedOpError
-from flexsn.ir.graph import Node, topological
+from flexsn.ir.graph import LeafKind, Node, topological
 from flexsn.ir.step import StepVjp
 from flexsn.planning.pieces import order
 from flexsn.tracing.tracer import Tracer
@@ -93,6 +93,7 @@ def test_sums_over_the_same_lanes_that_are_added_are_one() -> None:
     w = parameter(4)
     vjp = vjp_of(trace(lambda x, v: (v * w + x * w, v)))
     assert len(vjp.reductions) == 1 and computed(vjp.reductions[0].node).count("add") == 1
+    assert {LeafKind.INPUT, LeafKind.STATE} <= {n.op for n in topological([vjp.reductions[0].node])}
 
 
 def test_sums_over_other_lanes_stay_apart() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import platform
 import shutil
 import sys
 import time
@@ -15,7 +17,7 @@ import pytest
 from flexsn.errors import BackendError
 from flexsn.execution.backends import supported_backends
 from flexsn.kernels.cpp import compiler as cpp_compiler
-from flexsn.kernels.cpp.compiler import find_compiler, identity
+from flexsn.kernels.cpp.compiler import Compiler, find_compiler, identity, vector_math
 from flexsn.kernels.cpp.runtime import build
 
 pytestmark = pytest.mark.skipif("cpp" not in supported_backends(), reason="needs a C++ compiler")
@@ -155,3 +157,14 @@ def test_a_library_without_the_kernel_is_not_kept_open(directory: Path, monkeypa
     assert list(directory.iterdir()) == []
     maps = Path("/proc/self/maps")
     assert not maps.exists() or str(directory) not in maps.read_text()
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="libmvec is of x86")
+def test_the_vector_math_that_is_there_is_used() -> None:
+    try:
+        library = ctypes.CDLL("libmvec.so.1")
+    except OSError:
+        pytest.skip("no libmvec here")
+    there = [hasattr(library, f"_ZGVeN16v_{name}") for name in ("expf", "tanhf")]  # the first functions, all of them
+    assert vector_math(Compiler(("g++",), "g++")) == sum(there)
+    assert vector_math(Compiler(("clang++",), "clang++")) == 0

@@ -28,7 +28,7 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import Unpack
 
-from flexsn.neurons.arguments import Number, check_flag, with_arguments_of
+from flexsn.neurons.arguments import MaskArguments, Number, check_flag, with_arguments_of
 from flexsn.neurons.snntorch.base import Options, Returned, SpikingNeuron, by_position
 from flexsn.neurons.snntorch.rc import Alpha, Lapicque
 
@@ -89,9 +89,11 @@ class Leaky(SpikingNeuron):
         check_flag(self, reset_delay=reset_delay)
         self.reset_delay = reset_delay
 
-    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Returned:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, input_: Tensor, mem: Tensor | None = None, **masks: Unpack[MaskArguments]
+    ) -> Returned:
         """See :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`."""
-        return super().forward(input_, mem)
+        return super().forward(input_, mem, **masks)
 
     def core(self, x: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
         """One step."""
@@ -159,10 +161,14 @@ class Synaptic(SpikingNeuron):
         self.reset_delay = reset_delay
 
     def forward(  # type: ignore[override]
-        self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None
+        self,
+        input_: Tensor,
+        syn: Tensor | None = None,
+        mem: Tensor | None = None,
+        **masks: Unpack[MaskArguments],
     ) -> Returned:
         """See :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`."""
-        return super().forward(input_, syn, mem)
+        return super().forward(input_, syn, mem, **masks)
 
     def core(self, x: Tensor, syn: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
         """One step."""

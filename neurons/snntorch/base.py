@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any, TypedDict
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from flexsn import FlexSN, surrogate
 from flexsn.neurons.arguments import (
+    MaskArguments,
     Number,
+    SequenceOptions,
     SpikeFunction,
     check_callable,
     check_flag,
@@ -26,7 +29,7 @@ Quantizer = SpikeFunction | bool
 Returned = Tensor | tuple[Tensor, ...]
 
 
-class CommonOptions(TypedDict, total=False):
+class CommonOptions(SequenceOptions, total=False):
     """The common arguments whose default is the same for all; see :class:`SpikingNeuron`."""
 
     threshold: Number
@@ -109,8 +112,12 @@ class SpikingNeuron(FlexSN):
         step_mode: str = "s",
         backend: str = "auto",
         store_state_seqs: bool = False,
+        detach_every: int | None = None,
+        time_reduction: str | None = None,
+        rate: bool = False,
     ) -> None:
-        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs)
+        options: SequenceOptions = {"detach_every": detach_every, "time_reduction": time_reduction, "rate": rate}
+        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs, **options)
         flags = {"surrogate_disable": surrogate_disable, "init_hidden": init_hidden, "output": output}
         check_flag(self, **flags, store_state_seqs=store_state_seqs)
         if inhibition:
@@ -178,7 +185,9 @@ class SpikingNeuron(FlexSN):
 
     # ---- the call -----------------------------------------------------------------------------------------
 
-    def forward(self, input_: Tensor, *states: Tensor | None) -> Returned:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, input_: Tensor, *states: Tensor | None, **masks: Unpack[MaskArguments]
+    ) -> Returned:
         """Run one step (``"s"``) or all (``"m"``), from the given states or else from the last ones."""
         given = [state is not None for state in states]
         if any(given) and self.init_hidden:
@@ -194,9 +203,9 @@ class SpikingNeuron(FlexSN):
             ]
         if self.step_mode == "m":
             self.store_state_seqs |= self.output
-            spk_seq: Tensor = super().forward(input_)  # type: ignore[assignment]
+            spk_seq: Tensor = super().forward(input_, **masks)  # type: ignore[assignment]
             return (spk_seq, *(self.state_seqs or ())) if self.output else spk_seq
-        spk: Tensor = super().forward(input_)  # type: ignore[assignment]
+        spk: Tensor = super().forward(input_, **masks)  # type: ignore[assignment]
         return spk if self.init_hidden and not self.output else (spk, *(self.states or ()))
 
     def reset_mem(self) -> Returned:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from flexsn.neurons import base_node
+from flexsn.neurons.arguments import MaskArguments
 from flexsn.neurons.base import SpikingNeuron
 
 __all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode"]
@@ -33,10 +35,10 @@ class BaseNode(base_node.BaseNode):
     def backend(self, backend: str) -> None:
         SpikingNeuron.backend.fset(self, _BACKENDS.get(backend, backend))  # type: ignore[attr-defined]
 
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor, **masks: Unpack[MaskArguments]) -> Tensor | tuple[Tensor, ...]:
         """Run ``T`` steps, or one, by which ``v_seq`` then grows until ``reset()``."""
         before = self.state_seqs
-        outputs = super().forward(*inputs)
+        outputs = super().forward(*inputs, **masks)
         if self.store_v_seq and self.step_mode == "s" and self.states is not None:
             now = tuple(state.unsqueeze(0) for state in self.states)
             if before is not None and before[0].shape[1:] == now[0].shape[1:]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -79,11 +80,11 @@ class CallSpec:
         shape = CallShape.of(inputs[0], options.time_dim)
         return CallSpec(tracer, backend, options, shape, inputs[0].device, outputs, request)
 
-    @property
+    @cached_property
     def num_inputs(self) -> int:
         return len(self.request.input_dtypes)
 
-    @property
+    @cached_property
     def num_states(self) -> int:
         states, rules = len(self.tracer.graph.states), self.rules
         if rules is None:
@@ -110,7 +111,7 @@ class CallSpec:
         c = b + sum(self._num_once) + len(self.tracer.captured)
         return values[:a], values[a:b], values[b:c], values[c:]
 
-    @property
+    @cached_property
     def _num_once(self) -> tuple[int, int]:
         rules = self.rules
         return (0, 0) if rules is None else (int(rules.lengths), len(self.tracer.graph.states) * rules.resets)

@@ -129,7 +129,8 @@ def test_the_loop_gives_what_is_written_by_hand(core: str, asked: Asked) -> None
     check(core, asked, "torch")
 
 
+@pytest.mark.parametrize("backend", [KERNELS])
 @pytest.mark.parametrize("core", ["readout", "adaptive"])
 @pytest.mark.parametrize("asked", COVERING, ids=named)
-def test_kernels_give_what_is_written_by_hand(core: str, asked: Asked) -> None:
-    check(core, asked, KERNELS)
+def test_kernels_give_what_is_written_by_hand(core: str, asked: Asked, backend: str) -> None:
+    check(core, asked, backend)

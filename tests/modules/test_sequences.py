@@ -23,6 +23,12 @@ MASK = torch.tensor([[0, 0, 0, 1], [0, 1, 0, 0], [1, 0, 0, 0], [0, 0, 0, 1], [0]
 spike = surrogate.Rect(1.0)
 
 
+@pytest.fixture(params=[KERNELS], autouse=True)
+def _in_the_name(request: pytest.FixtureRequest) -> str:
+    """Which kernels a test runs, for whoever selects tests by that."""
+    return str(request.param)
+
+
 def lif(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     h = v + (x - v) / 2.0
     s = spike(h - 1.0)

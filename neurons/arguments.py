@@ -14,8 +14,10 @@ from torch import Tensor
 
 __all__ = [
     "FiringOptions",
+    "MaskArguments",
     "NeuronOptions",
     "Number",
+    "SequenceOptions",
     "SpikeFunction",
     "SpikingOptions",
     "check_callable",
@@ -35,7 +37,22 @@ SpikeFunction = Callable[[Tensor], Tensor]
 Init = TypeVar("Init", bound=Callable[..., None])
 
 
-class NeuronOptions(TypedDict, total=False):
+class MaskArguments(TypedDict, total=False):
+    """What a call says of its sequences; see :meth:`flexsn.FlexSN.forward`."""
+
+    lengths: Tensor | None
+    reset_mask: Tensor | None
+
+
+class SequenceOptions(TypedDict, total=False):
+    """What every neuron does with sequences if asked to; see :class:`flexsn.FlexSN`."""
+
+    detach_every: int | None
+    time_reduction: str | None
+    rate: bool
+
+
+class NeuronOptions(SequenceOptions, total=False):
     """The common arguments of a neuron; what they mean says :class:`~flexsn.neurons.base.Neuron`."""
 
     step_mode: str

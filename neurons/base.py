@@ -67,6 +67,7 @@ class Neuron(FlexSN):
         shape: shape of the learned parameters, broadcasting against the step shape: ``()`` one for all,
             ``(C, 1, 1)`` one per channel of ``[B, C, H, W]``, the step shape without batch one per neuron.
         counts: ``num_inputs`` and ``num_states`` of a core whose signature does not tell.
+        detach_every, time_reduction, rate: as for :class:`flexsn.FlexSN`.
         coefficients: the values of the declared coefficients: numbers, or tensors (kept as buffers).
 
     Attributes:
@@ -85,9 +86,13 @@ class Neuron(FlexSN):
         learnable: Sequence[str] = (),
         shape: Sequence[int] = (),
         counts: Mapping[str, int] | None = None,
+        detach_every: int | None = None,
+        time_reduction: str | None = None,
+        rate: bool = False,
         **coefficients: Any,
     ) -> None:
         options: dict[str, Any] = {"step_mode": step_mode, "backend": backend, **(counts or {})}
+        options |= {"detach_every": detach_every, "time_reduction": time_reduction, "rate": rate}
         super().__init__(store_state_seqs=store_v_seq, **options)
         check_flag(self, store_v_seq=store_v_seq)
         declared = self._declared()
@@ -182,7 +187,8 @@ class SpikingNeuron(Neuron):
         surrogate_function: the spike function, from :mod:`flexsn.surrogate` or one's own; ``Sigmoid()`` by
             default.
         detach_reset: keep the gradient of the spike out of the reset.
-        step_mode, backend, store_v_seq, learnable, shape, counts, coefficients: as for :class:`Neuron`.
+        step_mode, backend, store_v_seq, learnable, shape, counts, detach_every, time_reduction, rate, coefficients:
+            as for :class:`Neuron`.
 
     Shapes:
         input ``[T, *step]`` (``"m"``) or ``[*step]`` (``"s"``), output alike; states ``[*step]``.
@@ -216,9 +222,13 @@ class SpikingNeuron(Neuron):
         learnable: Sequence[str] = (),
         shape: Sequence[int] = (),
         counts: Mapping[str, int] | None = None,
+        detach_every: int | None = None,
+        time_reduction: str | None = None,
+        rate: bool = False,
         **coefficients: Any,
     ) -> None:
         coefficients |= {"v_threshold": v_threshold, "v_reset": v_reset}
+        coefficients |= {"detach_every": detach_every, "time_reduction": time_reduction, "rate": rate}
         super().__init__(
             step_mode, backend, store_v_seq, learnable=learnable, shape=shape, counts=counts, **coefficients
         )

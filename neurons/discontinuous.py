@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from torch import Tensor
+from typing_extensions import Unpack
 
 from flexsn import FlexSN, surrogate
-from flexsn.neurons.arguments import SpikeFunction, check_callable, check_number
+from flexsn.neurons.arguments import SequenceOptions, SpikeFunction, check_callable, check_number
 
 __all__ = ["Discontinuous"]
 
@@ -37,8 +38,9 @@ class Discontinuous(FlexSN):
         *,
         step_mode: str = "m",
         backend: str = "auto",
+        **options: Unpack[SequenceOptions],
     ) -> None:
-        super().__init__(step_mode=step_mode, backend=backend)
+        super().__init__(step_mode=step_mode, backend=backend, **options)
         spike = surrogate.SpikeLinear(strict=True) if spike_function is None else spike_function
         check_callable(self, "SpikeLinear()", spike_function=spike)
         self.spike_function: SpikeFunction = spike

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
-from flexsn.neurons.arguments import Number, wrong
+from flexsn.neurons.arguments import MaskArguments, Number, SequenceOptions, wrong
 from flexsn.neurons.base import Neuron
 from flexsn.neurons.coefficient import Coefficient
 
 __all__ = ["NonSpikingIF", "NonSpikingLIF"]
 
 
-def _largest_magnitude(v_seq: Tensor) -> Tensor:
-    high, low = v_seq.max(0).values, v_seq.min(0).values
+def _largest_magnitude(v_seq: Tensor, time_dim: int) -> Tensor:
+    high, low = v_seq.max(time_dim).values, v_seq.min(time_dim).values
     return torch.where(high.abs() > low.abs(), high, low)
 
 
-_DECODERS: dict[str, Callable[[Tensor], Tensor]] = {
-    "max-mem": lambda v_seq: v_seq.max(0).values,
-    "max-abs-mem": _largest_magnitude,
-    "mean-mem": lambda v_seq: v_seq.mean(0),
-    "last-mem": lambda v_seq: v_seq[-1],
-    "last_mem": lambda v_seq: v_seq[-1],
-}
+_REDUCTIONS = {"max-mem": "max", "max-abs-mem": None, "mean-mem": "mean", "last-mem": "last", "last_mem": "last"}
 
 
 class NonSpikingIF(Neuron):
@@ -37,9 +32,10 @@ class NonSpikingIF(Neuron):
     Args:
         decode: ``None`` returns the membrane of every step; ``"max-mem"``, ``"mean-mem"``, ``"last-mem"`` (or
             ``"last_mem"``) reduce it over time to the largest, the mean or the last value; ``"max-abs-mem"``
-            to the value of largest magnitude, the negative one if two are equally large.
+            to the value of largest magnitude, the negative one if two are equally large. All but this one are
+            a ``time_reduction``, so that the kernel writes one value per lane.
         step_mode: ``"m"``, or ``"s"`` without ``decode``.
-        backend, store_v_seq: as for :class:`Neuron`.
+        backend, store_v_seq, detach_every, time_reduction, rate: as for :class:`Neuron`.
 
     Shapes:
         input ``[T, *step]``; output ``[T, *step]``, with ``decode`` ``[*step]``. State: ``v``, from 0,
@@ -65,10 +61,24 @@ class NonSpikingIF(Neuron):
         **coefficients: Any,
     ) -> None:
         super().__init__(step_mode, backend, store_v_seq, **coefficients)
-        if decode is not None and decode not in _DECODERS:
-            choices = ", ".join(map(repr, _DECODERS))
+        if decode is not None and self.time_reduction is not None:
+            raise wrong(self, "decode is a time_reduction itself", decode=decode, time_reduction=self.time_reduction)
+        self._decode: str | None = None
+        if decode is not None:
+            self.decode = decode
+
+    @property
+    def decode(self) -> str | None:
+        """What the membrane of all steps is reduced to; ``None`` for nothing."""
+        return self._decode
+
+    @decode.setter
+    def decode(self, decode: str | None) -> None:
+        if decode is not None and decode not in _REDUCTIONS:
+            choices = ", ".join(map(repr, _REDUCTIONS))
             raise wrong(self, f"decode must be None or one of {choices}", decode=decode)
-        self.decode = decode
+        self._decode = decode
+        self.time_reduction = None if decode is None else _REDUCTIONS[decode]
 
     def charge(self, x: Tensor, v: Tensor) -> Tensor:
         """The membrane after the input."""
@@ -78,13 +88,13 @@ class NonSpikingIF(Neuron):
         v = self.charge(x, v)
         return v, v
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **masks: Unpack[MaskArguments]) -> Tensor:
         """The membrane of every step, or what ``decode`` makes of it."""
-        if self.decode is not None and (self.step_mode != "m" or inputs[0].shape[0] == 0):
+        if self.decode is not None and (self.step_mode != "m" or inputs[0].shape[self.time_dim] == 0):
             raise ValueError(f"decode={self.decode!r} needs step_mode 'm' and at least one step")
-        v_seq = super().forward(*inputs)
-        assert isinstance(v_seq, Tensor)  # the core has one output
-        return v_seq if self.decode is None else _DECODERS[self.decode](v_seq)
+        v = super().forward(*inputs, **masks)
+        assert isinstance(v, Tensor)  # the core has one output
+        return _largest_magnitude(v, self.time_dim) if self.decode == "max-abs-mem" else v
 
     def _options(self) -> dict[str, Any]:
         return {"decode": self.decode}
@@ -122,8 +132,9 @@ class NonSpikingLIF(NonSpikingIF):
         *,
         learnable: Sequence[str] = (),
         shape: Sequence[int] = (),
+        **options: Unpack[SequenceOptions],
     ) -> None:
-        super().__init__(decode, step_mode, backend, store_v_seq, learnable=learnable, shape=shape, tau=tau)
+        super().__init__(decode, step_mode, backend, store_v_seq, learnable=learnable, shape=shape, tau=tau, **options)
 
     def charge(self, x: Tensor, v: Tensor) -> Tensor:
         h: Tensor = v + (x - v) / self.tau

@@ -7,9 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from flexsn import FlexSN
-from flexsn.neurons.arguments import check_size
+from flexsn.neurons.arguments import SequenceOptions, check_size
 from flexsn.neurons.base import Neuron
 
 __all__ = ["Refractory"]
@@ -46,10 +47,11 @@ class Refractory(Neuron):
         step_mode: str = "s",
         backend: str = "auto",
         store_v_seq: bool = False,
+        **options: Unpack[SequenceOptions],
     ) -> None:
         inner = core if isinstance(core, FlexSN) else FlexSN(core)
         counts = {"num_inputs": inner.num_inputs, "num_states": inner.num_states + 1}
-        super().__init__(step_mode, backend, store_v_seq, counts=counts)
+        super().__init__(step_mode, backend, store_v_seq, counts=counts, **options)
         check_size(self, least=0, steps=steps)
         self.inner = inner
         self.steps = steps

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from flexsn.errors import BackendError, FallbackWarning, GradientError, stack_level
 from flexsn.execution.arguments import is_memory, kept, needs_loop, written_out
+from flexsn.execution.call import CallSpec
 from flexsn.execution.forward import BoundScan
-from flexsn.execution.loop import scan_by_loop
+from flexsn.execution.loop import Core, scan_by_loop
+from flexsn.execution.masks import Masks, RuledCall
 from flexsn.execution.traces import TraceEntry
 from flexsn.tracing.gradient_path import no_gradient_path
 
@@ -106,18 +108,44 @@ def _loop_gradients(
     """Gradients through the torch loop, which can be differentiated again if gradients are enabled."""
     again = torch.is_grad_enabled()
     spec = entry.bound.spec
-    inputs, states, captured, _ = spec.split(saved)
-    core = entry.traced.core_reading(captured)
+    *given, captured, _ = spec.split(saved)
+    with torch.enable_grad():  # one tensor in two places has a gradient in each
+        inputs, states = ([t.view_as(t) for t in tensors] for tensors in given)
+    core = entry.traced.core_reading(spec.read_once(captured)[2])
     with torch.enable_grad():
-        options = replace(spec.options, wanted_states=())  # which the traced core returns as outputs
-        outputs, finals, _ = scan_by_loop(core, inputs, states, options, dtypes=spec.outputs)
-    pairs = [(r, g) for r, g in zip((*outputs, *finals), grads, strict=True) if g is not None and r.requires_grad]
+        results = _by_loop(spec, core, inputs, states, captured)
+    pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None and r.requires_grad]
     if not pairs:
         dtypes, axis = spec.tracer.input_dtypes, spec.shape.time_dim
-        first_step = [x.select(axis, 0).to(d) for x, d in zip(inputs, dtypes, strict=True)]
-        raise no_gradient_path(core, [*first_step, *states])
+        first_step = [x.select(axis, 0).to(d) for x, d in zip(inputs, dtypes, strict=False)]
+        raise no_gradient_path(core, [*first_step, *states[: len(spec.tracer.state_dtypes)]])
     wanted = [t for t, need in zip((*inputs, *states, *captured), needs, strict=True) if need]
     found = iter(
         torch.autograd.grad([r for r, _ in pairs], wanted, [g for _, g in pairs], create_graph=again, allow_unused=True)
     )
     return [next(found) if need else None for need in needs]
+
+
+def _by_loop(
+    spec: CallSpec, core: Core, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]
+) -> tuple[Tensor, ...]:
+    """What the kernel gives, by the loop. The traced core returns wanted states as outputs."""
+    rules, num_wanted = spec.rules, len(spec.options.wanted_states)
+    if rules is None:
+        options = replace(spec.options, wanted_states=())
+        outputs, finals, _ = scan_by_loop(core, inputs, states, options, dtypes=spec.outputs)
+        return (*outputs, *finals)
+    num_inputs, num_states = len(spec.tracer.input_dtypes), len(spec.tracer.state_dtypes)
+    lengths, initial, _ = spec.read_once(captured)
+    restarts = dict(enumerate(initial)) | dict(zip(rules.learned, states[num_states:], strict=False))
+    masks = Masks(*(lengths or (None,)), *(inputs[num_inputs:] or (None,)), tuple(restarts.values()))
+    call = RuledCall(rules, tuple(inputs[:num_inputs]), tuple(states[:num_states]), spec.options, masks)
+
+    def own(*args: Tensor) -> tuple[Tensor, ...]:
+        values = core(*args)
+        split = len(values) - num_states
+        return (*values[: split - num_wanted], *values[split:])
+
+    dtypes = spec.outputs[: len(spec.outputs) - num_wanted]
+    outputs, finals, state_seqs = scan_by_loop(own, call.inputs, call.states, spec.options, dtypes=dtypes, call=call)
+    return (*outputs, *state_seqs, *finals)

@@ -15,12 +15,13 @@ from flexsn.ir.plan import BackwardPlan, Holds
 from flexsn.ir.step import StepVjp
 from flexsn.kernels.backend import Launch
 from flexsn.planning import Gradients
+from flexsn.planning.boundary import branch_at
 from flexsn.tracing.gradient_path import no_gradient_path
 
 __all__ = ["BoundBackward"]
 
 _GIVEN = (
-    *(Holds.INPUT, Holds.STATE, Holds.OPERAND, Holds.LANE_INDEX, Holds.CHECKPOINT),
+    *(Holds.INPUT, Holds.STATE, Holds.OPERAND, Holds.LANE_INDEX, Holds.LENGTH, Holds.INITIAL, Holds.CHECKPOINT),
     *(Holds.COTANGENT, Holds.FINAL_COTANGENT),
 )
 _WRITTEN = len(_GIVEN)
@@ -50,7 +51,9 @@ class BoundBackward:
     ) -> None:
         self.spec = spec
         self._split = split = len(spec.outputs)
-        inputs, states, self._needs_captured, _ = spec.split(needs)
+        inputs, states, needs_captured, _ = spec.split(needs)
+        *_, self._needs_captured = spec.read_once(needs_captured)
+        *_, captured = spec.read_once(captured)
         gradients = Gradients(
             outputs=tuple(None if g is None else g.dtype for g in grads[:split]),
             finals=tuple(g is not None for g in grads[split:]),
@@ -84,9 +87,10 @@ class BoundBackward:
         """Gradients of inputs, states and captured tensors; see :meth:`BoundScan.backward`."""
         spec = self.spec
         inputs, states, captured, checkpoints = spec.split(saved)
+        *once, captured = spec.read_once(captured)
         written = [fresh.make(spec.device) for fresh in self._written]
         groups: tuple[Sequence[Any], ...] = (
-            *(inputs, states, self._operands(*captured), self._lane_index, checkpoints),
+            *(inputs, states, self._operands(*captured), self._lane_index, *once, checkpoints),
             *(grads[: self._split], grads[self._split :], written),
         )
         tensors = [groups[group][index] for group, index in self._order]
@@ -94,7 +98,8 @@ class BoundBackward:
             self._launch = spec.bind(self.plan, [TensorSpec.of(t) for t in tensors])
         self._launch(tensors)
         step = [None if i is None else written[i] for i in (*self._grad_inputs, *self._grad_states)]
-        return [*step, *self._captured_gradients(captured, [written[i] for i in self._accumulators])]
+        of_captured = self._captured_gradients(captured, [written[i] for i in self._accumulators])
+        return [*step, *([None] * sum(map(len, once))), *of_captured]
 
     def _parameter_side(self, first: int, vjp: StepVjp) -> _ParameterSide:
         """Prepare the parameters' part of one vjp, whose accumulators start at ``first``."""
@@ -142,7 +147,7 @@ class _ParameterSide:
 
 def _states_reached(plan: BackwardPlan, num_steps: int) -> set[int]:
     """The states whose initial values get a gradient after so many steps."""
-    first = plan.branches[min(num_steps, len(plan.branches)) - 1]
+    first = branch_at(plan, 0, num_steps)
     return {c.leaf.index for c, node in zip(plan.carries, first.grad_states, strict=True) if node is not None}
 
 

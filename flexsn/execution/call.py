@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -15,7 +16,7 @@ from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
 from flexsn.ir.layout import CallShape, TensorSpec
 from flexsn.ir.plan import Holds, Plan, Slot
 from flexsn.kernels.backend import Backend, Launch
-from flexsn.planning import Gradients, ScanPlans, ScanRequest, plan_scan
+from flexsn.planning import Gradients, ScanPlans, ScanRequest, SequenceRules, plan_scan
 
 if TYPE_CHECKING:
     from flexsn.tracing.tracer import Tracer
@@ -54,6 +55,7 @@ class CallSpec:
         inputs: Sequence[Tensor],
         options: ScanOptions,
         training: bool,
+        rules: SequenceRules | None = None,
     ) -> CallSpec:
         """The spec of calls with such inputs.
 
@@ -62,24 +64,37 @@ class CallSpec:
             inputs: of the full step shape.
             options: of the scan; the time axis counted from the front.
             training: whether gradients will be wanted.
+            rules: what happens around the core's own steps.
         """
         input_dtypes = tuple(x.dtype for x in inputs)
         computed = [n.dtype for n in tracer.graph.outputs]
         split = len(computed) - len(options.wanted_states)
-        outputs = resolve_output_dtypes(computed[:split], input_dtypes, options.output_dtype)
+        outputs: tuple[OutputDtype, ...] = ()
+        if rules is None or rules.time_reduction is None:
+            outputs = resolve_output_dtypes(
+                computed[:split], input_dtypes[: len(tracer.input_dtypes)], options.output_dtype
+            )
         outputs += tuple(OutputDtype(d, d) for d in computed[split:])  # states have their own dtype
         interval = None if options.checkpoint == "auto" else int(options.checkpoint)
-        request = ScanRequest(input_dtypes, tuple(o.stored for o in outputs), training, interval)
+        request = ScanRequest(input_dtypes, tuple(o.stored for o in outputs), training, interval, rules=rules)
         shape = CallShape.of(inputs[0], options.time_dim)
         return CallSpec(tracer, backend, options, shape, inputs[0].device, outputs, request)
 
-    @property
+    @cached_property
     def num_inputs(self) -> int:
-        return len(self.tracer.graph.inputs)
+        return len(self.request.input_dtypes)
+
+    @cached_property
+    def num_states(self) -> int:
+        states, rules = len(self.tracer.graph.states), self.rules
+        if rules is None:
+            return states
+        own_outputs = len(self.tracer.graph.outputs) - len(rules.wanted_states)
+        return states + len(rules.learned) + len(rules.accumulated(own_outputs))
 
     @property
-    def num_states(self) -> int:
-        return len(self.tracer.graph.states)
+    def rules(self) -> SequenceRules | None:
+        return self.request.rules
 
     def plans(self, gradients: Gradients | None = None) -> ScanPlans:
         """What the kernels do; a backward pass for gradients of that pattern included."""
@@ -87,11 +102,24 @@ class CallSpec:
         return plan_scan(self.tracer.graph, self.tracer.vjp, request, self.backend)
 
     def split(self, values: Sequence[Value]) -> tuple[Sequence[Value], ...]:
-        """``values`` as those of inputs, states, captured tensors, checkpoints."""
+        """``values`` as those of inputs, states, captured tensors, checkpoints.
+
+        The captured tensors come after what a call by rules reads once per lane.
+        """
         a = self.num_inputs
         b = a + self.num_states
-        c = b + len(self.tracer.captured)
+        c = b + sum(self._num_once) + len(self.tracer.captured)
         return values[:a], values[a:b], values[b:c], values[c:]
+
+    @cached_property
+    def _num_once(self) -> tuple[int, int]:
+        rules = self.rules
+        return (0, 0) if rules is None else (int(rules.lengths), len(self.tracer.graph.states) * rules.resets)
+
+    def read_once(self, captured: Sequence[Value]) -> tuple[Sequence[Value], Sequence[Value], Sequence[Value]]:
+        """Lengths, initial values and captured tensors, of what :meth:`split` gives as captured."""
+        a, b = self._num_once
+        return captured[:a], captured[a : a + b], captured[a + b :]
 
     def operands(self, captured: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
         """A function of captured tensors like these: what the kernels read of them."""

@@ -44,6 +44,7 @@ from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
 from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import Results, scan_by_loop, transformed
+from flexsn.execution.masks import Masks, RuledCall
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.execution.traces import REMEMBERED, Traces, check_devices, once, remember
@@ -93,8 +94,12 @@ class ScanDispatcher:
         read = (source.read() for source in self._captures.tensors)
         return any(isinstance(t, Tensor) and t.grad_fn is not None for t in read)
 
-    def __call__(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions) -> Results:
+    def __call__(
+        self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions, masks: Masks | None = None
+    ) -> Results:
         """Scan; returns ``(outputs, final_states, state_seqs)``, the sequences of the wanted states alone.
+
+        If ``options.rate``, it is behind the outputs.
 
         Raises:
             UnsupportedOpError, BackendError: the backend was asked for by name and cannot.
@@ -107,8 +112,12 @@ class ScanDispatcher:
             backend = os.environ.get("FLEXSN_BACKEND", backend)
         if SpikeTensor in map(type, inputs):
             inputs = [x.dense() if isinstance(x, SpikeTensor) else x for x in inputs]
+        call = None
+        if masks is not None or options.has_rules:
+            call = RuledCall.of(inputs, states, options, masks or Masks())
+            inputs, states = call.inputs, call.states
         try:
-            everything = (*inputs, *states, *read)
+            everything = (*inputs, *states, *read) if call is None else (*inputs, *states, *read, *call.tensors)
             alike = [
                 (
                     t.shape,
@@ -127,7 +136,8 @@ class ScanDispatcher:
             alike = []
         read_ids = [id(t) for t in read]
         shared = tuple(map(read_ids.index, read_ids))  # which names hold one tensor decides what the kernel reads
-        key = (options, backend, torch.is_grad_enabled(), torch.get_default_dtype(), tuple(alike), shared)
+        rules = None if call is None else call.rules
+        key = (options, backend, torch.is_grad_enabled(), torch.get_default_dtype(), tuple(alike), shared, rules)
         entry = self._entries.get(key, _NEW)
         if self._captures.unwatched is not None and not (entry is _NEW or entry is None or entry.traced.still_holds()):
             self._entries = {}
@@ -136,21 +146,34 @@ class ScanDispatcher:
             given = (*inputs, *states)
             inputs, states, axis = fit(inputs, states, options.time_dim)
             options = replace(options, backend=backend, time_dim=axis)
-            entry = self._new_entry(inputs, states, options)
+            entry = self._new_entry(inputs, states, options, call)
             if alike and not transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
                 remember(self._entries, key, entry, 16 * REMEMBERED)
         if entry is None:
-            return scan_by_loop(self.core, inputs, states, options, parameters=read)
+            options = options if call is None else call.options
+            looped = scan_by_loop(self.core, inputs, states, options, parameters=read, call=call)
+            return looped if call is None else call.finish(*looped)
         captured = entry.traced.captured(self._captures)
+        if call is not None:
+            return self._by_rules(call, entry, captured)
         results = run_compiled(entry, inputs, states, captured)
         a, b = entry.num_outputs, len(results) - self.num_states
         return results[:a], results[b:], results[a:b]
 
+    def _by_rules(self, call: RuledCall, entry: CallEntry, captured: Sequence[Tensor]) -> Results:
+        given = call.kernel_inputs, call.kernel_states(entry.traced.tracer.graph), (*call.once, *captured)
+        results = run_compiled(entry, *given)
+        a = 0 if call.rules.time_reduction else entry.num_outputs
+        b = a + len(call.rules.wanted_states)
+        return call.finish(results[:a], results[b:], results[a:b])
+
     # ---- what a new kind of call needs -----------------------------------------------------------------------
 
-    def _new_entry(self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions) -> CallEntry | None:
+    def _new_entry(
+        self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions, call: RuledCall | None
+    ) -> CallEntry | None:
         """Trace and compile for such a call; ``None`` where only the loop will do."""
-        loop = transformed() or any(map(needs_loop, (*inputs, *states)))
+        loop = transformed() or any(map(needs_loop, (*inputs, *states, *(() if call is None else call.tensors))))
         if loop and options.backend == "auto":
             return None
         chosen, problem = choose(options.backend, inputs[0].device)
@@ -159,7 +182,7 @@ class ScanDispatcher:
         if chosen is None or inputs[0].shape[options.time_dim] == 0 or loop:
             return None
         try:
-            return self._bind(chosen, inputs, states, options)
+            return self._bind(chosen, inputs, states, options, call)
         except (UnsupportedOpError, BackendError) as error:
             if options.backend != "auto":
                 raise
@@ -170,7 +193,12 @@ class ScanDispatcher:
             raise
 
     def _bind(
-        self, backend: Backend, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions
+        self,
+        backend: Backend,
+        inputs: Sequence[Tensor],
+        states: Sequence[Tensor],
+        options: ScanOptions,
+        call: RuledCall | None,
     ) -> CallEntry:
         options = replace(options, backend=backend.name)  # kernels do not care who chose it
         dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
@@ -178,7 +206,8 @@ class ScanDispatcher:
         device, num_wanted = inputs[0].device, len(options.wanted_states)
         step = without_axis(inputs[0].shape, options.time_dim)
         read = check_read(self._captures.tensors)
-        training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *read))
+        learned = () if call is None else call.masks.initial
+        training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *read, *learned))
         traced = self.traces.find(self._captures, dtypes, device, options.wanted_states, step, training)
         if self._captures.unwatched is not None:
             self._warn(_BY_EXAMPLES, _not_all_watched(self.core, self._captures.unwatched))
@@ -186,12 +215,18 @@ class ScanDispatcher:
         check_values(tracer.graph)
         check_devices(traced.names(self._captures), captured, device)
         check_step(step, tracer.param_shape, traced.names(self._captures), captured)
+        rules = None
+        if call is not None:
+            rules = call.rules
+            inputs, states = call.kernel_inputs, call.kernel_states(tracer.graph)
+            captured = [*call.once, *captured]
         alike = tuple((t.shape, t.stride(), t.dtype, is_memory(t)) for t in (*inputs, *states, *captured))
 
         def build() -> BoundScan:
-            return BoundScan(CallSpec.of(tracer, backend, inputs, options, training)).prepare(inputs, states, captured)
+            spec = CallSpec.of(tracer, backend, inputs, options, training, rules)
+            return BoundScan(spec).prepare(inputs, states, captured)
 
-        bound = once(traced.bound, (options, training, alike), build)
+        bound = once(traced.bound, (options, training, alike, rules), build)
         return CallEntry(traced, bound, training, len(tracer.graph.outputs) - num_wanted)
 
     def _warn(self, what: str, problem: FlexSNError) -> None:

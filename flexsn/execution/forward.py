@@ -16,7 +16,7 @@ from flexsn.kernels.backend import Launch
 __all__ = ["BoundScan"]
 
 _GROUPS = (
-    *(Holds.INPUT, Holds.STATE, Holds.OPERAND, Holds.LANE_INDEX),
+    *(Holds.INPUT, Holds.STATE, Holds.OPERAND, Holds.LANE_INDEX, Holds.LENGTH, Holds.INITIAL),
     *(Holds.OUTPUT, Holds.FINAL_STATE, Holds.CHECKPOINT),
 )
 
@@ -52,9 +52,10 @@ class BoundScan:
         Raises:
             BackendError: the kernel cannot be built here.
         """
+        *once, captured = self.spec.read_once(captured)
         self._operands, self._num_read = self.spec.operands(captured), len(captured)
         operands = self._operands(*[t.detach() for t in captured])
-        given = [[TensorSpec.of(t) for t in group] for group in (inputs, states, operands, self._lane_index)]
+        given = [[TensorSpec.of(t) for t in group] for group in (inputs, states, operands, self._lane_index, *once)]
         groups = (*given, self._outputs, self._finals, self._checkpoints)
         self._launch = self.spec.bind(self.plan, [groups[group][index] for group, index in self._order])
         return self
@@ -67,8 +68,9 @@ class BoundScan:
         outputs = [fresh.make(device) for fresh in self._outputs]
         finals = [fresh.make(device) for fresh in self._finals]
         checkpoints = [fresh.make(device) for fresh in self._checkpoints]
+        *once, captured = self.spec.read_once(captured)
         operands = self._operands(*captured[: self._num_read])
-        groups = (inputs, states, operands, self._lane_index, outputs, finals, checkpoints)
+        groups = (inputs, states, operands, self._lane_index, *once, outputs, finals, checkpoints)
         assert self._launch is not None
         self._launch([groups[group][index] for group, index in self._order])
         if not self._as_stored:

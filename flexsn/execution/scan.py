@@ -12,6 +12,7 @@ from torch import Tensor
 
 from flexsn.errors import CoreError, defined_at
 from flexsn.execution.dispatch import ScanDispatcher, opaque_to_compile
+from flexsn.execution.masks import Masks
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.traces import REMEMBERED
 
@@ -61,6 +62,11 @@ def scan(
     return_state_seqs: bool = False,
     checkpoint: int | str = "auto",
     output_dtype: torch.dtype | Sequence[torch.dtype | None] | None = None,
+    lengths: Tensor | None = None,
+    reset_mask: Tensor | None = None,
+    detach_every: int | None = None,
+    time_reduction: str | None = None,
+    rate: bool = False,
 ) -> Any:
     """Scan ``core`` over time: ``(*y[t], *s[t]) = core(*x[t], *s[t-1])``.
 
@@ -76,9 +82,12 @@ def scan(
         return_state_seqs: also return the states after every step.
         checkpoint: steps between stored states in training; ``"auto"`` leaves it to the backend.
         output_dtype: store the outputs in this dtype; see :class:`~flexsn.FlexSN`.
+        lengths, reset_mask: as for :meth:`FlexSN.forward <flexsn.FlexSN.forward>`; a reset goes back to ``states``.
+        detach_every, time_reduction: as for :class:`~flexsn.FlexSN`.
+        rate: also return the mean of the first output over time.
 
     Returns:
-        ``(outputs, final_states)``, or ``(outputs, final_states, state_seqs)``. ``outputs`` is a tensor if the
+        ``(outputs, final_states)``, then ``state_seqs`` and the rate if asked for. ``outputs`` is a tensor if the
         core has one output, else a tuple; states come back as they were given, a tensor or a tuple.
 
     Raises:
@@ -96,8 +105,13 @@ def scan(
     state_tuple = (states,) if isinstance(states, Tensor) else tuple(states)
     wanted_states = tuple(range(len(state_tuple))) if return_state_seqs else ()
     asked_dtype = tuple(output_dtype) if isinstance(output_dtype, list) else output_dtype
-    options = _options(backend, time_dim, checkpoint, asked_dtype, wanted_states)
-    outputs, finals, state_seqs = _dispatcher_of(core, len(state_tuple))(input_tuple, state_tuple, options)
+    options = _options(backend, time_dim, checkpoint, asked_dtype, wanted_states, detach_every, time_reduction, rate)
+    masks = None
+    if lengths is not None or reset_mask is not None:
+        masks = Masks(lengths, reset_mask, state_tuple)
+    outputs, finals, state_seqs = _dispatcher_of(core, len(state_tuple))(input_tuple, state_tuple, options, masks)
+    rates = (outputs[-1],) if rate else ()
+    outputs = outputs[: len(outputs) - rate]
     if not outputs and not return_state_seqs:
         raise CoreError(
             f"the core returns {len(state_tuple)} value(s), expected outputs and {len(state_tuple)} new state(s)",
@@ -109,8 +123,8 @@ def scan(
         finals[0] if isinstance(states, Tensor) else finals,
     )
     if return_state_seqs:
-        return (*result, state_seqs[0] if isinstance(states, Tensor) else state_seqs)
-    return result
+        return (*result, state_seqs[0] if isinstance(states, Tensor) else state_seqs, *rates)
+    return (*result, *rates)
 
 
 def _dispatcher_of(core: Callable[..., Any], num_states: int) -> ScanDispatcher:

@@ -32,6 +32,8 @@ class LeafKind(Enum):
     STEP_INDEX = "t", True, False
     NUM_STEPS = "T", False, False
     LANE_INDEX = "lane", False, False  # the lane's number in the step shape, row by row
+    LENGTH = "length", False, False  # the number of steps of the lane's sample
+    INITIAL = "initial", False, False  # what a state is after a reset
 
     def __init__(self, label: str, varies: bool, is_gradient: bool) -> None:
         self.label, self.varies, self.is_gradient = label, varies, is_gradient

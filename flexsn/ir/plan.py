@@ -59,6 +59,8 @@ class Holds(Enum):
     STATE = "v"  # an initial state
     OPERAND = "p"
     LANE_INDEX = "lane"  # the number of every lane
+    LENGTH = "len"  # the number of steps of every sample
+    INITIAL = "v_initial"  # what a state is after a reset
     OUTPUT = "y"
     FINAL_STATE = "v_final"
     CHECKPOINT = "c"  # a state before steps K, 2K, ...

@@ -12,15 +12,16 @@ from torch import Tensor
 from flexsn.captures.binding import NOTHING_BOUND, ParameterBinding, register_parameters
 from flexsn.captures.contract import CoreSignature, count_outputs, read_signature
 from flexsn.errors import CoreError, defined_at
-from flexsn.execution.arguments import as_floats, check
+from flexsn.execution.arguments import Tensors, as_floats, check
 from flexsn.execution.backends import supported_backends
 from flexsn.execution.dispatch import ScanDispatcher, opaque_to_compile, uncompiled
 from flexsn.execution.loop import Results
+from flexsn.execution.masks import Masks
 from flexsn.execution.options import ScanOptions
-from flexsn.execution.output_dtype import AskedDtype
 from flexsn.ir.layout import without_axis
 from flexsn.modules.internals import Internals
 from flexsn.modules.kernel import FlexSNKernel
+from flexsn.modules.options import Options
 from flexsn.modules.step_forms import StepForms
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["FlexSN"]
 
 
-class FlexSN(StepForms):
+class FlexSN(Options, StepForms):
     """A spiking neuron from one time step written in plain PyTorch.
 
     The core is scanned over time by one fused kernel,
@@ -57,9 +58,15 @@ class FlexSN(StepForms):
         output_dtype: store the outputs in this dtype (or these, one per output). Spikes in ``torch.bool`` or
             ``torch.uint8`` take a byte each and come as a :class:`~flexsn.SpikeTensor`: a float tensor to every
             layer, with the float tensor's gradients. A float dtype gives a plain tensor of it.
+        detach_every: cut the gradient of states before steps ``n, 2n, ...`` of a call, as ``detach()`` between
+            chunks of ``n`` steps would (truncated BPTT).
+        time_reduction: ``"sum"``, ``"mean"``, ``"last"`` or ``"max"``: outputs come reduced over time; the kernel
+            writes one value per lane instead of ``T``. ``"m"`` only.
+        rate: keep the mean of the first output over the steps of a call in ``neuron.rate``; it has a gradient.
 
     Shapes:
-        inputs ``[T, *step]`` (``"m"``) or ``[*step]`` (``"s"``); outputs alike; states ``[*step]``.
+        inputs ``[T, *step]`` (``"m"``) or ``[*step]`` (``"s"``); outputs alike, ``[*step]`` with
+        ``time_reduction``; states and ``rate`` ``[*step]``.
 
     Dtypes:
         fp16 and bf16 inputs are computed in fp32; outputs come back in the inputs' dtype, states stay fp32.
@@ -102,6 +109,9 @@ class FlexSN(StepForms):
         checkpoint: int | str = "auto",
         time_dim: int = 0,
         output_dtype: torch.dtype | Sequence[torch.dtype | None] | None = None,
+        detach_every: int | None = None,
+        time_reduction: str | None = None,
+        rate: bool = False,
     ) -> None:
         super().__init__()
         if core is not None:
@@ -123,59 +133,12 @@ class FlexSN(StepForms):
         )
         self.step_mode, self.backend, self.store_state_seqs = step_mode, backend, store_state_seqs
         self.checkpoint, self.output_dtype, self.time_dim = checkpoint, output_dtype, time_dim
+        self.detach_every, self.time_reduction = detach_every, time_reduction
+        self._flexsn.set_option(rate=rate)
         if core is not None:  # a subclass is not complete yet, and owns its parameters anyway
             register_parameters(self, self._dispatcher().captures(), self._flexsn.bound_names)
             if self._flexsn.num_outputs is not None:
                 self._check_num_outputs(self._count_outputs())
-
-    # ---- options ------------------------------------------------------------------------------------------
-
-    @property
-    def backend(self) -> str:
-        """What runs the scan: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``."""
-        return self._flexsn.options.backend
-
-    @backend.setter
-    def backend(self, backend: str) -> None:
-        self._flexsn.set_option(backend=backend)
-
-    @property
-    def time_dim(self) -> int:
-        """The time axis of multi-step inputs and outputs."""
-        return self._flexsn.options.time_dim
-
-    @time_dim.setter
-    def time_dim(self, time_dim: int) -> None:
-        self._flexsn.set_option(time_dim=time_dim)
-
-    @property
-    def checkpoint(self) -> int | str:
-        """Steps between stored states in training; ``"auto"`` leaves it to the backend."""
-        return self._flexsn.options.checkpoint
-
-    @checkpoint.setter
-    def checkpoint(self, checkpoint: int | str) -> None:
-        self._flexsn.set_option(checkpoint=checkpoint)
-
-    @property
-    def output_dtype(self) -> AskedDtype:
-        """What outputs are stored in: one dtype, or one per output; ``None`` for that of the computation."""
-        return self._flexsn.options.output_dtype
-
-    @output_dtype.setter
-    def output_dtype(self, output_dtype: torch.dtype | Sequence[torch.dtype | None] | None) -> None:
-        self._flexsn.set_option(output_dtype=output_dtype)
-
-    @property
-    def step_mode(self) -> str:
-        """``"m"`` (inputs are sequences) or ``"s"`` (inputs are single steps)."""
-        return self._flexsn.step_mode
-
-    @step_mode.setter
-    def step_mode(self, step_mode: str) -> None:
-        if step_mode not in ("m", "s"):
-            raise ValueError(f'step_mode must be "m" (multi-step) or "s" (single-step), got {step_mode!r}')
-        self._flexsn.change(step_mode=step_mode)
 
     @property
     def supported_backends(self) -> tuple[str, ...]:
@@ -185,11 +148,23 @@ class FlexSN(StepForms):
     # ---- the call -----------------------------------------------------------------------------------------
 
     @opaque_to_compile
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(
+        self, *inputs: Tensor, lengths: Tensor | None = None, reset_mask: Tensor | None = None
+    ) -> Tensor | tuple[Tensor, ...]:
         """Run ``T`` steps (``step_mode="m"``) or one (``"s"``), continuing from the last states.
 
+        Args:
+            inputs: of the core.
+            lengths: how many steps each sample has, integers ``[B]``; the batch is the first dimension of a step.
+                From there on its outputs are 0, its states stay and its gradients are 0, whatever the padding is.
+                Numbers below 0 or above ``T`` are an error on the CPU; on a GPU, where looking would mean waiting,
+                they count as 0 or ``T``. ``"m"`` only.
+            reset_mask: bool, as large as an input or without its last dimensions, ``[T, B]``, say: before such a
+                step the states are the initial ones (:meth:`init_states`, whatever came before).
+
         Raises:
-            ValueError: inputs that do not fit together, or not the states that are held.
+            ValueError: inputs that do not fit together, or not the states that are held; lengths or a mask that
+                do not fit the inputs; an option that needs a sequence in step mode ``"s"``.
             CoreError: the core breaks its contract.
             UnsupportedOpError, BackendError: a backend asked for by name cannot run this core here.
         """
@@ -212,29 +187,53 @@ class FlexSN(StepForms):
             unsure = own.in_transform or torch._C._current_graph_task_id() != -1
             if unsure or own.input_shapes not in (None, input_shapes):
                 self._check_states(input_shapes)
-        outputs, finals, state_seqs = self._scan(seqs, states, options)
+        masks = None
+        if lengths is not None or reset_mask is not None or options.has_rules:
+            masks = self._masks(lengths, reset_mask, inputs, seqs, states)
+        outputs, finals, state_seqs = self._scan(seqs, states, masks, options)
+        if options.rate:
+            *outputs, own.rate = outputs
         own.hold(finals, input_shapes)
         own.state_seqs = None if not own.store_state_seqs else state_seqs if multi_step else finals
         if own.monitor is not None:
             own.monitor.record(dict(zip(options.wanted_states, state_seqs, strict=True)), options.time_dim)
         if not multi_step:
             outputs = tuple([y.squeeze(0) for y in outputs])
-        return outputs[0] if len(outputs) == 1 else outputs
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     _advance = forward
 
-    def _scan(self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], options: ScanOptions) -> Results:
+    def _masks(
+        self, lengths: Tensor | None, reset_mask: Tensor | None, inputs: Tensors, seqs: Tensors, states: Tensors
+    ) -> Masks:
+        """What a call says of its sequences; in step mode "s" there is only one step to speak of."""
+        own, initial = self._flexsn, states
+        if own.step_mode == "s":
+            options = own.call_options
+            asked = {"lengths": lengths, "time_reduction": options.time_reduction, "detach_every": options.detach_every}
+            wrong = [name for name, value in asked.items() if value is not None]
+            if wrong:
+                raise ValueError(f'{wrong[0]} is about the steps of a call, of which step mode "s" has one; use "m"')
+            if isinstance(reset_mask, Tensor):
+                reset_mask = reset_mask.unsqueeze(0)
+        if reset_mask is not None and own.states is not None:
+            initial = self._initial_states(inputs, seqs, own.call_options.time_dim)
+        return Masks(lengths, reset_mask, () if reset_mask is None else initial)
+
+    def _scan(self, inputs: Tensors, states: Tensors, masks: Masks | None, options: ScanOptions) -> Results:
         """Scan from these states, with the parameters that are registered; what is held stays as it is."""
         own = self._flexsn
         if own.requires_grad is not None:
             flagged = zip((*inputs, *states), own.requires_grad, strict=True)
             cut = tuple(a if flag else a.detach() for a, flag in flagged)
             inputs, states = cut[: own.num_inputs], cut[own.num_inputs :]
+            masks = masks and masks.with_gradients(own.requires_grad[own.num_inputs :])
         binding = self._binding() if own.bound_names else None
         with binding.applied(self) if binding else NOTHING_BOUND:
-            results = self._dispatcher()(inputs, states, options)
-        if own.num_outputs != len(results[0]):
-            self._check_num_outputs(len(results[0]))
+            results = self._dispatcher()(inputs, states, options, masks)
+        num_outputs = len(results[0]) - options.rate
+        if own.num_outputs != num_outputs:
+            self._check_num_outputs(num_outputs)
         return results
 
     def _dispatcher(self) -> ScanDispatcher:  # no property: an AttributeError inside would name it as what is missing

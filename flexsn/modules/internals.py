@@ -37,6 +37,7 @@ class Internals:
         in_backward: the backward pass during which the states were made; -1 for none.
         starts: where states start at the next call, of those that were set to a number.
         state_seqs: the states after every step of the last call, if asked for.
+        rate: the mean of the first output of the last call, if asked for.
         bound_names: ``registered name -> name of the source`` of the parameters found outside the neuron.
         dispatcher, binding: of the core, made when first needed.
     """
@@ -57,6 +58,7 @@ class Internals:
     in_backward: int = -1
     starts: dict[str, float] = field(default_factory=dict)
     state_seqs: tuple[Tensor, ...] | None = None
+    rate: Tensor | None = None
     bound_names: dict[str, str] = field(default_factory=dict)
     dispatcher: ScanDispatcher | None = None
     binding: ParameterBinding | None = None
@@ -91,6 +93,7 @@ class Internals:
         if self.states is not None:
             self.states = _detached(self.states)
         self.state_seqs = _detached(self.state_seqs)
+        self.rate = None if self.rate is None else self.rate.detach()
         if self.monitor is not None:
             self.monitor = self.monitor.without_graph()
 

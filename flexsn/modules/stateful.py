@@ -126,7 +126,7 @@ class Stateful(nn.Module):
     def reset(self) -> None:
         """Forget the states; the next call starts from ``init_states``."""
         self._flexsn.hold(None)
-        self._flexsn.state_seqs = None
+        self._flexsn.state_seqs = self._flexsn.rate = None
 
     def detach(self) -> None:
         """Cut the graph at the current states, their sequences and what is recorded (truncated BPTT)."""
@@ -188,6 +188,8 @@ class Stateful(nn.Module):
         own: Internals | None = self.__dict__.get("_flexsn")
         if own is not None and name in own.state_names:
             return own.starts.get(name) if own.states is None else own.states[own.state_names.index(name)]
+        if name == "rate" and own is not None and own.options.rate:  # no property: a core may have a rate of its own
+            return own.rate
         return super().__getattr__(name)
 
     def __setattr__(self, name: str, value: Any) -> None:

@@ -8,13 +8,17 @@ from weakref import WeakKeyDictionary
 from flexsn.ir.passes import passed
 from flexsn.ir.step import StepGraph
 from flexsn.planning.backward import plan_backward
-from flexsn.planning.boundary import steps_from_end, unify_last_steps
+from flexsn.planning.boundary import Cut, branches_from_end, unify_last_steps
 from flexsn.planning.forward import plan_forward
+from flexsn.planning.lengths import with_lengths
 from flexsn.planning.liveness import leads_nowhere, prune_gradients, states_to_checkpoint
+from flexsn.planning.reductions import with_reductions
 from flexsn.planning.rematerialize import choose_saved
 from flexsn.planning.request import Gradients, ScanPlans, ScanRequest, Target, Vjp
+from flexsn.planning.resets import with_resets
+from flexsn.planning.rules import SequenceRules
 
-__all__ = ["Gradients", "ScanPlans", "ScanRequest", "Target", "plan_scan"]
+__all__ = ["Gradients", "ScanPlans", "ScanRequest", "SequenceRules", "Target", "plan_scan"]
 
 _PLANS: WeakKeyDictionary[StepGraph, dict[tuple[ScanRequest, str], ScanPlans]] = WeakKeyDictionary()
 """Plans last as long as the step they are of."""
@@ -41,6 +45,7 @@ def plan_scan(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) -
 
 
 def _forward(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) -> ScanPlans:
+    step, vjp = _by_rules(step, vjp, request.rules)
     live: tuple[int, ...] = ()
     interval = None
     if request.training:
@@ -54,17 +59,34 @@ def _forward(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) ->
 def _both(step: StepGraph, vjp: Vjp, request: ScanRequest, gradients: Gradients, target: Target) -> ScanPlans:
     forward = plan_scan(step, vjp, replace(request, gradients=None), target).forward
     assert forward.interval is not None
-    vjps = steps_from_end(vjp, gradients)
-    if leads_nowhere(vjps):
+    num_states = len(step.states)
+    step, vjp = _by_rules(step, vjp, request.rules)
+    every = request.rules and request.rules.detach_every
+    whens, vjps = zip(*branches_from_end(step, vjp, gradients, Cut(every, num_states) if every else None), strict=True)
+    if leads_nowhere(vjps, num_states):
         return ScanPlans(forward, None)
     wanted = prune_gradients(vjps, gradients)
-    branches = plan_backward(step, wanted, request, gradients, forward.interval)
+    branches = plan_backward(step, list(zip(whens, wanted, strict=True)), request, gradients, forward.interval)
     backward = unify_last_steps(step.builder, branches)
     passed("unified backward step", backward.step)
     if target.saves_in_registers:
         backward = choose_saved(backward)
     passed("backward plan", backward)
     return ScanPlans(forward, backward)
+
+
+def _by_rules(step: StepGraph, vjp: Vjp, rules: SequenceRules | None) -> tuple[StepGraph, Vjp]:
+    """The step that a scan by these rules takes."""
+    if rules is None:
+        return step, vjp
+    if rules.resets:
+        step, vjp = with_resets(step, vjp, rules.learned)
+    if rules.accumulated(len(step.outputs) - len(rules.wanted_states)):
+        step, vjp = with_reductions(step, vjp, rules)
+    if rules.lengths:
+        step, vjp = with_lengths(step, vjp, rules.wanted_states)
+    passed("step by rules", step)
+    return step, vjp
 
 
 def _step_bytes(step: StepGraph, request: ScanRequest, live: tuple[int, ...]) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 from flexsn.ir.graph import Builder, LeafKind, Node
 from flexsn.ir.plan import BackwardPlan, BackwardStep, Carry, Holds, Role, Slot
 from flexsn.ir.step import StepGraph, StepVjp
-from flexsn.planning.boundary import nth_from_end
+from flexsn.planning.boundary import Branch
 from flexsn.planning.liveness import live_states
 from flexsn.planning.pieces import lane_loads, leaves, order
 from flexsn.planning.request import Gradients, ScanRequest
@@ -16,17 +16,18 @@ __all__ = ["plan_backward"]
 
 
 def plan_backward(
-    step: StepGraph, vjps: Sequence[StepVjp], request: ScanRequest, gradients: Gradients, interval: int
+    step: StepGraph, branches_from_end: Sequence[Branch], request: ScanRequest, gradients: Gradients, interval: int
 ) -> BackwardPlan:
     """Plan the backward pass.
 
     Args:
         step: one step.
-        vjps: of the last step, the one before, and so on; the last for all others.
+        branches_from_end: vjps, and of which steps; the last one is for all others.
         request: the kind of call.
         gradients: which come in and which are wanted.
         interval: ``K``.
     """
+    vjps = [vjp for _, vjp in branches_from_end]
     roots = [n for vjp in vjps for n in vjp.results]
     live = live_states(step, vjps)
     states, next_states = [step.states[j] for j in live], [step.new_states[j] for j in live]
@@ -52,14 +53,14 @@ def plan_backward(
     checkpoints = [Slot(Role.CHECKPOINT_LOAD, s.dtype, Holds.CHECKPOINT, s.index) for s in states]
     branches = [
         BackwardStep(
-            when=None if n == len(vjps) - 1 else nth_from_end(step.builder, n),
+            when=when,
             program=order(vjp.results),
             loads=_read(loads, vjp.results),
             stores=tuple((slot, vjp.grad_inputs[i]) for i, slot in grads.items()),
             grad_states=_next_gradients(step.builder, vjp, carries),
             accumulate=_place(vjp, first, len(accumulators)),
         )
-        for n, (vjp, first) in enumerate(zip(vjps, first_of, strict=True))
+        for (when, vjp), first in zip(branches_from_end, first_of, strict=True)
     ]
     slots = [*loads.values(), *(s for s, _ in once), *initial, *checkpoints]
     slots += [c.initial for c in carries if c.initial] + list(grads.values())

@@ -1,22 +1,37 @@
 """The last steps of a sequence, where some incoming gradients are absent, and how they join the usual step.
 
-Autograd leaves out what does not exist instead of adding zeros, so the last steps run a smaller graph. A kernel that
-chooses where the graphs part, mostly at the sums where a gradient joins, needs one graph for all.
+Autograd leaves out what does not exist instead of adding zeros, so the last steps run a smaller graph, and so do the
+steps before a cut, where no gradient of a state comes in. A kernel that chooses where the graphs part, mostly at the
+sums where a gradient joins, needs one graph for all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import operator
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 
 from flexsn.ir.graph import Builder, LeafKind, Node, topological
 from flexsn.ir.plan import BackwardPlan, BackwardStep, Program
-from flexsn.ir.step import StepVjp
+from flexsn.ir.step import StepGraph, StepVjp
+from flexsn.ir.substitute import Substitution
 from flexsn.planning.request import Gradients, Vjp
 
-__all__ = ["Unifier", "nth_from_end", "steps_from_end", "unify_last_steps"]
+__all__ = ["Cut", "Unifier", "branch_at", "branches_from_end", "nth_from_end", "steps_from_end", "unify_last_steps"]
+
+Branch = tuple[Node | None, StepVjp]
+"""When, and what; ``None`` for all steps no other branch is for."""
+
+
+@dataclass(frozen=True)
+class Cut:
+    """Where gradients of states are cut: before steps ``every, 2 every, ...``, those of the first so many states."""
+
+    every: int
+    num_states: int
 
 
 def steps_from_end(vjp: Vjp, gradients: Gradients) -> list[StepVjp]:
@@ -25,27 +40,123 @@ def steps_from_end(vjp: Vjp, gradients: Gradients) -> list[StepVjp]:
     Autograd computes nothing for an absent gradient. The last step has no gradient from a step after it, and a
     state that reaches the outputs only by way of another one gets its first gradient later still.
     """
-    outputs, finals = tuple(d is not None for d in gradients.outputs), gradients.finals
+    outputs, finals = _present(gradients)
     for apart in (True, False):
-        vjps: list[StepVjp] = []
-        pattern = tuple(map(int, finals))
-        for n in range(len(finals) + 2):
-            vjps.append(vjp(outputs, pattern, apart, n == 0))
-            following = tuple(map(len, vjps[-1].grad_states))
-            if following == pattern:
-                usual = vjp(outputs, pattern, apart, False)
-                return vjps if vjps[-1] == usual else [*vjps, usual]
-            pattern = following
+        vjps, settled = _until_settled(vjp, outputs, finals, apart, True)
+        if settled:
+            return vjps
     # states that swap places: the pattern never settles, so absent gradients count as zeros
-    ever = tuple(int(f or any(v.grad_states[j] for v in vjps)) for j, f in enumerate(finals))
-    return [vjp(outputs, ever, False, False)]
+    return [vjp(outputs, _ever(vjps, finals), False, False)]
+
+
+def _present(gradients: Gradients) -> tuple[tuple[bool, ...], tuple[int, ...]]:
+    return tuple(d is not None for d in gradients.outputs), tuple(map(int, gradients.finals))
+
+
+def _until_settled(
+    vjp: Vjp, outputs: tuple[bool, ...], pattern: tuple[int, ...], apart: bool, last: bool
+) -> tuple[list[StepVjp], bool]:
+    """The vjps from an end on where the states have gradients by ``pattern``, and whether the last one is for all."""
+    vjps: list[StepVjp] = []
+    for n in range(len(pattern) + 2):
+        vjps.append(vjp(outputs, pattern, apart, last and n == 0))
+        following = tuple(map(len, vjps[-1].grad_states))
+        if following == pattern:
+            usual = vjp(outputs, pattern, apart, False)
+            return (vjps if vjps[-1] == usual else [*vjps, usual]), True
+        pattern = following
+    return vjps, False
+
+
+def _ever(vjps: Sequence[StepVjp], finals: Sequence[int]) -> tuple[int, ...]:
+    return tuple(int(f or any(v.grad_states[j] for v in vjps)) for j, f in enumerate(finals))
+
+
+def branches_from_end(step: StepGraph, vjp: Vjp, gradients: Gradients, cut: Cut | None) -> list[Branch]:
+    """The vjps of all steps by how far they are from the end, or from a cut where that is nearer."""
+    builder = step.builder
+    if cut is None:
+        *early, usual = steps_from_end(vjp, gradients)
+        return [*((nth_from_end(builder, n), v) for n, v in enumerate(early)), (None, usual)]
+    outputs, finals = _present(gradients)
+    for apart in (True, False):
+        ends, settled = _until_settled(vjp, outputs, finals, apart, True)
+        uncut = tuple(map(len, ends[-1].grad_states[cut.num_states :]))
+        cuts, settled_too = _until_settled(vjp, outputs, (0,) * cut.num_states + uncut, apart, False)
+        if settled and settled_too and ends[-1] == cuts[-1]:
+            return _nearest_first(builder, cut, ends[:-1], cuts[:-1], ends[-1])
+    # no vjp is right far from every end, so absent gradients count as zeros
+    usual = vjp(outputs, _ever([*ends, *cuts], finals), False, False)
+    return _nearest_first(builder, cut, [usual], [_without_later(step, usual, cut)], usual)
+
+
+def _nearest_first(
+    builder: Builder, cut: Cut, ends: Sequence[StepVjp], cuts: Sequence[StepVjp], usual: StepVjp
+) -> list[Branch]:
+    """Branches whose conditions exclude each other: of several ends the nearest counts, of equals that of all."""
+    found: list[Branch] = []
+    earlier = builder.const(False, torch.bool)
+    for n in range(max(len(ends), len(cuts))):
+        near = [(nth_from_end(builder, n), ends[n] if n < len(ends) else usual)]
+        if n < cut.every:
+            near.append((_nth_from_cut(builder, n, cut.every), cuts[n] if n < len(cuts) else usual))
+        for when, vjp in near:
+            none_earlier = builder.op("logical_not", earlier, dtype=torch.bool)
+            found.append((builder.op("logical_and", when, none_earlier, dtype=torch.bool), vjp))
+            earlier = builder.op("logical_or", earlier, when, dtype=torch.bool)
+    return [*found, (None, usual)]
+
+
+def _without_later(step: StepGraph, vjp: StepVjp, cut: Cut) -> StepVjp:
+    """The vjp with zeros for the gradients that come in from after a cut."""
+    builder, cut_states = step.builder, step.states[: cut.num_states]
+    zeros = {builder.leaf(LeafKind.STATE_COTANGENT, s.index, s.dtype): builder.const(0, s.dtype) for s in cut_states}
+    copy = Substitution(builder, zeros)
+    return replace(
+        vjp,
+        grad_inputs=tuple(None if g is None else copy(g) for g in vjp.grad_inputs),
+        grad_states=tuple(tuple(map(copy, summands)) for summands in vjp.grad_states),
+        reductions=tuple(replace(r, node=copy(r.node)) for r in vjp.reductions),
+    )
 
 
 def nth_from_end(builder: Builder, n: int) -> Node:
     """The condition that a step is the last (``n = 0``), the one before (1), ..."""
+    return builder.op("eq", _ahead(builder, n), builder.coordinate(LeafKind.NUM_STEPS), dtype=torch.bool)
+
+
+def _nth_from_cut(builder: Builder, n: int, every: int) -> Node:
+    """The same for the steps before a cut."""
+    into = builder.op("remainder", _ahead(builder, n), builder.const(every, torch.int64), dtype=torch.int64)
+    return builder.op("eq", into, builder.const(0, torch.int64), dtype=torch.bool)
+
+
+def _ahead(builder: Builder, n: int) -> Node:
     steps = builder.const(n + 1, torch.int64)
-    ahead = builder.op("add", builder.coordinate(LeafKind.STEP_INDEX), steps, dtype=torch.int64)
-    return builder.op("eq", ahead, builder.coordinate(LeafKind.NUM_STEPS), dtype=torch.bool)
+    return builder.op("add", builder.coordinate(LeafKind.STEP_INDEX), steps, dtype=torch.int64)
+
+
+def branch_at(plan: BackwardPlan, step_index: int, num_steps: int) -> BackwardStep:
+    """The branch that a step takes."""
+    coordinates = {LeafKind.STEP_INDEX: step_index, LeafKind.NUM_STEPS: num_steps}
+
+    def value(node: Node) -> Any:
+        if isinstance(node.op, LeafKind):
+            return node.value if node.is_const else coordinates[node.op]
+        return _UNIFORM[node.op](*map(value, node.args))
+
+    return next(branch for branch in plan.branches if branch.when is None or value(branch.when))
+
+
+_UNIFORM: dict[str, Callable[..., Any]] = {
+    "add": operator.add,
+    "remainder": operator.mod,
+    "eq": operator.eq,
+    "ne": operator.ne,
+    "logical_and": lambda a, b: a and b,
+    "logical_or": lambda a, b: a or b,
+    "logical_not": operator.not_,
+}
 
 
 def unify_last_steps(builder: Builder, plan: BackwardPlan) -> BackwardPlan:

@@ -25,9 +25,15 @@ def live_states(step: StepGraph, vjps: Sequence[StepVjp]) -> tuple[int, ...]:
     return _closure(read, lambda j: [n.index for n in leaves(LeafKind.STATE, [step.new_states[j]])])
 
 
-def leads_nowhere(vjps: Sequence[StepVjp]) -> bool:
-    """Whether gradients come in, and none of them can flow back: the user's missing surrogate."""
-    flows = any(vjp.results or any(g is not None for g in vjp.grad_captured) for vjp in vjps)
+def leads_nowhere(vjps: Sequence[StepVjp], num_states: int | None = None) -> bool:
+    """Whether gradients come in, and none of them can flow back: the user's missing surrogate.
+
+    Args:
+        vjps: one per distance from the end.
+        num_states: how many of the states are the core's own; all if not given.
+    """
+    own = [replace(vjp, grad_states=vjp.grad_states[:num_states]) for vjp in vjps]
+    flows = any(vjp.results or any(g is not None for g in vjp.grad_captured) for vjp in own)
     return not flows and bool(vjps[0].blocked)
 
 

@@ -9,7 +9,12 @@ from flexsn.ir.plan import Holds, Program, Role, Slot
 
 __all__ = ["lane_loads", "leaves", "order"]
 
-_LOADED_ONCE = {LeafKind.OPERAND: Holds.OPERAND, LeafKind.LANE_INDEX: Holds.LANE_INDEX}
+_LOADED_ONCE = {
+    LeafKind.OPERAND: Holds.OPERAND,
+    LeafKind.LANE_INDEX: Holds.LANE_INDEX,
+    LeafKind.LENGTH: Holds.LENGTH,
+    LeafKind.INITIAL: Holds.INITIAL,
+}
 
 
 def leaves(kind: LeafKind, roots: Iterable[Node]) -> list[Node]:
@@ -18,7 +23,7 @@ def leaves(kind: LeafKind, roots: Iterable[Node]) -> list[Node]:
 
 
 def lane_loads(roots: Iterable[Node]) -> list[tuple[Slot, Node]]:
-    """What is read once per lane: operands, and the lane's own number."""
+    """What is read once per lane: operands, and what belongs to the lane: its number, length, initial states."""
     roots = list(roots)
     return [
         (Slot(Role.LANE_LOAD, n.dtype, holds, n.index), n)

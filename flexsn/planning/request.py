@@ -10,6 +10,7 @@ import torch
 
 from flexsn.ir.plan import BackwardPlan, ForwardPlan
 from flexsn.ir.step import StepVjp
+from flexsn.planning.rules import SequenceRules
 
 __all__ = ["Gradients", "ScanPlans", "ScanRequest", "Target", "Vjp"]
 
@@ -44,6 +45,7 @@ class ScanRequest:
         training: whether a backward pass may follow.
         interval: steps between checkpoints; ``None`` lets the target choose.
         gradients: of the backward pass, when there is one.
+        rules: what holds around the core's own steps; ``None`` for nothing.
     """
 
     input_dtypes: tuple[torch.dtype, ...]
@@ -51,6 +53,7 @@ class ScanRequest:
     training: bool
     interval: int | None = None
     gradients: Gradients | None = None
+    rules: SequenceRules | None = None
 
 
 @dataclass(frozen=True, eq=False)

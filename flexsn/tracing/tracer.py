@@ -274,6 +274,9 @@ class Tracer:
 
     def _trace_vjp(self, outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
         incoming = cotangents(outputs, states, last)
+        if not incoming:  # a step that nothing comes after
+            nothing = ((None,) * len(tensors) for tensors in (self.input_dtypes, self.captured))
+            return StepVjp(next(nothing), ((),) * len(states), (), next(nothing), ())
         recorded = self._record(incoming)
         passed("recorded backward", recorded.tape)
         self._check_same(recorded)

@@ -9,9 +9,12 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from flexsn import FlexSN, surrogate
 from flexsn.neurons.arguments import (
+    MaskArguments,
+    SequenceOptions,
     SpikeFunction,
     check_flag,
     check_number,
@@ -105,8 +108,9 @@ class NorseNeuron(FlexSN):
         record_states: bool = False,
         step_mode: str = "m",
         backend: str = "auto",
+        **options: Unpack[SequenceOptions],
     ) -> None:
-        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=record_states)
+        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=record_states, **options)
         check_flag(self, record_states=record_states)
         check_number(self, above=0, dt=dt)
         made = self.parameter_type
@@ -145,10 +149,12 @@ class NorseNeuron(FlexSN):
             for name, zero in zip(self.state_names, zeros, strict=True)
         ]
 
-    def forward(self, input_tensor: Tensor, state: Any = None) -> tuple[Tensor, Any]:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, input_tensor: Tensor, state: Any = None, **masks: Unpack[MaskArguments]
+    ) -> tuple[Tensor, Any]:
         """Run all steps (``"m"``) or one (``"s"``) from ``state``, or from the initial state."""
         self.states = None if state is None else tuple(state)
-        spikes: Tensor = super().forward(input_tensor)  # type: ignore[assignment]
+        spikes: Tensor = super().forward(input_tensor, **masks)  # type: ignore[assignment]
         return spikes, self.state_type(*((self.state_seqs if self.store_state_seqs else self.states) or ()))
 
     def extra_repr(self) -> str:

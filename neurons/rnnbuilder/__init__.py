@@ -16,9 +16,18 @@ from typing import Any, cast
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.lazy import LazyModuleMixin
+from typing_extensions import Unpack
 
 from flexsn import FlexSN, surrogate
-from flexsn.neurons.arguments import SpikeFunction, check_callable, check_flag, check_number, check_shape
+from flexsn.neurons.arguments import (
+    MaskArguments,
+    SequenceOptions,
+    SpikeFunction,
+    check_callable,
+    check_flag,
+    check_number,
+    check_shape,
+)
 from flexsn.neurons.discontinuous import Discontinuous
 
 __all__ = ["LIF", "Adaptive", "Cooldown", "Discontinuous", "NoReset", "SpikeLinear"]
@@ -70,8 +79,9 @@ class Membrane(LazyModuleMixin, FlexSN):
         step_mode: str = "m",
         backend: str = "auto",
         store_state_seqs: bool = False,
+        **options: Unpack[SequenceOptions],
     ) -> None:
-        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs)
+        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs, **options)
         check_flag(self, store_state_seqs=store_state_seqs)
         check_number(self, above=0, tau=tau)
         self.tau = tau
@@ -94,7 +104,7 @@ class Membrane(LazyModuleMixin, FlexSN):
         self.initial_mem.materialize(in_shape)  # type: ignore[attr-defined]
         nn.init.zeros_(self.initial_mem)
 
-    def initialize_parameters(self, x: Tensor) -> None:
+    def initialize_parameters(self, x: Tensor, **masks: Unpack[MaskArguments]) -> None:
         """Read the shape of the neurons off the first input."""
         if self.has_uninitialized_params():
             axes = list(x.shape)

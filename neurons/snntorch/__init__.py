@@ -28,7 +28,7 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import Unpack
 
-from flexsn.neurons.arguments import Number, check_flag, with_arguments_of
+from flexsn.neurons.arguments import MaskArguments, Number, check_flag, with_arguments_of
 from flexsn.neurons.peer_class import from_peer
 from flexsn.neurons.snntorch import backprop, surrogate
 from flexsn.neurons.snntorch import hidden as utils
@@ -106,9 +106,11 @@ class Leaky(SpikingNeuron):
         check_flag(self, reset_delay=reset_delay)
         self.reset_delay = reset_delay
 
-    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Returned:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, input_: Tensor, mem: Tensor | None = None, **masks: Unpack[MaskArguments]
+    ) -> Returned:
         """See :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`."""
-        return super().forward(input_, mem)
+        return super().forward(input_, mem, **masks)
 
     def core(self, x: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
         """One step."""
@@ -179,10 +181,14 @@ class Synaptic(SpikingNeuron):
         self.reset_delay = reset_delay
 
     def forward(  # type: ignore[override]
-        self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None
+        self,
+        input_: Tensor,
+        syn: Tensor | None = None,
+        mem: Tensor | None = None,
+        **masks: Unpack[MaskArguments],
     ) -> Returned:
         """See :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`."""
-        return super().forward(input_, syn, mem)
+        return super().forward(input_, syn, mem, **masks)
 
     def core(self, x: Tensor, syn: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
         """One step."""

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from typing import Any, ClassVar, TypedDict
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from flexsn import FlexSN, surrogate
 from flexsn.neurons.arguments import (
+    MaskArguments,
     Number,
+    SequenceOptions,
     SpikeFunction,
     check_callable,
     check_flag,
@@ -29,7 +32,7 @@ Quantizer = SpikeFunction | bool
 Returned = Tensor | tuple[Tensor, ...]
 
 
-class CommonOptions(TypedDict, total=False):
+class CommonOptions(SequenceOptions, total=False):
     """The common arguments whose default is the same for all; see :class:`SpikingNeuron`."""
 
     threshold: Number
@@ -120,11 +123,12 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
         step_mode: str = "s",
         backend: str = "auto",
         store_state_seqs: bool = False,
+        detach_every: int | None = None,
+        time_reduction: str | None = None,
+        rate: bool = False,
     ) -> None:
-        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs)
-        for known in type(self).__mro__:  # snnTorch's own list, where it is installed, comes last
-            if "instances" in vars(known):
-                known.instances.append(self)
+        options: SequenceOptions = {"detach_every": detach_every, "time_reduction": time_reduction, "rate": rate}
+        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs, **options)
         flags = {
             "surrogate_disable": surrogate_disable,
             "init_hidden": init_hidden,
@@ -146,6 +150,9 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
         self._hold(learn_graded_spikes_factor, graded_spikes_factor=graded_spikes_factor)
         self.register_buffer("reset_mechanism_val", torch.tensor(0))
         self.reset_mechanism = reset_mechanism
+        for known in type(self).__mro__:  # snnTorch's own list, where it is installed, comes last
+            if "instances" in vars(known):
+                known.instances.append(self)
 
     def _hold(self, learn: bool, **values: Number) -> None:
         for name, value in values.items():
@@ -208,7 +215,9 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
 
     # ---- the call -----------------------------------------------------------------------------------------
 
-    def forward(self, input_: Tensor, *states: Tensor | None) -> Returned:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, input_: Tensor, *states: Tensor | None, **masks: Unpack[MaskArguments]
+    ) -> Returned:
         """Run one step (``"s"``) or all (``"m"``), from the given states or else from the last ones.
 
         States of another shape than the step's start at 0.
@@ -228,9 +237,9 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
                 self.states = [k if k.shape == shape else z for k, z in zip(self.states, zeros, strict=True)]
         if self.step_mode == "m":
             self.store_state_seqs |= self.output
-            spk_seq: Tensor = super().forward(input_)  # type: ignore[assignment]
+            spk_seq: Tensor = super().forward(input_, **masks)  # type: ignore[assignment]
             return (spk_seq, *(self.state_seqs or ())) if self.output else spk_seq
-        spk: Tensor = super().forward(input_)  # type: ignore[assignment]
+        spk: Tensor = super().forward(input_, **masks)  # type: ignore[assignment]
         return spk if self.init_hidden and not self.output else (spk, *(self.states or ()))
 
     _advance = forward

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
-from flexsn.neurons.arguments import Number, check_flag, with_arguments_of, wrong
+from flexsn.neurons.arguments import MaskArguments, Number, check_flag, with_arguments_of, wrong
 from flexsn.neurons.snntorch.base import CommonOptions, Options, Returned, SpikingNeuron, by_position
 
 __all__ = ["Alpha", "Lapicque"]
@@ -75,9 +75,10 @@ class Alpha(SpikingNeuron):
         syn_exc: Tensor | None = None,
         syn_inh: Tensor | None = None,
         mem: Tensor | None = None,
+        **masks: Unpack[MaskArguments],
     ) -> Returned:
         """See :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`."""
-        return super().forward(input_, syn_exc, syn_inh, mem)
+        return super().forward(input_, syn_exc, syn_inh, mem, **masks)
 
     def core(self, x: Tensor, syn_exc: Tensor, syn_inh: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
         """One step."""
@@ -180,9 +181,11 @@ class Lapicque(SpikingNeuron):
         R = self.R if "R" in self._given else torch.ones_like(self.time_step)
         return R, self.C if "C" in self._given else self.time_step / (R * torch.log(1 / self.beta))
 
-    def forward(self, input_: Tensor, mem: Tensor | None = None) -> Returned:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        self, input_: Tensor, mem: Tensor | None = None, **masks: Unpack[MaskArguments]
+    ) -> Returned:
         """See :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`."""
-        return super().forward(input_, mem)
+        return super().forward(input_, mem, **masks)
 
     def core(self, x: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
         """One step."""

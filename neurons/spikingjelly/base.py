@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
+from typing_extensions import Unpack
 
 from flexsn.neurons import base_node
+from flexsn.neurons.arguments import MaskArguments
 from flexsn.neurons.base import SpikingNeuron
 from flexsn.neurons.spikingjelly.memory import MemoryModule
 
@@ -36,12 +38,12 @@ class BaseNode(base_node.BaseNode, MemoryModule):
     def backend(self, backend: str) -> None:
         SpikingNeuron.backend.fset(self, _BACKENDS.get(backend, backend))  # type: ignore[attr-defined]
 
-    def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
+    def forward(self, *inputs: Tensor, **masks: Unpack[MaskArguments]) -> Tensor | tuple[Tensor, ...]:
         """Run ``T`` steps, or one, by which ``v_seq`` then grows until ``reset()``."""
         single, held, before = self.step_mode == "s", self.states, self.state_seqs
         if held is not None and held[0].shape != (inputs[0].shape if single else inputs[0].shape[1:]):
             self.states = None
-        outputs = super().forward(*inputs)
+        outputs = super().forward(*inputs, **masks)
         if self.store_v_seq and single and self.states is not None:
             now = tuple(state.unsqueeze(0) for state in self.states)
             if before is not None and before[0].shape[1:] == now[0].shape[1:]:

@@ -7,7 +7,7 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import Unpack
 
-from flexsn.neurons.arguments import FiringOptions, Number, with_arguments_of
+from flexsn.neurons.arguments import FiringOptions, MaskArguments, Number, SequenceOptions, with_arguments_of
 from flexsn.neurons.base import SpikingNeuron
 from flexsn.neurons.graded import ILIF, TernaryIF, TernaryLIF
 from flexsn.neurons.readout import NonSpikingIF, NonSpikingLIF
@@ -75,12 +75,12 @@ class NonSpikingIFNode(NonSpikingIF):
         [[1.0], [2.0], [3.0]]
     """
 
-    def __init__(self, decode: str | None = None) -> None:
-        super().__init__(decode)
+    def __init__(self, decode: str | None = None, **options: Unpack[SequenceOptions]) -> None:
+        super().__init__(decode, **options)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **masks: Unpack[MaskArguments]) -> Tensor:
         self.reset()
-        return super().forward(*inputs)
+        return super().forward(*inputs, **masks)
 
 
 class NonSpikingLIFNode(NonSpikingLIF):
@@ -92,9 +92,9 @@ class NonSpikingLIFNode(NonSpikingLIF):
         [[0.5], [0.75], [0.875]]
     """
 
-    def __init__(self, tau: Number = 2.0, decode: str | None = None) -> None:
-        super().__init__(tau, decode)
+    def __init__(self, tau: Number = 2.0, decode: str | None = None, **options: Unpack[SequenceOptions]) -> None:
+        super().__init__(tau, decode, **options)
 
-    def forward(self, *inputs: Tensor) -> Tensor:
+    def forward(self, *inputs: Tensor, **masks: Unpack[MaskArguments]) -> Tensor:
         self.reset()
-        return super().forward(*inputs)
+        return super().forward(*inputs, **masks)

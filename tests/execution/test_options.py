@@ -23,6 +23,13 @@ from flexsn.execution.options import ScanOptions
         ({"checkpoint": 2.0}, "got 2.0"),
         ({"output_dtype": torch.int64}, "output_dtype must be None or one of torch's bool, .*; got torch.int64"),
         ({"output_dtype": (None, "float")}, "got 'float'"),
+        ({"detach_every": 0}, "detach_every must be None or a number of steps >= 1, got 0"),
+        ({"detach_every": True}, "got True"),
+        (
+            {"time_reduction": "median"},
+            "time_reduction must be None or one of 'sum', 'mean', 'last', 'max', got 'median'",
+        ),
+        ({"rate": 1}, "rate must be True or False, got 1"),
     ],
 )
 def test_wrong_values(wrong: dict[str, Any], text: str) -> None:

@@ -1,0 +1,193 @@
+"""What a call says of its own sequences, and a call by rules: lengths, resets, cuts, outputs reduced over time."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from flexsn.execution.arguments import Tensors, fit
+from flexsn.execution.options import ScanOptions
+from flexsn.execution.output_dtype import resolve_output_dtypes
+from flexsn.ir.layout import without_axis
+from flexsn.ir.step import StepGraph
+from flexsn.planning.rules import SequenceRules, accumulator_dtype
+
+__all__ = ["Masks", "RuledCall"]
+
+
+@dataclass(frozen=True, eq=False)
+class Masks:
+    """Which steps count, and before which ones states start again.
+
+    Attributes:
+        lengths: the number of steps of each sample, ``[B]``, the batch being the first dimension of a step.
+        reset_mask: bool, the first dimensions of the inputs, or all: time, batch, ...
+        initial: what states are after a reset.
+    """
+
+    lengths: Tensor | None = None
+    reset_mask: Tensor | None = None
+    initial: Tensors = ()
+
+    def with_gradients(self, flags: Sequence[bool]) -> Masks:
+        """The same, initial states cut off where a flag says so."""
+        if not self.initial:
+            return self
+        return replace(self, initial=tuple(i if f else i.detach() for i, f in zip(self.initial, flags, strict=True)))
+
+    def fit(self, inputs: Tensors, states: Tensors, axis: int) -> Masks:
+        """The same for these inputs: lengths ``int32 [B, 1, ...]``, the mask as large as an input.
+
+        Raises:
+            ValueError: a shape, dtype, device or number that does not fit.
+        """
+        lengths, reset_mask = self.lengths, self.reset_mask
+        if lengths is not None:
+            lengths = _fit_lengths(lengths, inputs[0], axis)
+        if reset_mask is None:
+            return Masks(lengths)
+        initial = tuple(i.to(s.dtype).expand(s.shape) for i, s in zip(self.initial, states, strict=True))
+        return Masks(lengths, _fit_reset_mask(reset_mask, inputs[0]), initial)
+
+
+def _fit_lengths(lengths: Tensor, x: Tensor, axis: int) -> Tensor:
+    step, num_steps = without_axis(x.shape, axis), x.shape[axis]
+    _check_mask("lengths", lengths, x, integers=True)
+    if not step or lengths.shape != step[:1]:
+        wanted = f"one number per sample, shape ({step[0]},)" if step else "a step with a batch dimension"
+        raise ValueError(f"lengths must be {wanted}, for steps {step}; got shape {tuple(lengths.shape)}")
+    if lengths.device.type == "cpu" and not torch._C._are_functorch_transforms_active():
+        wrong = ((lengths < 0) | (lengths > num_steps)).nonzero()
+        if len(wrong):
+            sample = int(wrong[0])
+            raise ValueError(
+                f"lengths must be between 0 and the number of steps {num_steps}; "
+                f"sample {sample} has {int(lengths[sample])}"
+            )
+    small = lengths.clamp(0, num_steps).to(x.device, torch.int32)
+    return small.view(-1, *(1,) * (len(step) - 1))
+
+
+def _fit_reset_mask(mask: Tensor, x: Tensor) -> Tensor:
+    _check_mask("reset_mask", mask, x, integers=False)
+    shape = (*mask.shape, *(1,) * (x.dim() - mask.dim()))
+    if len(shape) > x.dim() or any(size not in (1, full) for size, full in zip(shape, x.shape, strict=True)):
+        raise ValueError(
+            f"reset_mask of shape {tuple(mask.shape)} does not fit inputs of shape {tuple(x.shape)}: "
+            "it has their first dimensions, or all of them"
+        )
+    return mask.view(shape).expand(x.shape)
+
+
+def _check_mask(name: str, mask: Tensor, x: Tensor, integers: bool) -> None:
+    if not isinstance(mask, Tensor):
+        raise ValueError(f"{name} must be a tensor, got {type(mask).__name__}")
+    is_integer = not (mask.is_floating_point() or mask.is_complex() or mask.dtype == torch.bool)
+    if is_integer is not integers or (not integers and mask.dtype != torch.bool):
+        raise ValueError(f"{name} must be {'integers' if integers else 'bool'}, got {mask.dtype}")
+    if mask.device != x.device and not (integers and mask.device.type == "cpu"):
+        raise ValueError(f"{name} is on {mask.device}, the inputs are on {x.device}")
+
+
+@dataclass(frozen=True, eq=False)
+class RuledCall:
+    """A call in which more happens than the core's own steps.
+
+    A kernel, and the loop, are given more than the core is: one more input (the reset mask), more states (initial
+    values that have a gradient, accumulators), and lengths and initial values before the captured tensors. What comes
+    back is turned by :meth:`finish` into what was asked for.
+
+    Attributes:
+        rules: what happens.
+        inputs, states: of the core, of the full step shape.
+        options: of the scan; the time axis counted from the front.
+        masks: as :meth:`Masks.fit` returns them.
+    """
+
+    rules: SequenceRules
+    inputs: Tensors
+    states: Tensors
+    options: ScanOptions
+    masks: Masks
+
+    @staticmethod
+    def of(inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions, masks: Masks) -> RuledCall:
+        """Check and fit everything; raises ``ValueError`` for what does not fit."""
+        inputs, states, axis = fit(inputs, states, options.time_dim)
+        masks = masks.fit(inputs, states, axis)
+        learned = [j for j, i in enumerate(masks.initial) if i.requires_grad and torch.is_grad_enabled()]
+        rules = SequenceRules(
+            lengths=masks.lengths is not None,
+            resets=masks.reset_mask is not None,
+            learned=tuple(learned),
+            time_reduction=options.time_reduction,
+            rate=options.rate,
+            detach_every=options.detach_every,
+            wanted_states=options.wanted_states,
+        )
+        return RuledCall(rules, inputs, states, replace(options, time_dim=axis), masks)
+
+    @property
+    def tensors(self) -> Tensors:
+        """What comes with the inputs and states."""
+        given = (self.masks.lengths, self.masks.reset_mask, *self.masks.initial)
+        return tuple(t for t in given if t is not None)
+
+    # ---- what is given to kernels ------------------------------------------------------------------------------
+
+    @property
+    def kernel_inputs(self) -> Tensors:
+        """Inputs, and the reset mask."""
+        mask = self.masks.reset_mask
+        return self.inputs if mask is None else (*self.inputs, mask)
+
+    def kernel_states(self, graph: StepGraph) -> Tensors:
+        """States, initial values that have a gradient, and accumulators at 0."""
+        computed = [n.dtype for n in graph.outputs]
+        learned = (self.masks.initial[j] for j in self.rules.learned)
+        return (*self.states, *learned, *self.accumulators(computed, len(self.rules.wanted_states)))
+
+    def accumulators(self, computed: Sequence[torch.dtype], num_wanted: int) -> Tensors:
+        """Zeros, for outputs computed in these dtypes, the last of which are sequences of wanted states."""
+        x, step = self.inputs[0], without_axis(self.inputs[0].shape, self.options.time_dim)
+        found = self.rules.accumulated(len(computed) - num_wanted)
+        dtypes = (accumulator_dtype(how, computed[k]) for k, how in found)
+        return tuple(torch.zeros((), dtype=d, device=x.device).expand(step) for d in dtypes)
+
+    @property
+    def once(self) -> Tensors:
+        """What is read once per lane, before the captured tensors: lengths, then initial values."""
+        lengths = () if self.masks.lengths is None else (self.masks.lengths,)
+        return (*lengths, *(i.detach() for i in self.masks.initial))
+
+    # ---- what comes back ---------------------------------------------------------------------------------------
+
+    def finish(self, outputs: Tensors, finals: Tensors, state_seqs: Tensors) -> tuple[Tensors, Tensors, Tensors]:
+        """Outputs, final states and state sequences as the caller gets them, the rate behind the outputs."""
+        rules, split = self.rules, len(self.states)
+        accumulators = finals[split + len(rules.learned) :]
+        if rules.time_reduction is not None:
+            reduced = accumulators[: len(accumulators) - (rules.rate and rules.time_reduction not in ("sum", "mean"))]
+            dtypes = resolve_output_dtypes(
+                [a.dtype for a in reduced], [x.dtype for x in self.inputs], self.options.output_dtype
+            )
+            values = [self._mean(a) for a in reduced] if rules.time_reduction == "mean" else reduced
+            is_output = rules.time_reduction in ("last", "max")  # a sum of spikes is no spike
+            outputs = tuple(
+                d.store(v) if is_output else v.to(d.visible) if d.visible.is_floating_point else v
+                for d, v in zip(dtypes, values, strict=True)
+            )
+        if rules.rate:
+            summed = accumulators[0 if rules.time_reduction in ("sum", "mean") else -1]
+            outputs = (*outputs, self._mean(summed))
+        return outputs, finals[:split], state_seqs
+
+    def _mean(self, total: Tensor) -> Tensor:
+        """Over the sample's own steps; of none it is 0."""
+        lengths: Any = self.masks.lengths
+        num_steps = self.inputs[0].shape[self.options.time_dim]
+        return total / (max(num_steps, 1) if lengths is None else lengths.clamp(min=1))

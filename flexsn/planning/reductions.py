@@ -1,0 +1,118 @@
+"""Outputs reduced over time: an accumulator is a state, so a kernel writes one value per lane instead of T."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+
+from flexsn.ir.graph import Builder, LeafKind, Node
+from flexsn.ir.step import StepGraph, StepVjp
+from flexsn.ir.substitute import Substitution
+from flexsn.planning.request import Vjp
+from flexsn.planning.rules import SequenceRules, accumulator_dtype
+
+__all__ = ["with_reductions"]
+
+
+def with_reductions(step: StepGraph, vjp: Vjp, rules: SequenceRules) -> tuple[StepGraph, Vjp]:
+    """The step whose accumulators are its last states; what is reduced is no output any more."""
+    builder, num_states = step.builder, len(step.states)
+    num_outputs = len(step.outputs) - len(rules.wanted_states)
+    dropped = num_outputs if rules.time_reduction else 0
+    accumulators = [
+        _Accumulator(builder, num_states + i, how, step.outputs[k])
+        for i, (k, how) in enumerate(rules.accumulated(num_outputs))
+    ]
+    of_output = [k for k, _ in rules.accumulated(num_outputs)]
+
+    def vjp_of_reduced(outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
+        comes = [
+            bool(n) and a.state.dtype.is_floating_point for n, a in zip(states[num_states:], accumulators, strict=True)
+        ]
+        grads: dict[int, list[Node]] = {k: [] for k in range(len(step.outputs))}
+        for k, there in enumerate(outputs, start=dropped):
+            if there:
+                grads[k].append(builder.leaf(LeafKind.COTANGENT, k - dropped, step.outputs[k].dtype))
+        for k, accumulator, there in zip(of_output, accumulators, comes, strict=True):
+            if there:
+                grads[k].append(accumulator.grad_output())
+        own = vjp(tuple(bool(g) for g in grads.values()), states[:num_states], apart, last)
+        incoming = {
+            builder.leaf(LeafKind.COTANGENT, k, step.outputs[k].dtype): _sum(builder, g) for k, g in grads.items() if g
+        }
+        copy = Substitution(builder, incoming)
+        carried = (a.grad_before() if there else () for a, there in zip(accumulators, comes, strict=True))
+        return replace(
+            own,
+            grad_inputs=tuple(None if g is None else copy(g) for g in own.grad_inputs),
+            grad_states=(*(tuple(map(copy, summands)) for summands in own.grad_states), *carried),
+            reductions=tuple(replace(r, node=copy(r.node)) for r in own.reductions),
+        )
+
+    changed = replace(
+        step,
+        states=(*step.states, *(a.state for a in accumulators)),
+        outputs=step.outputs[dropped:],
+        new_states=(*step.new_states, *(a.following() for a in accumulators)),
+    )
+    return changed, vjp_of_reduced
+
+
+class _Accumulator:
+    """A state that an output goes into, step by step, from 0."""
+
+    def __init__(self, builder: Builder, index: int, how: str, output: Node) -> None:
+        self._builder, self._how = builder, how
+        dtype = accumulator_dtype(how, output.dtype)
+        self.state = builder.leaf(LeafKind.STATE, index, dtype)
+        self._output, self._value = output, builder.cast(output, dtype)
+
+    def following(self) -> Node:
+        """The accumulator after the step."""
+        if self._how == "last":
+            return self._value
+        if self._how == "sum":
+            return self._builder.op("add", self.state, self._value, dtype=self.state.dtype)
+        return self._where(self._value, self.state)
+
+    def grad_output(self) -> Node:
+        """The gradient of the output, from that of the accumulator after the step."""
+        grad = self._grad
+        if self._how == "max":
+            grad = self._where(grad, self._builder.const(0, grad.dtype))
+        return self._builder.cast(grad, self._output.dtype)
+
+    def grad_before(self) -> tuple[Node, ...]:
+        """The gradient of the accumulator before the step."""
+        if self._how == "last":
+            return ()
+        grad = self._grad
+        return (grad if self._how == "sum" else self._where(self._builder.const(0, grad.dtype), grad),)
+
+    @property
+    def _grad(self) -> Node:
+        return self._builder.leaf(LeafKind.STATE_COTANGENT, self.state.index, self.state.dtype)
+
+    def _where(self, a: Node, b: Node) -> Node:
+        """``a`` where the step is the first that holds the maximum so far; NaN is larger than any number."""
+        builder, state = self._builder, self.state
+        zero = builder.const(0, torch.int64)
+        first = builder.op("eq", builder.coordinate(LeafKind.STEP_INDEX), zero, dtype=torch.bool)
+        larger = builder.op("gt", self._value, state, dtype=torch.bool)
+        if state.dtype.is_floating_point:
+            new_nan, old_nan = (builder.op("isnan", n, dtype=torch.bool) for n in (self._value, state))
+            was_number = builder.op("logical_not", old_nan, dtype=torch.bool)
+            larger = _or(builder, larger, builder.op("logical_and", new_nan, was_number, dtype=torch.bool))
+        return builder.op("where", _or(builder, first, larger), a, b, dtype=a.dtype)
+
+
+def _or(builder: Builder, a: Node, b: Node) -> Node:
+    return builder.op("logical_or", a, b, dtype=torch.bool)
+
+
+def _sum(builder: Builder, nodes: list[Node]) -> Node:
+    total, *others = nodes
+    for node in others:
+        total = builder.op("add", total, node, dtype=node.dtype)
+    return total

@@ -12,8 +12,9 @@ from flexsn import FlexSN, UnsupportedOpError
 from flexsn.neurons.adaptive import AdaptiveNeuron
 from flexsn.neurons.arguments import Number, with_arguments_of, wrong
 from flexsn.neurons.base import SpikingNeuron
+from flexsn.neurons.readout import NonSpikingIF
 
-__all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode", "StepView"]
+__all__ = ["AdaptBaseNode", "BaseNode", "NonSpikingBaseNode", "SimpleBaseNode", "StepView"]
 
 _HOOKS = ("neuronal_charge", "neuronal_adaptation", "neuronal_fire", "neuronal_reset")
 
@@ -256,3 +257,30 @@ class AdaptBaseNode(AdaptiveNeuron, BaseNode):
         return spike
 
     core = BaseNode.core
+
+
+class NonSpikingBaseNode(NonSpikingIF):
+    """A membrane without spikes by its charge alone: a subclass writes ``neuronal_charge(self, x)``, as for BaseNode.
+
+    Args:
+        decode, step_mode, backend, store_v_seq: as for :class:`~flexsn.neurons.NonSpikingIF`, with its shapes.
+
+    Example:
+        >>> import torch
+        >>> class Halving(NonSpikingBaseNode):
+        ...     def neuronal_charge(self, x):
+        ...         self.v = self.v / 2 + x
+        >>> Halving()(torch.ones(3)).tolist()
+        [1.0, 1.5, 1.75]
+    """
+
+    v: Any  # the state, as a step sees and assigns it
+
+    def neuronal_charge(self, x: Tensor) -> None:
+        """Assign the membrane after the input to ``self.v``."""
+        raise NotImplementedError(f"{self.__class__.__name__} must define neuronal_charge(self, x)")
+
+    def core(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        step: Any = StepView(self, {"v": v})
+        step.neuronal_charge(x)
+        return step.v, step.v

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from flexsn import scan
+from flexsn.neurons.arguments import check_callable, check_number, check_size, wrong
 from flexsn.neurons.norse.base import spike_function
 from flexsn.neurons.norse.parameters import LIFParameters
 
@@ -110,11 +111,23 @@ def population_encode(
     return kernel(distance_function(input_values.unsqueeze(-1), centres) * reach)
 
 
+def _chosen(arguments: Mapping[str, Any], *names: str) -> dict[str, Any]:
+    return {name: arguments[name] for name in names if name in arguments}
+
+
 class _Encoder(nn.Module):
     """A module that keeps the arguments of an encoder function."""
 
     def __init__(self, encode: Callable[..., Tensor], **arguments: Any) -> None:
         super().__init__()
+        check_size(self, **_chosen(arguments, "seq_length", "out_features"))
+        check_number(self, above=0, **_chosen(arguments, "f_max", "dt"))
+        check_callable(self, "gaussian_rbf", **_chosen(arguments, "kernel", "distance_function"))
+        p, scale = arguments.get("p"), arguments.get("scale")
+        if p is not None and not hasattr(p, "tau_mem_inv"):
+            raise wrong(self, "p must be LIFParameters(...), it has no tau_mem_inv", p=p)
+        if scale is not None and not isinstance(scale, Tensor):
+            check_number(self, above=0, scale=scale)
         self.encode, self.arguments = encode, arguments
         vars(self).update(arguments)
 

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
+from flexsn.neurons.arguments import check_size
 from flexsn.neurons.norse.base import Cell, NorseNeuron
 from flexsn.neurons.norse.parameters import LIBoxParameters, LIBoxState, LIParameters, LIState
 
@@ -77,6 +78,7 @@ class LILinearCell(LICell):
     """
 
     def __init__(self, input_size: int, hidden_size: int, p: Any = None, dt: float = 0.001, **options: Any) -> None:
+        check_size(self, input_size=input_size, hidden_size=hidden_size)
         super().__init__(p, dt, **options)
         self.input_size, self.hidden_size = input_size, hidden_size
         self.input_weights = nn.Parameter(torch.randn(hidden_size, input_size) / np.sqrt(input_size))

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from flexsn.neurons.arguments import check_flag, wrong
 from flexsn.neurons.norse.base import NorseNeuron
 
 __all__ = ["Lift", "RecurrentSequential", "RecurrentSequentialState", "SequentialState", "lift"]
@@ -34,6 +35,7 @@ class SequentialState(nn.Sequential):
     """
 
     def __init__(self, *args: nn.Module, return_hidden: bool = False) -> None:
+        check_flag(self, return_hidden=return_hidden)
         super().__init__(*args)
         self.return_hidden = return_hidden
         self.stateful_layers = [_has_state(module) for module in args]
@@ -86,6 +88,8 @@ class RecurrentSequential(nn.Module):
 
     def __init__(self, *modules: nn.Module, output_modules: list[int] | int = -1) -> None:
         super().__init__()
+        if not isinstance(output_modules, (int, list, tuple)):
+            raise wrong(self, "output_modules must be a number or a list of numbers", output_modules=output_modules)
         self.module = SequentialState(*modules, return_hidden=True)
         self.output_modules = output_modules
 
@@ -116,6 +120,8 @@ class Lift(nn.Module):
 
     def __init__(self, module: nn.Module) -> None:
         super().__init__()
+        if not isinstance(module, nn.Module):
+            raise wrong(self, "module must be a torch.nn.Module", module=module)
         self.lifted_module = module
         self.is_stateful = _has_state(module)
 

@@ -22,7 +22,7 @@ NEEDS_ARGUMENTS = {
     "LIAF": lambda: neurons.LIAF(torch.relu, True),
     "Refractory": lambda: neurons.Refractory(neurons.IF(), 2),
 }
-_BASES = {"Neuron", "SpikingNeuron", "BaseNode", "SimpleBaseNode", "AdaptBaseNode"}
+_BASES = {"Neuron", "SpikingNeuron", "BaseNode", "SimpleBaseNode", "AdaptBaseNode", "NonSpikingBaseNode"}
 
 HEAD = f"""# Built-in neurons
 

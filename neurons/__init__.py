@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from flexsn.neurons.adaptive import AdEx, Izhikevich
 from flexsn.neurons.adaptive_threshold import ALIF, CLIF
 from flexsn.neurons.base import Neuron, SpikingNeuron
-from flexsn.neurons.base_node import AdaptBaseNode, BaseNode, SimpleBaseNode
+from flexsn.neurons.base_node import AdaptBaseNode, BaseNode, NonSpikingBaseNode, SimpleBaseNode
 from flexsn.neurons.coefficient import Coefficient
 from flexsn.neurons.discontinuous import Discontinuous
 from flexsn.neurons.graded import ILIF, LIAF, SpikeCount, TernaryIF, TernaryLIF
@@ -45,6 +45,7 @@ __all__ = [
     "Izhikevich",
     "MaskedPSN",
     "Neuron",
+    "NonSpikingBaseNode",
     "NonSpikingIF",
     "NonSpikingLIF",
     "Refractory",

@@ -12,8 +12,9 @@ from flexsn import FlexSN, UnsupportedOpError
 from flexsn.neurons.adaptive import AdaptiveNeuron
 from flexsn.neurons.arguments import Number, with_arguments_of, wrong
 from flexsn.neurons.base import SpikingNeuron
+from flexsn.neurons.readout import NonSpikingIF
 
-__all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode", "StepView"]
+__all__ = ["AdaptBaseNode", "BaseNode", "NonSpikingBaseNode", "SimpleBaseNode", "StepView"]
 
 _HOOKS = ("neuronal_charge", "neuronal_adaptation", "neuronal_fire", "neuronal_reset")
 
@@ -26,8 +27,9 @@ class StepView:
     and ``super()`` work inside them.
     """
 
-    def __init__(self, neuron: FlexSN, states: Mapping[str, Any]) -> None:
-        self.__dict__.update(states, _neuron=neuron)
+    def __init__(self, neuron: FlexSN, states: Mapping[str, Tensor]) -> None:
+        # free in a kernel: `self.v += x` changes no one else's
+        self.__dict__.update({name: state.clone() for name, state in states.items()}, _neuron=neuron)
 
     @property  # type: ignore[misc]
     def __class__(self) -> type:
@@ -161,8 +163,7 @@ class BaseNode(SpikingNeuron):
         return spike
 
     def core(self, x: Tensor, *states: Tensor) -> tuple[Tensor, ...]:
-        mine = [state.clone() for state in states]  # free in a kernel: `self.v += x` changes no one else's
-        step: Any = StepView(self, dict(zip(self.state_names, mine, strict=True)))
+        step: Any = StepView(self, dict(zip(self.state_names, states, strict=True)))
         returned = step.single_step_forward(x)
         outputs = returned if isinstance(returned, (tuple, list)) else (returned,)
         return (*outputs, *(step.__dict__[name] for name in self.state_names))
@@ -256,3 +257,30 @@ class AdaptBaseNode(AdaptiveNeuron, BaseNode):
         return spike
 
     core = BaseNode.core
+
+
+class NonSpikingBaseNode(NonSpikingIF):
+    """A membrane without spikes by its charge alone: a subclass writes ``neuronal_charge(self, x)``, as for BaseNode.
+
+    Args:
+        decode, step_mode, backend, store_v_seq: as for :class:`~flexsn.neurons.NonSpikingIF`, with its shapes.
+
+    Example:
+        >>> import torch
+        >>> class Halving(NonSpikingBaseNode):
+        ...     def neuronal_charge(self, x):
+        ...         self.v = self.v / 2 + x
+        >>> Halving()(torch.ones(3)).tolist()
+        [1.0, 1.5, 1.75]
+    """
+
+    v: Any  # the state, as a step sees and assigns it
+
+    def neuronal_charge(self, x: Tensor) -> None:
+        """Assign the membrane after the input to ``self.v``."""
+        raise NotImplementedError(f"{self.__class__.__name__} must define neuronal_charge(self, x)")
+
+    def core(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
+        step: Any = StepView(self, {"v": v})
+        step.neuronal_charge(x)
+        return step.v, step.v

@@ -13,6 +13,7 @@ _MODULES = {
     "spikingjelly": ("spikingjelly.activation_based.neuron", "spikingjelly.activation_based.base"),
     "snntorch": ("snntorch",),
     "norse": ("norse.torch",),
+    "rnnbuilder": ("rnnbuilder.snn",),
 }
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
 
@@ -22,10 +22,10 @@ from flexsn.neurons.arguments import (
     shown,
     wrong,
 )
+from flexsn.neurons.norse.parameters import Value
+from flexsn.neurons.peer_class import PeerClass
 
-__all__ = ["NorseNeuron", "Value", "spike_function"]
-
-Value = float | Tensor
+__all__ = ["Cell", "NorseNeuron", "spike_function"]
 
 
 def _tanh_slope(x: Tensor, alpha: float) -> Tensor:
@@ -66,19 +66,20 @@ def spike_function(method: str, alpha: Value) -> SpikeFunction:
     return METHODS[method](float(alpha))
 
 
-class NorseNeuron(FlexSN):
+class NorseNeuron(FlexSN, metaclass=PeerClass):
     """A FlexSN whose coefficients come in a named tuple and whose state goes in and out of every call.
 
     Args:
         p: the parameters; each becomes an attribute of the neuron: a buffer, or a parameter if it is one. Norse's
-            own instances, with the same fields, work as well.
+            own instances, with the same fields, work as well. Buffers are no part of ``state_dict()``, as in Norse.
         dt: length of a step, in seconds.
         record_states: return the states of all steps instead of the last ones.
         step_mode: ``"m"``: inputs are sequences ``[T, ...]``; ``"s"``: single steps, as in Norse's cells.
         backend: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``.
 
     Shapes:
-        input ``[T, *step]`` (``"m"``) or ``[*step]`` (``"s"``), spikes alike; states ``[*step]``.
+        input ``[T, *step]`` (``"m"``) or ``[*step]`` (``"s"``), spikes alike; states ``[*step]``. Integers, bools and
+        sparse tensors count as the floats they stand for. The membrane of an initial state takes a gradient.
 
     Returns:
         ``(spikes, state)``, the state a named tuple.
@@ -92,6 +93,7 @@ class NorseNeuron(FlexSN):
         starts: the parameter that a state starts from; 0 for the others.
         constants: whether numbers stay Python numbers; else they become tensors, as in Norse, which rounds
             their products to the precision of the tensor.
+        sparse_spikes: whether spikes of a sparse input are sparse.
     """
 
     integers_as_floats: ClassVar[bool] = True
@@ -99,6 +101,8 @@ class NorseNeuron(FlexSN):
     state_type: ClassVar[Any]
     starts: ClassVar[Mapping[str, str]] = {}
     constants: ClassVar[bool] = False
+    sparse_spikes: ClassVar[bool] = False
+    integers_as_floats: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -119,44 +123,105 @@ class NorseNeuron(FlexSN):
         if missing:
             raise wrong(self, f"p must be {made.__name__}(...), it has no {missing[0]}", p=p)
         self.dt = dt
-        self.method, self.alpha = p.method, p.alpha
-        self.spike = spike_function(p.method, p.alpha)
-        for name in made._fields:
-            if name not in ("method", "alpha"):
-                self._hold(name, getattr(p, name))
+        values = dict(self.values_of(p))
+        self._names = tuple(values)
+        if "method" in values:
+            self.spike = spike_function(values["method"], values["alpha"])
+        for name, value in values.items():
+            self._hold(name, value)
 
     def _hold(self, name: str, value: Any) -> None:
+        if name in ("method", "alpha") or callable(value):
+            setattr(self, name, value)
+            return
         tensor = float_tensor(self, name, value)
         if isinstance(value, nn.Parameter):
             self.register_parameter(name, value)
         elif isinstance(value, Tensor) or not self.constants:
-            self.register_buffer(name, tensor)
+            self.register_buffer(name, tensor, persistent=False)
         else:
             setattr(self, name, value)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        for name, buffer in self._buffers.items():  # of checkpoints from when they were part of them
+            saved = state_dict.pop(prefix + name, None)
+            if saved is not None and buffer is not None:
+                with torch.no_grad():
+                    buffer.copy_(saved)
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+    # ---- the tuples -----------------------------------------------------------------------------------------
+
+    @classmethod
+    def values_of(cls, p: Any) -> Iterator[tuple[str, Any]]:
+        """The parameters of a tuple by name."""
+        yield from ((name, getattr(p, name)) for name in cls.parameter_type._fields)
+
+    @classmethod
+    def parameters_of(cls, values: list[Any]) -> Any:
+        """The tuple of these parameters."""
+        return cls.parameter_type(*values)
+
+    @staticmethod
+    def states_of(state: Any) -> tuple[Any, ...]:
+        """The states of a tuple, in the order of the core."""
+        return tuple(state)
+
+    @classmethod
+    def state_of(cls, states: tuple[Any, ...]) -> Any:
+        """The tuple of these states."""
+        return cls.state_type(*states)
 
     @property
     def p(self) -> Any:
         """The parameters as they are now."""
-        return self.parameter_type(*(getattr(self, name) for name in self.parameter_type._fields))
+        return self.parameters_of([getattr(self, name) for name in self._names])
 
     def init_states(  # type: ignore[override]
         self, num_states: int, step_mode: str, *args: Tensor
     ) -> Sequence[Tensor]:
-        """Each state at the parameter it starts from, without gradient; else at 0."""
+        """Each state at the parameter it starts from, else at 0; the membrane with a gradient."""
         zeros = FlexSN.init_states(num_states, step_mode, *args)
-        return [
-            getattr(self, self.starts[name]).detach().to(zero.dtype) if name in self.starts else zero
+        states = [
+            getattr(self, self.starts[name]).detach().to(zero.dtype).expand_as(zero) if name in self.starts else zero
             for name, zero in zip(self.state_names, zeros, strict=True)
         ]
+        return _with_gradient(states)
+
+    def initial_state(self, input_tensor: Tensor) -> Any:
+        """The state that a call with this input and no state starts from."""
+        return self.state_of(tuple(self.init_states(self.num_states, self.step_mode, input_tensor)))
 
     def forward(  # type: ignore[override]
         self, input_tensor: Tensor, state: Any = None, **masks: Unpack[MaskArguments]
     ) -> tuple[Tensor, Any]:
         """Run all steps (``"m"``) or one (``"s"``) from ``state``, or from the initial state."""
-        self.states = None if state is None else tuple(state)
-        spikes: Tensor = super().forward(input_tensor, **masks)  # type: ignore[assignment]
-        return spikes, self.state_type(*((self.state_seqs if self.store_state_seqs else self.states) or ()))
+        self.states = None if state is None else as_floats(*self.states_of(state))
+        sparse = input_tensor.is_sparse
+        spikes: Tensor = super().forward(input_tensor.to_dense() if sparse else input_tensor, **masks)  # type: ignore[assignment]
+        states = (self.state_seqs if self.store_state_seqs else self.states) or ()
+        return spikes.to_sparse() if sparse and self.sparse_spikes else spikes, self.state_of(states)
+
+    _advance = forward
 
     def extra_repr(self) -> str:
-        parameters = ", ".join(f"{name}={shown(value)}" for name, value in self.p._asdict().items())
+        parameters = ", ".join(f"{name}={shown(getattr(self, name))}" for name in self._names)
         return f"{parameters}, dt={self.dt}, step_mode={self.step_mode!r}, backend={self.backend!r}"
+
+
+def as_floats(*states: Any) -> tuple[Tensor, ...]:
+    """States as tensors of floats: Norse's may be numbers or whole."""
+    tensors = map(torch.as_tensor, states)
+    return tuple(t if t.is_floating_point() else t.to(torch.get_default_dtype()) for t in tensors)
+
+
+def _with_gradient(states: list[Tensor]) -> list[Tensor]:
+    """The first of the states as a leaf that takes a gradient, where any is taken."""
+    return [states[0].clone().requires_grad_(), *states[1:]] if torch.is_grad_enabled() else states
+
+
+class Cell(NorseNeuron):
+    """A neuron that takes one step a call, unless it is told otherwise."""
+
+    def __init__(self, p: Any = None, dt: float = 0.001, *, step_mode: str = "s", **options: Any) -> None:
+        super().__init__(p, dt, step_mode=step_mode, **options)

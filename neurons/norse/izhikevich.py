@@ -10,7 +10,8 @@ from torch import Tensor
 
 from flexsn import FlexSN
 from flexsn.neurons.arguments import wrong
-from flexsn.neurons.norse.base import NorseNeuron, Value
+from flexsn.neurons.norse.base import NorseNeuron
+from flexsn.neurons.norse.parameters import Value
 
 __all__ = [
     "Izhikevich",
@@ -101,9 +102,10 @@ class Izhikevich(NorseNeuron):
     def init_states(  # type: ignore[override]
         self, num_states: int, step_mode: str, *args: Tensor
     ) -> Sequence[Tensor]:
-        """The first state of the behavior, without gradient."""
+        """The first state of the behavior; the membrane with a gradient."""
         zero = FlexSN.init_states(1, step_mode, *args)[0]
-        return [torch.as_tensor(state).detach().to(zero) for state in self.spiking_method.s]
+        v, u = (torch.as_tensor(state).detach().to(zero).expand_as(zero) for state in self.spiking_method.s)
+        return [v.clone().requires_grad_() if torch.is_grad_enabled() else v, u]
 
     def core(self, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, ...]:
         """One step."""

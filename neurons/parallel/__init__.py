@@ -63,10 +63,10 @@ class PSN(ParallelNeuron):
         self.bias = nn.Parameter(torch.full((T, 1), -1.0))
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
-    def forward(self, x_seq: Tensor) -> Tensor:
+    def multi_step_forward(self, x: Tensor) -> Tensor:
         """Spikes of all ``T`` steps."""
-        _check_steps(self, self.T, x_seq)
-        return like(self.fire(self.bias, self.weight, x_seq), x_seq)
+        _check_steps(self, self.T, x)
+        return like(self.fire(self.bias, self.weight, x), x)
 
     def extra_repr(self) -> str:
         return f"T={self.T}, {super().extra_repr()}"
@@ -144,18 +144,22 @@ class MaskedPSN(ParallelNeuron):
             raise wrong(self, "lambda_ must be in [0, 1]", lambda_=shown)
         self._lambda_.fill_(value)
 
-    def masked_weight(self) -> Tensor:
-        """``(λ·M_k + (1 − λ)·J) ∘ W``."""
-        return (self._lambda_ * self.mask0 + (1.0 - self._lambda_) * self.mask1) * self.weight
+    @staticmethod
+    def gen_masked_weight(lambda_: Tensor, mask0: Tensor, mask1: Tensor, weight: Tensor) -> Tensor:
+        """``(λ·M_k + (1 − λ)·J) ∘ W``, with ``M_k`` as ``mask0`` and ``J`` as ``mask1``."""
+        return (lambda_ * mask0 + (1.0 - lambda_) * mask1) * weight
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Spikes of all ``T`` steps (``"m"``) or of the next one (``"s"``)."""
-        if self.step_mode == "s":
-            return like(self._single_step(x), x)
+    def masked_weight(self) -> Tensor:
+        """The weight that counts: :meth:`gen_masked_weight` of the neuron's own."""
+        return self.gen_masked_weight(self._lambda_, self.mask0, self.mask1, self.weight)
+
+    def multi_step_forward(self, x: Tensor) -> Tensor:
+        """Spikes of all ``T`` steps."""
         _check_steps(self, self.T, x)
         return like(self.fire(self.bias, self.masked_weight(), x), x)
 
-    def _single_step(self, x: Tensor) -> Tensor:
+    def single_step_forward(self, x: Tensor) -> Tensor:
+        """Spikes of the next step."""
         t = self.time_step
         # read once per sequence: on a GPU it waits for the device
         if t == 0 and self._lambda_ < 1.0:
@@ -166,7 +170,8 @@ class MaskedPSN(ParallelNeuron):
             raise OverflowError(f"MaskedPSN(T={self.T}) has already run {t} steps; call reset() before the next")
         inputs = self.enqueue(x, self.k)
         self.time_step = t + 1
-        return self.fire(self.bias[t], self.weight[t : t + 1, t + 1 - len(inputs) : t + 1], inputs)
+        weight = self.weight[t : t + 1, t + 1 - len(inputs) : t + 1]
+        return like(self.fire(self.bias[t], weight, inputs), x)
 
     def reset(self) -> None:
         """Back to step 0."""
@@ -230,17 +235,23 @@ class SlidingPSN(ParallelNeuron):
         window = self.weight[-T:]
         return nnf.pad(window, (T - len(window), T - 1)).unfold(0, T, 1).flip(0)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Spikes of the whole sequence (``"m"``) or of the next step (``"s"``)."""
-        if self.step_mode == "s":
-            inputs = self.enqueue(x, self.k)
-            return like(self.fire(self.bias, self.weight[-len(inputs) :].unsqueeze(0), inputs), x)
+    def gen_gemm_weight(self, T: int) -> Tensor:
+        """:meth:`gemm_weight` by the name SpikingJelly has for it."""
+        return self.gemm_weight(T)
+
+    def single_step_forward(self, x: Tensor) -> Tensor:
+        """Spikes of the next step."""
+        inputs = self.enqueue(x, self.k)
+        return like(self.fire(self.bias, self.weight[-len(inputs) :].unsqueeze(0), inputs), x)
+
+    def multi_step_forward(self, x: Tensor) -> Tensor:
+        """Spikes of the whole sequence."""
         if x.dim() == 0:
             raise ValueError("SlidingPSN takes x_seq of shape [T, ...], got a tensor without dimensions")
         if x.numel() == 0:
             return x
         if self.backend == "gemm":
-            return like(self.fire(self.bias, self.gemm_weight(x.shape[0]), x), x)
+            return like(self.fire(self.bias, self.gen_gemm_weight(x.shape[0]), x), x)
         lanes = x.reshape(1, 1, x.shape[0], -1).to(self.weight.dtype)
         lanes = nnf.pad(lanes, (0, 0, self.k - 1, 0))
         h = nnf.conv2d(lanes, self.weight.view(1, 1, -1, 1), self.bias.view(1))

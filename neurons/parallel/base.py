@@ -67,6 +67,22 @@ class ParallelNeuron(nn.Module):
             backend = self.supported_backends[0]
         self._backend = backend
 
+    def supported_step_mode(self) -> tuple[str, ...]:
+        """The step modes there are."""
+        return self.supported_step_modes
+
+    def forward(self, x: Tensor) -> Tensor:
+        """:meth:`multi_step_forward` or :meth:`single_step_forward`, as ``step_mode`` says."""
+        return self.multi_step_forward(x) if self.step_mode == "m" else self.single_step_forward(x)
+
+    def single_step_forward(self, x: Tensor) -> Tensor:
+        """Spikes of the next step. A subclass may override it."""
+        raise wrong(self, "it has no single steps", step_mode="s")
+
+    def multi_step_forward(self, x: Tensor) -> Tensor:
+        """Spikes of the whole sequence. A subclass may override it."""
+        raise NotImplementedError
+
     def reset(self) -> None:
         """Forget the inputs of earlier single steps."""
         self.queue = ()

@@ -4,7 +4,8 @@ Source: Koepke, rnnbuilder 0.1.1. All compare with ``>`` and detach nothing; the
 step is ``beta = exp(−1/tau)``; each neuron learns the membrane it starts from, ``initial_mem``.
 
 rnnbuilder flattens what goes into its neurons and they are told their shape by the network around them. Here
-the step keeps its shape, and a neuron learns its own from the first input or is told by ``in_shape``.
+the step keeps its shape, and a neuron learns its own from the first input or is told by ``in_shape``. rnnbuilder's
+builder takes them as its own: ``rb.Sequential(rb.nn.Linear(8), LIF())``.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from torch.nn.modules.lazy import LazyModuleMixin
 from typing_extensions import Unpack
 
 from flexsn import FlexSN, surrogate
+from flexsn.neurons import discontinuous
 from flexsn.neurons.arguments import (
     MaskArguments,
     SequenceOptions,
@@ -28,7 +30,7 @@ from flexsn.neurons.arguments import (
     check_number,
     check_shape,
 )
-from flexsn.neurons.discontinuous import Discontinuous
+from flexsn.neurons.rnnbuilder.building import Factory
 
 __all__ = ["LIF", "Adaptive", "Cooldown", "Discontinuous", "NoReset", "SpikeLinear"]
 
@@ -48,7 +50,7 @@ class SpikeLinear(surrogate.SpikeLinear):
         super().__init__(gradient_factor, strict=True)
 
 
-class Membrane(LazyModuleMixin, FlexSN):
+class Membrane(LazyModuleMixin, Factory, FlexSN):
     """A membrane ``mem`` that decays by ``beta`` and starts from the learnable ``initial_mem``.
 
     Args:
@@ -124,6 +126,11 @@ class Membrane(LazyModuleMixin, FlexSN):
                 "its last axes must be those of the neurons"
             )
         return [self.initial_mem.to(zeros[0].dtype), *zeros[1:]]
+
+    def initial_output(self) -> Tensor:
+        """The spike of ``initial_mem``."""
+        spikes: Tensor = self.spike_function(self.initial_mem - 1)
+        return spikes
 
     def extra_repr(self) -> str:
         lazy = self.has_uninitialized_params()
@@ -201,6 +208,10 @@ class Cooldown(Membrane):
         nn.init.ones_(self.sgn)
         self.sgn.view(-1)[self.sgn.numel() // 2 :] = -1
 
+    def initial_output(self) -> Tensor:
+        """A spike of each neuron that fires while its membrane is low."""
+        return (self.sgn < 0).to(self.initial_mem)
+
     def core(self, x: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
         """One step."""
         beta = self.beta
@@ -255,3 +266,16 @@ class Adaptive(Membrane):
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, tau_thr={self.tau_thr}, gamma={self.gamma}"
+
+
+class Discontinuous(discontinuous.Discontinuous, Factory):
+    """:class:`flexsn.neurons.Discontinuous`, which rnnbuilder's builder takes too.
+
+    Example:
+        >>> Discontinuous()(torch.tensor([1.0, 1.5])).tolist()
+        [0.0, 1.0]
+    """
+
+    def initial_output(self) -> Tensor:
+        """No spike."""
+        return torch.zeros(())

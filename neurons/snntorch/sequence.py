@@ -10,7 +10,16 @@ from torch.nn import functional as nnf
 from typing_extensions import Unpack
 
 from flexsn import FlexSN, surrogate
-from flexsn.neurons.arguments import Number, SpikeFunction, float_tensor, wrong
+from flexsn.neurons.arguments import (
+    Number,
+    SpikeFunction,
+    check_callable,
+    check_flag,
+    check_number,
+    check_size,
+    float_tensor,
+    wrong,
+)
 from flexsn.neurons.peer_class import PeerClass
 from flexsn.neurons.snntorch.base import CommonOptions, Returned, SpikingNeuron
 
@@ -67,7 +76,13 @@ class StateLeaky(SpikingNeuron):
         options |= {"learn_threshold": learn_threshold, "state_quant": state_quant, "output": output}
         options |= {"graded_spikes_factor": graded_spikes_factor, "step_mode": "m"}
         super().__init__(learn_graded_spikes_factor=learn_graded_spikes_factor, **options)
+        check_size(self, channels=channels)
+        check_flag(self, learn_beta=learn_beta)
+        if kernel_truncation_steps is not None:
+            check_size(self, kernel_truncation_steps=kernel_truncation_steps)
         beta = float_tensor(self, "beta", beta)
+        if bool(beta.isnan().any()):
+            raise wrong(self, "beta must not be NaN", beta=beta.tolist())
         if beta.shape not in ((), (1,), (channels,)):
             raise wrong(self, f"beta must be a number or of shape ({channels},)", beta=tuple(beta.shape))
         self.kernel_truncation_steps = kernel_truncation_steps
@@ -130,6 +145,8 @@ class LinearLeaky(StateLeaky):
         *args: Any,
         **options: Any,
     ) -> None:
+        check_size(self, in_features=in_features, out_features=out_features)
+        check_flag(self, bias=bias)
         super().__init__(beta, out_features, *args, **options)
         self.linear = nn.Linear(in_features, out_features, bias, device, dtype)
 
@@ -197,6 +214,10 @@ class LeakyParallel(FlexSN, metaclass=PeerClass):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_size(self, input_size=input_size, hidden_size=hidden_size)
+        check_number(self, above=-1, dropout=dropout)
+        check_flag(self, bias=bias, weight_hh_enable=weight_hh_enable, surrogate_disable=surrogate_disable)
+        check_flag(self, learn_beta=learn_beta)
         rnn = nn.RNN(
             input_size, hidden_size, nonlinearity="relu", bias=bias, dropout=dropout, device=device, dtype=dtype
         )
@@ -204,6 +225,8 @@ class LeakyParallel(FlexSN, metaclass=PeerClass):
         self.hidden_size = hidden_size
         self.all_to_all = weight_hh_enable
         held = None if beta is None else float_tensor(self, "beta", beta).reshape(-1).clamp(0, 1)
+        if held is not None and bool(held.isnan().any()):
+            raise wrong(self, "beta must not be NaN", beta=beta)
         self.register_buffer("beta", held)
         weight = self.rnn.weight_hh_l0
         with torch.no_grad():
@@ -213,6 +236,7 @@ class LeakyParallel(FlexSN, metaclass=PeerClass):
                 weight.copy_(weight.diagonal().diag())
         weight.requires_grad_(learn_beta)
         default = surrogate.ATan(2.0, strict=True) if spike_grad is None else spike_grad
+        check_callable(self, "flexsn.surrogate.ATan(strict=True)", spike_grad=default)
         self.spike_grad = surrogate.custom(torch.zeros_like, strict=True) if surrogate_disable else default
         self.surrogate_disable = surrogate_disable
         SpikingNeuron._hold(self, learn_threshold, threshold=threshold)  # type: ignore[arg-type]

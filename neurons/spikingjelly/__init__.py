@@ -10,8 +10,11 @@ may be those of either library: ``flexsn.surrogate`` has them with the same argu
 Also accepted, from earlier versions: ``backend="cupy"`` and ``"inductor"`` (here ``"auto"``, the fastest there
 is), and overriding ``neuronal_charge``, ``neuronal_fire`` or ``neuronal_reset`` in a subclass.
 
-Different on purpose: a change of batch shape without ``reset()`` is an error, not a silent restart;
-``NonSpiking*Node`` return one tensor instead of a list and know ``"last-mem"`` as well as ``"last_mem"``.
+A subclass may override ``single_step_forward`` and ``multi_step_forward``. Where SpikingJelly is installed, its tools
+take these neurons for its own, and what this module has not, such as ``DSRLIFNode``, is SpikingJelly's.
+
+Different on purpose: ``NonSpiking*Node`` return one tensor instead of a list and know ``"last-mem"`` as well as
+``"last_mem"``.
 """
 
 from __future__ import annotations
@@ -28,14 +31,15 @@ from flexsn.neurons.arguments import Number, SpikeFunction, check_flag, with_arg
 from flexsn.neurons.base import SpikingNeuron
 from flexsn.neurons.coefficient import Coefficient
 from flexsn.neurons.graded import LIAF
-from flexsn.neurons.integrate import IF, LIF, PLIF
+from flexsn.neurons.integrate import IF, PLIF
 from flexsn.neurons.nonlinear import EIF, KLIF, QIF
 from flexsn.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from flexsn.neurons.peer_class import from_peer
 from flexsn.neurons.second_order import CubaLIF, ResonateFire
-from flexsn.neurons.spikingjelly.base import AdaptBaseNode, BaseNode, SimpleBaseNode
+from flexsn.neurons.spikingjelly.base import AdaptBaseNode, BaseNode, LIFNode, SimpleBaseNode
 from flexsn.neurons.spikingjelly.graded import (
     ILIFNode,
+    NonSpikingBaseNode,
     NonSpikingIFNode,
     NonSpikingLIFNode,
     TernaryIFNode,
@@ -58,6 +62,7 @@ __all__ = [
     "LIFNode",
     "MaskedPSN",
     "MultiLevelSpikeCount",
+    "NonSpikingBaseNode",
     "NonSpikingIFNode",
     "NonSpikingLIFNode",
     "ParametricLIFNode",
@@ -79,16 +84,6 @@ class IFNode(IF, BaseNode):
     Example:
         >>> import torch
         >>> IFNode(step_mode="m")(torch.tensor([0.75, 0.75, 0.5])).tolist()
-        [0.0, 1.0, 0.0]
-    """
-
-
-class LIFNode(LIF, BaseNode):
-    """:class:`flexsn.neurons.LIF`.
-
-    Example:
-        >>> import torch
-        >>> LIFNode(step_mode="m")(torch.tensor([1.5, 1.5, 0.0])).tolist()
         [0.0, 1.0, 0.0]
     """
 

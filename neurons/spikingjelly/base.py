@@ -9,9 +9,10 @@ from typing_extensions import Unpack
 from flexsn.neurons import base_node
 from flexsn.neurons.arguments import MaskArguments
 from flexsn.neurons.base import SpikingNeuron
+from flexsn.neurons.integrate import LIF
 from flexsn.neurons.spikingjelly.memory import MemoryModule
 
-__all__ = ["AdaptBaseNode", "BaseNode", "SimpleBaseNode"]
+__all__ = ["AdaptBaseNode", "BaseNode", "LIFNode", "SimpleBaseNode"]
 
 _BACKENDS = {"cupy": "auto", "inductor": "auto"}
 
@@ -53,6 +54,17 @@ class BaseNode(base_node.BaseNode, MemoryModule):
 
     _advance = forward
 
+    @property
+    def v_seq(self) -> Tensor | None:
+        """The membrane after each step, of the last call or, in single steps, since ``reset()``."""
+        return super().v_seq
+
+    @v_seq.setter
+    def v_seq(self, v_seq: Tensor | None) -> None:
+        others = {} if self.state_seqs is None else dict(zip(self.state_names, self.state_seqs, strict=True))
+        seqs = {**dict.fromkeys(self.state_names, v_seq), **others, "v": v_seq}
+        self.state_seqs = None if v_seq is None else tuple(seq for seq in seqs.values() if seq is not None)
+
 
 class SimpleBaseNode(base_node.SimpleBaseNode, BaseNode):
     """:class:`flexsn.neurons.SimpleBaseNode`.
@@ -72,3 +84,13 @@ class AdaptBaseNode(base_node.AdaptBaseNode, BaseNode):
     def adapt(self, h: Tensor, w: Tensor) -> Tensor:
         new: Tensor = w + 1.0 / self.tau_w * (self.a * (h - self.v_rest) - w)
         return new
+
+
+class LIFNode(LIF, BaseNode):
+    """:class:`flexsn.neurons.LIF`.
+
+    Example:
+        >>> import torch
+        >>> LIFNode(step_mode="m")(torch.tensor([1.5, 1.5, 0.0])).tolist()
+        [0.0, 1.0, 0.0]
+    """

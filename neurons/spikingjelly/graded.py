@@ -7,17 +7,27 @@ from typing import Any
 from torch import Tensor
 from typing_extensions import Unpack
 
-from flexsn.neurons.arguments import FiringOptions, MaskArguments, Number, SequenceOptions, with_arguments_of
+from flexsn.neurons import base_node
+from flexsn.neurons.arguments import (
+    FiringOptions,
+    MaskArguments,
+    Number,
+    SequenceOptions,
+    check_number,
+    with_arguments_of,
+    wrong,
+)
 from flexsn.neurons.base import SpikingNeuron
-from flexsn.neurons.graded import ILIF, TernaryIF, TernaryLIF
-from flexsn.neurons.readout import NonSpikingIF, NonSpikingLIF
-from flexsn.neurons.spikingjelly.base import BaseNode
+from flexsn.neurons.coefficient import Coefficient
+from flexsn.neurons.graded import ILIF, SpikeCount, TernaryIF, TernaryLIF
+from flexsn.neurons.peer_class import PeerClass
+from flexsn.neurons.spikingjelly.base import BaseNode, LIFNode
 
-__all__ = ["ILIFNode", "NonSpikingIFNode", "NonSpikingLIFNode", "TernaryIFNode", "TernaryLIFNode"]
+__all__ = ["ILIFNode", "NonSpikingBaseNode", "NonSpikingIFNode", "NonSpikingLIFNode", "TernaryIFNode", "TernaryLIFNode"]
 
 
-class ILIFNode(ILIF, BaseNode):
-    """:class:`flexsn.neurons.ILIF`, with ``D`` inside the surrogate.
+class ILIFNode(LIFNode):
+    """:class:`flexsn.neurons.ILIF`, with ``D`` inside the surrogate; it refuses one that does not count.
 
     Example:
         >>> import torch
@@ -25,11 +35,20 @@ class ILIFNode(ILIF, BaseNode):
         [4.0, 0.0, 4.0]
     """
 
+    v_threshold = Coefficient(above=0)
+
     @with_arguments_of(SpikingNeuron)
     def __init__(
         self, tau: Number = 4.0 / 3.0, v_threshold: Number = 1.0, *common: Any, **options: Unpack[FiringOptions]
     ) -> None:
-        super().__init__(tau, 4, v_threshold, **options)
+        spike = options.pop("surrogate_function", None)
+        spike = SpikeCount(4) if spike is None else spike
+        if not (isinstance(spike, SpikeCount) or hasattr(spike, "max_spike_count")):
+            raise wrong(self, "surrogate_function must be a MultiLevelSpikeCount", surrogate_function=spike)
+        super().__init__(tau, False, v_threshold, None, surrogate_function=spike, **options)
+
+    charge = ILIF.charge
+    fire = ILIF.fire
 
 
 class TernaryIFNode(TernaryIF, BaseNode):  # type: ignore[misc]
@@ -66,14 +85,8 @@ class TernaryLIFNode(TernaryLIF, BaseNode):  # type: ignore[misc]
         super().__init__(tau, decay_input, v_threshold, v_reset, *args, **options)
 
 
-class NonSpikingIFNode(NonSpikingIF):
-    """:class:`flexsn.neurons.NonSpikingIF`, starting anew at every call.
-
-    Example:
-        >>> import torch
-        >>> NonSpikingIFNode()(torch.ones(3, 1)).tolist()
-        [[1.0], [2.0], [3.0]]
-    """
+class NonSpikingBaseNode(base_node.NonSpikingBaseNode, metaclass=PeerClass):
+    """:class:`flexsn.neurons.NonSpikingBaseNode`, starting anew at every call."""
 
     def __init__(self, decode: str | None = None, **options: Unpack[SequenceOptions]) -> None:
         super().__init__(decode, **options)
@@ -82,8 +95,23 @@ class NonSpikingIFNode(NonSpikingIF):
         self.reset()
         return super().forward(*inputs, **masks)
 
+    _advance = forward
 
-class NonSpikingLIFNode(NonSpikingLIF):
+
+class NonSpikingIFNode(NonSpikingBaseNode):
+    """:class:`flexsn.neurons.NonSpikingIF`, starting anew at every call.
+
+    Example:
+        >>> import torch
+        >>> NonSpikingIFNode()(torch.ones(3, 1)).tolist()
+        [[1.0], [2.0], [3.0]]
+    """
+
+    def neuronal_charge(self, x: Tensor) -> None:
+        self.v = self.v + x
+
+
+class NonSpikingLIFNode(NonSpikingBaseNode):
     """:class:`flexsn.neurons.NonSpikingLIF`, starting anew at every call.
 
     Example:
@@ -93,8 +121,9 @@ class NonSpikingLIFNode(NonSpikingLIF):
     """
 
     def __init__(self, tau: Number = 2.0, decode: str | None = None, **options: Unpack[SequenceOptions]) -> None:
-        super().__init__(tau, decode, **options)
+        super().__init__(decode, **options)
+        check_number(self, above=0, tau=tau)
+        self.tau = tau
 
-    def forward(self, *inputs: Tensor, **masks: Unpack[MaskArguments]) -> Tensor:
-        self.reset()
-        return super().forward(*inputs, **masks)
+    def neuronal_charge(self, x: Tensor) -> None:
+        self.v = self.v + (x - self.v) / self.tau

@@ -75,7 +75,7 @@ class MemoryModule(FlexSN, metaclass=PeerClass):
     ) -> tuple[Any, ...]:
         """The states as tensors in the shape of a step of these inputs."""
         x = inputs[0][0] if step_mode == "m" else inputs[0]
-        starts = self.init_states(self.num_states, "s", x)
+        starts = [start.contiguous() for start in self.init_states(self.num_states, "s", x)]
         return tuple(
             (state.to(start) if state.shape == start.shape else start)
             if isinstance(state, Tensor)

@@ -17,6 +17,7 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "flexsn.neurons.LIAF": (torch.relu, False),
     "flexsn.neurons.spikingjelly.LIAFNode": (torch.relu, False),
     "flexsn.neurons.spikingjelly.SimpleLIFNode": (2.0, True),
+    "flexsn.neurons.norse.LILinearCell": (3, 3),
     "flexsn.neurons.snntorch.Leaky": (0.5,),
     "flexsn.neurons.snntorch.Synaptic": (0.5, 0.25),
     "flexsn.neurons.snntorch.Alpha": (0.5, 0.25),
@@ -44,6 +45,7 @@ def made(name: str, **options: Any) -> FlexSN:
         arguments = (norse.tonic_spiking,)
     if name.startswith("flexsn.neurons.spikingjelly.NonSpiking"):  # as in SpikingJelly
         del options["backend"]
+    torch.manual_seed(0)  # some have weights
     neuron: FlexSN = NEURONS[name](*arguments, **options)
     neuron.step_mode = "m"
     return neuron

@@ -18,12 +18,17 @@ from pathlib import Path
 
 from flexsn.errors import BackendError, stack_level
 
+if sys.platform != "win32":
+    import fcntl
+
 __all__ = ["cache_dir", "content_key", "is_sealed", "publish", "read_entry", "sealed", "show_source"]
 
 _ENOUGH = 64 << 20  # bytes of free disk with which a compiler does not fail for want of space
 _LARGEST = 64 << 20  # bytes of an entry; kernels have some ten thousand
 _ABANDONED = 3600.0  # seconds; no build takes as long, so what is older was left by a process that was killed
 _UNFINISHED = re.compile(r"(flexsn_)?[0-9a-f]{32}\.\w+\.(so|py)")  # what mkstemp makes of an entry's name
+_ENTRY = re.compile(r"(flexsn_)?[0-9a-f]{32}(\.\w+)?\.(so|py)")
+_OF_A_PROCESS = "flexsn-kernels-"  # what its directory is called, before what mkdtemp adds
 
 
 def content_key(*parts: str) -> str:
@@ -101,7 +106,45 @@ def _process_dir() -> Path:
 
 @lru_cache(maxsize=1)
 def _temporary_directory() -> tempfile.TemporaryDirectory[str]:
-    return tempfile.TemporaryDirectory(prefix="flexsn-")  # removed when the process ends
+    _remove_directories_of_the_dead()
+    made = tempfile.TemporaryDirectory(prefix=_OF_A_PROCESS)  # removed when the process ends, unless that is killed
+    _lock(made.name)
+    return made
+
+
+def _lock(directory: str) -> int | None:
+    """Lock a directory until what comes back is closed or this process ends; ``None`` if another one has."""
+    if sys.platform == "win32":
+        return None
+    held = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(held)
+        return None
+    return held
+
+
+def _remove_directories_of_the_dead() -> None:
+    """Remove the kernels in directories of processes that were killed, and the directories."""
+    with suppress(OSError):
+        for entry in os.scandir(tempfile.gettempdir()):
+            with suppress(OSError):  # another process is at it too, or somebody put a file there
+                if entry.name.startswith(_OF_A_PROCESS) and _is_old(entry) and _is_mine(entry.stat()):
+                    _remove_if_dead(entry.path)
+
+
+def _remove_if_dead(directory: str) -> None:
+    held = _lock(directory)
+    if held is None:
+        return
+    try:
+        for entry in os.scandir(directory):
+            if _ENTRY.fullmatch(entry.name):
+                os.unlink(entry.path)
+        os.rmdir(directory)
+    finally:
+        os.close(held)
 
 
 def show_source(source: str) -> None:
@@ -166,6 +209,9 @@ def _remove_abandoned(directory: Path) -> None:
     """Remove, once in a process, what builds that were killed left behind."""
     for entry in os.scandir(directory):
         with suppress(OSError):  # another process is at it too
-            age = time.time() - entry.stat(follow_symlinks=False).st_mtime
-            if _UNFINISHED.fullmatch(entry.name) and age > _ABANDONED:
+            if _UNFINISHED.fullmatch(entry.name) and _is_old(entry):
                 os.unlink(entry.path)
+
+
+def _is_old(entry: os.DirEntry[str]) -> bool:
+    return time.time() - entry.stat(follow_symlinks=False).st_mtime > _ABANDONED

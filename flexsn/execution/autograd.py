@@ -95,7 +95,7 @@ def _saved_tensors(ctx: Any) -> tuple[Tensor, ...]:
         if "second time" not in str(error) and "inplace operation" not in str(error):
             raise
         raise GradientError(
-            f"backward through a scan whose graph is gone: {str(error).partition('.')[0]}",
+            f"backward through a scan whose graph is gone: {str(error).partition('. ')[0]}",
             why="a call goes on from the states of the call before, and its gradient through that call as well",
             hint="call reset() before an independent batch, or detach() to keep the states and cut the graph",
         ) from error

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import sys
 from collections.abc import Callable
+from functools import partial
 from types import FunctionType
 from typing import Any
 
@@ -27,6 +28,8 @@ class PickledCore:
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         core = self.core
+        while isinstance(core, partial):
+            core = core.func
         by_name = not isinstance(core, FunctionType) or "<" not in core.__qualname__  # <lambda>, <locals>
         if not by_name and not any(name in sys.modules for name in _BY_VALUE):
             raise pickle.PicklingError(
@@ -39,7 +42,7 @@ class PickledCore:
                     )
                 )
             )
-        return _itself, (core,)
+        return _itself, (self.core,)
 
 
 def _itself(core: Callable[..., Any]) -> Callable[..., Any]:

@@ -63,7 +63,8 @@ def find_sentinel(
     shape = torch.Size(())
     sizes: set[int] = set()
     for _ in range(_MAX_PROBES):
-        grown = _probe(core, dtypes, device, shape, sizes, step_shape)
+        # one lane has a dimension: torch takes h[mask] of 0-d tensors for an if
+        grown = _probe(core, dtypes, device, shape or torch.Size((1,)), sizes, step_shape)
         while grown and grown[0] == 1:
             grown = grown[1:]
         if grown == shape or len(grown) > _MAX_DIMS:  # a core that adds a dimension each time mixes lanes

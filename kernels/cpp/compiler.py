@@ -9,6 +9,7 @@ import shlex
 import shutil
 import signal
 import subprocess
+import tempfile
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ __all__ = [
     "compile_library",
     "find_compiler",
     "identity",
+    "lacking",
     "vector_math",
     "vectorized_loops",
     "whole_source",
@@ -40,7 +42,8 @@ _FLAGS = (
     *("-fno-fast-math", "-fno-unsafe-math-optimizations"),
     *("-fwrapv", "-ffp-contract=off", "-fno-math-errno", "-fno-trapping-math"),
 )
-_WELCOME_FLAGS = ("-fopenmp", "-mprefer-vector-width=512")  # threads, wide vectors: tried first, not everywhere known
+_WELCOME_FLAGS = ("-fopenmp", "-mprefer-vector-width=512")  # threads, wide vectors: not everywhere known
+_TRIAL = "int trial() {\n  int n = 0;\n#pragma omp parallel reduction(+ : n)\n  n += 1;\n  return n;\n}\n"
 _VARIABLES = ("COMPILER_PATH", "GCC_EXEC_PREFIX", "CCC_OVERRIDE_OPTIONS")  # by which gcc and clang become others
 _BASE_MATH = ("expf", "logf", "sinf", "cosf", "powf")
 _FULL_MATH = ("tanhf", "erff", "log1pf", "expm1f", "atan2f", "exp2f", "log2f", "log10f", "hypotf", "acoshf")
@@ -138,24 +141,46 @@ def vector_math(compiler: Compiler) -> int:
     return 2 if has(_BASE_MATH + _FULL_MATH) else 1 if has(_BASE_MATH) else 0
 
 
+@lru_cache(maxsize=8)
+def lacking(compiler: Compiler) -> tuple[str, ...]:
+    """The welcome flags that a compiler does not take, found by trying them.
+
+    A kernel that fails with flags that are taken fails for another reason: made without them it would stay without
+    threads.
+
+    Raises:
+        BackendError: it hangs.
+    """
+    if _takes(compiler, *_WELCOME_FLAGS):
+        return ()
+    return tuple(flag for flag in _WELCOME_FLAGS if not _takes(compiler, flag))
+
+
+def _takes(compiler: Compiler, *flags: str) -> bool:
+    try:
+        with tempfile.TemporaryDirectory() as directory:
+            target = os.path.join(directory, "trial.so")
+            return _run(compiler, [*_FLAGS, *flags, "-x", "c++", "-", "-o", target], COMPILE_SECONDS, _TRIAL)[0] == 0
+    except OSError:  # compiling will say so
+        return False
+
+
 def compile_library(compiler: Compiler, source: str, target: Path, extra: Sequence[str] = ()) -> str:
     """Compile ``source`` into the shared object ``target``; returns what the compiler said.
 
     Raises:
         BackendError: it fails, or hangs.
     """
-    level = vector_math(compiler)
-    always = [*_FLAGS, *extra, f"-DFX_MVEC={level}", "-x", "c++", "-", "-o", str(target)]
-    always += ["-lmvec", "-lm"] if level else ["-lm"]
-    for welcome in (_WELCOME_FLAGS, ()):
-        try:
-            code, _, said = _run(compiler, [*welcome, *always], COMPILE_SECONDS, source)
-        except OSError as error:
-            status, said = "it cannot be started", str(error)
-            continue
-        if code == 0:
-            return said
+    level, lacks = vector_math(compiler), lacking(compiler)
+    arguments = [*(flag for flag in _WELCOME_FLAGS if flag not in lacks), *_FLAGS, *extra, f"-DFX_MVEC={level}"]
+    arguments += ["-x", "c++", "-", "-o", str(target), *(["-lmvec"] if level else []), "-lm"]
+    try:
+        code, _, said = _run(compiler, arguments, COMPILE_SECONDS, source)
         status = f"exit status {code}"
+    except OSError as error:
+        code, status, said = -1, "it cannot be started", str(error)
+    if code == 0:
+        return said
     raise BackendError(
         f"{compiler} could not compile the generated kernel",
         where=status,

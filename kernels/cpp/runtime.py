@@ -19,7 +19,7 @@ from flexsn.ir.layout import Layout
 from flexsn.ir.passes import passed
 from flexsn.ir.plan import Plan
 from flexsn.kernels.cache import cache_dir, content_key, is_sealed, publish, read_entry, sealed, show_source
-from flexsn.kernels.cpp.compiler import Compiler, compile_library, find_compiler, identity, whole_source
+from flexsn.kernels.cpp.compiler import Compiler, compile_library, find_compiler, identity, lacking, whole_source
 from flexsn.kernels.cpp.printer import ENTRY, print_cpp
 from flexsn.kernels.cpp.threads import TEAM, WORTH_SPLITTING, seconds_alone
 
@@ -127,10 +127,12 @@ def _load(source: str, compiler: Compiler) -> CppKernel:
     show_source(source)
     text = whole_source(source)
     key = content_key(text, *identity(compiler))
-    path = cache_dir() / f"{key}.so"
-    if is_sealed(read_entry(path), key):
-        with suppress(OSError):  # as it was made, but by a compiler for another machine, say
-            return CppKernel(path)
+    found = _from_cache(key)
+    if found is None and lacking(compiler):
+        key = content_key(text, *identity(compiler), *lacking(compiler))
+        found = _from_cache(key)
+    if found is not None:
+        return found
 
     def make(target: Path) -> None:
         compile_library(compiler, text, target)
@@ -139,12 +141,23 @@ def _load(source: str, compiler: Compiler) -> CppKernel:
             raise BackendError(f"{compiler} wrote no whole library", hint="set CXX to another compiler")
         target.write_bytes(sealed(library, key))
 
-    path = publish(path, make)
+    path = publish(_path(key), make)
     try:
         return CppKernel(path)
     except OSError:
         path.unlink(missing_ok=True)
         raise
+
+
+def _path(key: str) -> Path:
+    return cache_dir() / f"{key}.so"
+
+
+def _from_cache(key: str) -> CppKernel | None:
+    if is_sealed(read_entry(_path(key)), key):
+        with suppress(OSError):  # as it was made, but by a compiler for another machine, say
+            return CppKernel(_path(key))
+    return None
 
 
 def _is_whole(library: bytes) -> bool:

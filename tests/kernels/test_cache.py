@@ -145,6 +145,39 @@ def test_what_killed_builds_left_is_removed_when_old(directory: Path) -> None:
     assert found == {"kernel.so", *young, *kept}
 
 
+def test_directories_of_killed_processes_are_removed_when_old(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their kernels alone, and none of a process that lives or of somebody else's making."""
+    monkeypatch.setattr(cache.tempfile, "tempdir", str(tmp_path))
+    kernel = f"{cache.content_key('a kernel')}.so"
+
+    def directory(name: str, *files: str, old: bool = True) -> Path:
+        made = tmp_path / name
+        made.mkdir()
+        for file in files:
+            (made / file).touch()
+        os.utime(made, (0, 0) if old else None)
+        return made
+
+    dead = directory("flexsn-kernels-abcdefgh", kernel, kernel.replace(".so", ".x_1.so"))
+    alive = directory("flexsn-kernels-ijklmnop", kernel)
+    lock = cache._lock(str(alive))
+    young = directory("flexsn-kernels-qrstuvwx", kernel, old=False)
+    notes = directory("flexsn-kernels-of-mine", kernel, "notes.txt")
+    other = directory("flexsn-training", kernel)
+    (tmp_path / "flexsn-kernels-link").symlink_to(alive)
+    cache._temporary_directory.cache_clear()
+    try:
+        mine = Path(cache._temporary_directory().name)
+        assert cache._lock(str(mine)) is None
+    finally:
+        cache._temporary_directory.cache_clear()
+        assert lock is not None
+        os.close(lock)
+    assert not dead.exists()
+    assert all((d / kernel).exists() for d in (alive, young, other))
+    assert [file.name for file in notes.iterdir()] == ["notes.txt"]
+
+
 def test_a_seal_is_for_one_key_and_one_content() -> None:
     whole = cache.sealed(b"content", "key")
     assert cache.is_sealed(whole, "key")

@@ -69,7 +69,7 @@ def made_inside() -> Callable[..., Any]:
 nameless: Callable[..., Any] = lambda x, v: leaky(x, v)  # noqa: E731
 
 
-@pytest.mark.parametrize("core", [made_inside(), nameless])
+@pytest.mark.parametrize("core", [made_inside(), nameless, partial(nameless)])
 def test_a_core_without_a_name_cannot_be_pickled_and_says_what_to_do(core: Callable[..., Any]) -> None:
     neuron = FlexSN(core)
     with pytest.raises(pickle.PicklingError, match=r"where: [\s\S]*top level of a module[\s\S]*state_dict\(\)"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -21,7 +22,7 @@ def lif(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return s, h * (1.0 - s)
 
 
-@pytest.mark.parametrize("number", [0.5, 2])
+@pytest.mark.parametrize("number", [0.5, 2, np.float32(0.25), np.int64(1)])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_a_state_set_to_a_number_starts_there(number: float, dtype: torch.dtype, backend: str) -> None:
     x = torch.rand(4, 3, dtype=dtype)

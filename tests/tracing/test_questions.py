@@ -45,6 +45,22 @@ class Masks(torch.autograd.Function):
         return grad
 
 
+class MasksForward(torch.autograd.Function):
+    """The other one: spikes written through a mask."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        ctx.save_for_backward(x)
+        spikes = torch.zeros_like(x)
+        spikes[x > 0] = 1.0
+        return spikes
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> Tensor:
+        (x,) = ctx.saved_tensors
+        return grads[0] / (x.abs() + 1.0) ** 2
+
+
 def sets_data(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     h = v + x
     h.data = h.data * 2
@@ -67,6 +83,7 @@ ANSWERED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "shape in a backward": lambda x, v: (DividesByItsShape.apply(v + x - 0.5), v + x),
     "a number that is the shape of a step": lambda x, v: (x * 4 / x.shape[-1], v + x),
     "a mask in backward": lambda x, v: (Masks.apply(v + x - 0.25), v + x),
+    "a mask in forward": lambda x, v: (MasksForward.apply(v + x - 0.25), v + x),
 }
 REFUSED: dict[str, tuple[str, Callable[[Tensor, Tensor], Any]]] = {
     "stride": ("asks for stride", lambda x, v: (x * x.stride(0), v + x)),

@@ -17,8 +17,8 @@ import pytest
 from flexsn.errors import BackendError
 from flexsn.execution.backends import supported_backends
 from flexsn.kernels.cpp import compiler as cpp_compiler
-from flexsn.kernels.cpp.compiler import Compiler, find_compiler, identity, vector_math
-from flexsn.kernels.cpp.runtime import build
+from flexsn.kernels.cpp.compiler import Compiler, find_compiler, identity, lacking, vector_math
+from flexsn.kernels.cpp.runtime import _build, build
 
 pytestmark = pytest.mark.skipif("cpp" not in supported_backends(), reason="needs a C++ compiler")
 
@@ -40,8 +40,10 @@ def directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     chosen = tmp_path / "kernels"
     monkeypatch.setenv("FLEXSN_CACHE_DIR", str(chosen))
     identity.cache_clear()
+    lacking.cache_clear()
     yield chosen
     identity.cache_clear()
+    lacking.cache_clear()
 
 
 def run() -> int:
@@ -147,6 +149,66 @@ def test_what_hangs_is_waited_for_once(asked: str, monkeypatch: pytest.MonkeyPat
     with pytest.raises(BackendError, match="hangs"):
         build(KERNEL + "// another kernel\n")
     assert not pid.exists()
+
+
+THREADS = KERNEL.replace("#ifndef NUMBER", "#ifdef _OPENMP\n#define NUMBER 2\n#endif\n#ifndef NUMBER")  # 2 with threads
+
+
+def run_threads() -> int:
+    """As in a new process."""
+    lacking.cache_clear()
+    _build.cache_clear()
+    record = array("q", [-1])
+    build(THREADS)(record)
+    return record[0]
+
+
+def picky(path: Path, flag: str) -> None:
+    """A compiler that does not take a flag while there is a file ``broken``, and for kernels while one is ``worse``."""
+    here = path.parent
+    path.write_text(f"""#!/bin/sh
+case " $* " in *" {flag} "*)
+    [ -f {here}/broken ] && exit 1
+    source=$(cat)
+    case "$source" in *flexsn_scan*) [ -f {here}/worse ] && exit 1;; esac
+    printf '%s\\n' "$source" | exec g++ "$@"
+    exit;;
+esac
+exec g++ "$@"
+""")
+    path.chmod(0o755)
+
+
+def test_a_kernel_made_without_threads_is_not_for_ever(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, directory: Path
+) -> None:
+    picky(tmp_path / "cxx", "-fopenmp")
+    monkeypatch.setenv("CXX", str(tmp_path / "cxx"))
+    (tmp_path / "broken").touch()
+    assert [run_threads(), run_threads()] == [1, 1]
+    assert len(list(directory.iterdir())) == 1
+    (tmp_path / "broken").unlink()
+    assert run_threads() == 2
+    (tmp_path / "broken").touch()
+    assert run_threads() == 2  # which is there
+
+
+def test_a_kernel_that_fails_with_a_flag_that_works_is_not_made_without(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, directory: Path
+) -> None:
+    picky(tmp_path / "cxx", "-fopenmp")
+    monkeypatch.setenv("CXX", str(tmp_path / "cxx"))
+    (tmp_path / "worse").touch()
+    with pytest.raises(BackendError, match="could not compile"):
+        run_threads()
+    assert list(directory.iterdir()) == []
+
+
+def test_a_compiler_without_wide_vectors_has_threads(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    picky(tmp_path / "cxx", "-mprefer-vector-width=512")
+    monkeypatch.setenv("CXX", str(tmp_path / "cxx"))
+    (tmp_path / "broken").touch()
+    assert run_threads() == 2
 
 
 def test_a_library_without_the_kernel_is_not_kept_open(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,7 +138,8 @@ def _by_loop(
     num_inputs, num_states = len(spec.tracer.input_dtypes), len(spec.tracer.state_dtypes)
     lengths, initial, _ = spec.read_once(captured)
     restarts = dict(enumerate(initial)) | dict(zip(rules.learned, states[num_states:], strict=False))
-    masks = Masks(*(lengths or (None,)), *(inputs[num_inputs:] or (None,)), tuple(restarts.values()))
+    reset_mask = inputs[num_inputs] if len(inputs) > num_inputs else None
+    masks = Masks(lengths[0] if lengths else None, reset_mask, tuple(restarts.values()))
     call = RuledCall(rules, tuple(inputs[:num_inputs]), tuple(states[:num_states]), spec.options, masks)
 
     def own(*args: Tensor) -> tuple[Tensor, ...]:

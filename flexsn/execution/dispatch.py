@@ -214,7 +214,7 @@ class ScanDispatcher:
         tracer, captured = traced.tracer, traced.captured(self._captures)
         check_values(tracer.graph)
         check_devices(traced.names(self._captures), captured, device)
-        check_step(step, tracer.param_shape, traced.names(self._captures), captured)
+        check_step(torch.Size(step), tracer.param_shape, traced.names(self._captures), captured)
         rules = None
         if call is not None:
             rules = call.rules

@@ -192,16 +192,16 @@ class FlexSN(Options, StepForms):
             masks = self._masks(lengths, reset_mask, inputs, seqs, states)
         outputs, finals, state_seqs = self._scan(seqs, states, masks, options)
         if options.rate:
-            *outputs, own.rate = outputs
+            outputs, own.rate = outputs[:-1], outputs[-1]
         own.hold(finals, input_shapes)
         own.state_seqs = None if not own.store_state_seqs else state_seqs if multi_step else finals
         if own.monitor is not None:
             own.monitor.record(dict(zip(options.wanted_states, state_seqs, strict=True)), options.time_dim)
         if not multi_step:
             outputs = tuple([y.squeeze(0) for y in outputs])
-        return outputs[0] if len(outputs) == 1 else tuple(outputs)
+        return outputs[0] if len(outputs) == 1 else outputs
 
-    _advance = forward
+    _advance: Callable[..., Any] = forward
 
     def _masks(
         self, lengths: Tensor | None, reset_mask: Tensor | None, inputs: Tensors, seqs: Tensors, states: Tensors

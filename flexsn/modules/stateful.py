@@ -203,8 +203,10 @@ class Stateful(nn.Module):
             super().__setattr__(name, value)
         elif not isinstance(value, (bool, int, float, np.number, np.bool_)):
             raise ValueError(f"the state {name} must be a tensor or a number, got {type(value).__name__}")
+        elif isinstance(value, np.generic):
+            setattr(self, name, value.item())
         elif own.states is None:
-            own.starts = {**own.starts, name: value.item() if isinstance(value, np.generic) else value}
+            own.starts = {**own.starts, name: value}
         else:
             position = own.state_names.index(name)
             number = torch.full_like(own.states[position], value, requires_grad=False)

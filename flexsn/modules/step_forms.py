@@ -39,7 +39,7 @@ class StepForms(Stateful):
         own_step = "single_step_forward" in own and not getattr(getattr(cls, "core", None), "runs_hooks", False)
         if own_step or "multi_step_forward" in own:
             cls._own_step |= own_step
-            cls.forward = StepForms._by_step_mode  # type: ignore[method-assign]
+            cls.forward = StepForms._by_step_mode
 
     def _by_step_mode(self, *inputs: Any, **options: Any) -> Any:
         if self._flexsn.step_mode == "m":

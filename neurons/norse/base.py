@@ -102,7 +102,6 @@ class NorseNeuron(FlexSN, metaclass=PeerClass):
     starts: ClassVar[Mapping[str, str]] = {}
     constants: ClassVar[bool] = False
     sparse_spikes: ClassVar[bool] = False
-    integers_as_floats: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -47,7 +47,7 @@ def constant_current_lif_encode(input_current: Tensor, seq_length: int, p: Any =
 
     x = input_current if input_current.is_floating_point() else input_current.float()
     spikes, _ = scan(core, x.expand(seq_length, *x.shape), torch.zeros_like(x))
-    return spikes  # type: ignore[return-value]
+    return spikes
 
 
 def spike_latency_encode(input_spikes: Tensor) -> Tensor:

@@ -63,6 +63,7 @@ peers: $(STAMP)
 
 bench: $(STAMP)
 	$(VENV)/bin/python bench/cpu.py
+	$(VENV)/bin/python bench/lengths.py
 	$(VENV)/bin/python bench/startup.py
 
 $(STAMP): pyproject.toml constraints.txt

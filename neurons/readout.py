@@ -21,7 +21,15 @@ def _largest_magnitude(v_seq: Tensor, time_dim: int) -> Tensor:
     return torch.where(high.abs() > low.abs(), high, low)
 
 
-_REDUCTIONS = {"max-mem": "max", "max-abs-mem": None, "mean-mem": "mean", "last-mem": "last", "last_mem": "last"}
+def _mean(v_seq: Tensor, time_dim: int, lengths: Tensor | None) -> Tensor:
+    """As ``torch.mean`` adds it up, which is not from the first step to the last."""
+    if lengths is None:
+        return v_seq.mean(time_dim)
+    steps = lengths.clamp(min=1).to(v_seq.device)
+    return v_seq.sum(time_dim) / steps.view(-1, *(1,) * (v_seq.dim() - 2))
+
+
+_REDUCTIONS = {"max-mem": "max", "max-abs-mem": None, "mean-mem": None, "last-mem": "last", "last_mem": "last"}
 
 
 class NonSpikingIF(Neuron):
@@ -32,8 +40,8 @@ class NonSpikingIF(Neuron):
     Args:
         decode: ``None`` returns the membrane of every step; ``"max-mem"``, ``"mean-mem"``, ``"last-mem"`` (or
             ``"last_mem"``) reduce it over time to the largest, the mean or the last value; ``"max-abs-mem"``
-            to the value of largest magnitude, the negative one if two are equally large. All but this one are
-            a ``time_reduction``, so that the kernel writes one value per lane.
+            to the value of largest magnitude, the negative one if two are equally large. The largest and the last
+            are a ``time_reduction``: the kernel writes one value per lane.
         step_mode: ``"m"``, or ``"s"`` without ``decode``.
         backend, store_v_seq, detach_every, time_reduction, rate: as for :class:`Neuron`.
 
@@ -94,6 +102,8 @@ class NonSpikingIF(Neuron):
             raise ValueError(f"decode={self.decode!r} needs step_mode 'm' and at least one step")
         v = super().forward(*inputs, **masks)
         assert isinstance(v, Tensor)  # the core has one output
+        if self.decode == "mean-mem":
+            return _mean(v, self.time_dim, masks.get("lengths"))
         return _largest_magnitude(v, self.time_dim) if self.decode == "max-abs-mem" else v
 
     def _options(self) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from flexsn.ir.layout import without_axis
 from flexsn.ir.step import StepGraph
 from flexsn.planning.rules import SequenceRules, accumulator_dtype
 
-__all__ = ["Masks", "RuledCall"]
+__all__ = ["Masks", "RuledCall", "rules_of"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -93,6 +93,16 @@ def _check_mask(name: str, mask: Tensor, x: Tensor, integers: bool) -> None:
         raise ValueError(f"{name} is on {mask.device}, the inputs are on {x.device}")
 
 
+def rules_of(options: ScanOptions) -> SequenceRules:
+    """What the options of a scan ask for."""
+    return SequenceRules(
+        time_reduction=options.time_reduction,
+        rate=options.rate,
+        detach_every=options.detach_every,
+        wanted_states=options.wanted_states,
+    )
+
+
 @dataclass(frozen=True, eq=False)
 class RuledCall:
     """A call in which more happens than the core's own steps.
@@ -120,14 +130,11 @@ class RuledCall:
         inputs, states, axis = fit(inputs, states, options.time_dim)
         masks = masks.fit(inputs, states, axis)
         learned = [j for j, i in enumerate(masks.initial) if i.requires_grad and torch.is_grad_enabled()]
-        rules = SequenceRules(
+        rules = replace(
+            rules_of(options),
             lengths=masks.lengths is not None,
             resets=masks.reset_mask is not None,
             learned=tuple(learned),
-            time_reduction=options.time_reduction,
-            rate=options.rate,
-            detach_every=options.detach_every,
-            wanted_states=options.wanted_states,
         )
         return RuledCall(rules, inputs, states, replace(options, time_dim=axis), masks)
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 
+from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import AskedDtype
 from flexsn.modules.stateful import Stateful
 
@@ -14,6 +16,13 @@ __all__ = ["Options"]
 
 class Options(Stateful):
     """Every option of a scan, and the step mode, readable and settable."""
+
+    _flexsn_internal: ClassVar[frozenset[str]] = frozenset()
+
+    @property
+    def scan_options(self) -> ScanOptions:
+        """All options of multi-step calls, as they are now."""
+        return self._flexsn.options
 
     @property
     def backend(self) -> str:

@@ -18,7 +18,7 @@ from flexsn.planning.request import Gradients, ScanPlans, ScanRequest, Target, V
 from flexsn.planning.resets import with_resets
 from flexsn.planning.rules import SequenceRules
 
-__all__ = ["Gradients", "ScanPlans", "ScanRequest", "SequenceRules", "Target", "plan_scan"]
+__all__ = ["Gradients", "ScanPlans", "ScanRequest", "SequenceRules", "Target", "plan_scan", "step_by_rules"]
 
 _PLANS: WeakKeyDictionary[StepGraph, dict[tuple[ScanRequest, str], ScanPlans]] = WeakKeyDictionary()
 """Plans last as long as the step they are of."""
@@ -45,7 +45,7 @@ def plan_scan(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) -
 
 
 def _forward(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) -> ScanPlans:
-    step, vjp = _by_rules(step, vjp, request.rules)
+    step, vjp = step_by_rules(step, vjp, request.rules)
     live: tuple[int, ...] = ()
     interval = None
     if request.training:
@@ -60,7 +60,7 @@ def _both(step: StepGraph, vjp: Vjp, request: ScanRequest, gradients: Gradients,
     forward = plan_scan(step, vjp, replace(request, gradients=None), target).forward
     assert forward.interval is not None
     num_states = len(step.states)
-    step, vjp = _by_rules(step, vjp, request.rules)
+    step, vjp = step_by_rules(step, vjp, request.rules)
     every = request.rules and request.rules.detach_every
     whens, vjps = zip(*branches_from_end(step, vjp, gradients, Cut(every, num_states) if every else None), strict=True)
     if leads_nowhere(vjps, num_states):
@@ -75,7 +75,7 @@ def _both(step: StepGraph, vjp: Vjp, request: ScanRequest, gradients: Gradients,
     return ScanPlans(forward, backward)
 
 
-def _by_rules(step: StepGraph, vjp: Vjp, rules: SequenceRules | None) -> tuple[StepGraph, Vjp]:
+def step_by_rules(step: StepGraph, vjp: Vjp, rules: SequenceRules | None) -> tuple[StepGraph, Vjp]:
     """The step that a scan by these rules takes."""
     if rules is None:
         return step, vjp

@@ -51,13 +51,16 @@ def plan_backward(
     ]
     initial = [Slot(Role.LANE_LOAD, s.dtype, Holds.STATE, s.index) for s in states]
     checkpoints = [Slot(Role.CHECKPOINT_LOAD, s.dtype, Holds.CHECKPOINT, s.index) for s in states]
+    used_up = [
+        leaf for leaf in leaves(LeafKind.STATE_COTANGENT, vjps[-1].results) if not vjps[-1].grad_states[leaf.index]
+    ]
     branches = [
         BackwardStep(
             when=when,
             program=order(vjp.results),
             loads=_read(loads, vjp.results),
             stores=tuple((slot, vjp.grad_inputs[i]) for i, slot in grads.items()),
-            grad_states=_next_gradients(step.builder, vjp, carries),
+            grad_states=_next_gradients(step.builder, vjp, carries, used_up),
             accumulate=_place(vjp, first, len(accumulators)),
         )
         for (when, vjp), first in zip(branches_from_end, first_of, strict=True)
@@ -130,12 +133,17 @@ def _sum(builder: Builder, nodes: Sequence[Node]) -> Node:
     return total
 
 
-def _next_gradients(builder: Builder, vjp: StepVjp, carries: Sequence[Carry]) -> tuple[Node | None, ...]:
-    """What each carry becomes; -0.0 adds nothing where a state has more summands at other steps."""
+def _next_gradients(
+    builder: Builder, vjp: StepVjp, carries: Sequence[Carry], used_up: Sequence[Node]
+) -> tuple[Node | None, ...]:
+    """What each carry becomes; -0.0 adds nothing where a state has more summands at other steps.
+
+    Where it is ``used_up``, every step reads it, absent or not, and none hands it on: it is zero from then on.
+    """
     found: list[Node | None] = []
     for carry in carries:
         summands, part = vjp.grad_states[carry.leaf.index], carry.leaf.part
-        nothing = builder.const(-0.0, carry.leaf.dtype) if summands else None
+        nothing = builder.const(-0.0, carry.leaf.dtype) if summands or carry.leaf in used_up else None
         found.append(summands[part] if part < len(summands) else nothing)
     return tuple(found)
 

@@ -97,9 +97,12 @@ def _nearest_first(
     found: list[Branch] = []
     earlier = builder.const(False, torch.bool)
     for n in range(max(len(ends), len(cuts))):
-        near = [(nth_from_end(builder, n), ends[n] if n < len(ends) else usual)]
+        at_end, at_cut = (vjps[n] if n < len(vjps) else usual for vjps in (ends, cuts))
+        near = [(nth_from_end(builder, n), at_end)]
         if n < cut.every:
-            near.append((_nth_from_cut(builder, n, cut.every), cuts[n] if n < len(cuts) else usual))
+            near.append((_nth_from_cut(builder, n, cut.every), at_cut))
+        if len(near) == 2 and at_end == at_cut:
+            near = [(builder.op("logical_or", near[0][0], near[1][0], dtype=torch.bool), at_end)]
         for when, vjp in near:
             none_earlier = builder.op("logical_not", earlier, dtype=torch.bool)
             found.append((builder.op("logical_and", when, none_earlier, dtype=torch.bool), vjp))

@@ -15,8 +15,8 @@ from torch import Tensor, nn
 from flexsn.captures.guards import Captures
 from flexsn.execution.backends import target_backend
 from flexsn.execution.call import CallSpec
+from flexsn.execution.masks import rules_of
 from flexsn.execution.options import ScanOptions
-from flexsn.execution.output_dtype import AskedDtype
 from flexsn.execution.traces import TraceEntry, Traces
 from flexsn.ir.dtypes import compute_dtype
 from flexsn.ir.layout import Layout, TensorSpec
@@ -25,7 +25,7 @@ from flexsn.ir.plan import Holds, Plan
 from flexsn.ir.step import StepGraph
 from flexsn.kernels.backend import BACKENDS, Backend
 from flexsn.kernels.backend import backend as named
-from flexsn.planning import Gradients
+from flexsn.planning import Gradients, step_by_rules
 from flexsn.report.report import KernelReport, Report
 from flexsn.report.text import report_text
 from flexsn.tracing.gradient_path import no_gradient_path
@@ -51,10 +51,7 @@ class Subject(Protocol):
     def state_names(self) -> tuple[str, ...]: ...
 
     @property
-    def checkpoint(self) -> int | str: ...
-
-    @property
-    def output_dtype(self) -> AskedDtype: ...
+    def scan_options(self) -> ScanOptions: ...
 
     def init_states(self, num_states: int, step_mode: str, *args: Tensor) -> Sequence[Tensor]: ...
 
@@ -95,12 +92,13 @@ def build_report(subject: Subject, name: str, target: str, dtype: torch.dtype) -
         for kernel, (plan, layout) in planned.plans.items():
             printed = backend.print(plan, layout, target)
             kernels[kernel] = KernelReport(kernel, plan, printed.source, printed.compiled)
+    num_accumulators = len(planned.step.states) - subject.num_states
     report = Report(
         name=name,
         core=_source(subject.core),
         target=target,
         dtype=dtype,
-        arguments=_argument_names(subject),
+        arguments=_argument_names(subject) + tuple(f"accumulator{i}" for i in range(num_accumulators)),
         graph=planned.step,
         kernels=kernels,
         no_backward=planned.no_backward,
@@ -120,15 +118,18 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
     step = (_BATCH, *(_FREE if size == 1 else size for size in tracer.param_shape))
     inputs = [torch.empty(_STEPS, *step, dtype=dtype, device=device)] * subject.num_inputs
 
-    options = ScanOptions(checkpoint=subject.checkpoint, output_dtype=subject.output_dtype)
-    inference, training = (CallSpec.of(tracer, backend, inputs, options, trained) for trained in (False, True))
+    options = replace(subject.scan_options, backend="auto", time_dim=0)
+    rules = rules_of(options) if options.has_rules else None
+    inference, training = (CallSpec.of(tracer, backend, inputs, options, trained, rules) for trained in (False, True))
+    ruled, _ = step_by_rules(tracer.graph, tracer.vjp, rules)
+    accumulators = ruled.states[subject.num_states :]
     visible = [o.visible for o in training.outputs]
     plans = training.plans(
         Gradients(
             outputs=tuple(d if d.is_floating_point else None for d in visible),
-            finals=(False,) * subject.num_states,
+            finals=(False,) * subject.num_states + tuple(a.dtype.is_floating_point for a in accumulators),
             inputs=(dtype.is_floating_point,) * subject.num_inputs,
-            states=(False,) * subject.num_states,
+            states=(False,) * len(ruled.states),
             parameters=any(t.requires_grad for t in tracer.captured),
         )
     )
@@ -140,7 +141,7 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
         arguments = [torch.ones(step, dtype=d, device=device) for d in (*tracer.input_dtypes, *tracer.state_dtypes)]
         problem = str(no_gradient_path(tracer.core, arguments))
     laid_out = {name: (plan, _layout(training, plan, captured)) for name, plan in found.items()}
-    return PlannedKernels(tracer.graph, laid_out, problem, captures.unwatched)
+    return PlannedKernels(ruled, laid_out, problem, captures.unwatched)
 
 
 def _trace(

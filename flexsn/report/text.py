@@ -81,7 +81,7 @@ def _backward_names(report: Report, plan: BackwardPlan) -> Names:
         elif node.op is LeafKind.STATE_COTANGENT:
             leaves[node] = _gradient_name(states, node)
     for n, branch in enumerate(plan.branches):
-        if branch.when is not None:
+        if branch.when is not None and branch.when.op == "eq":
             leaves[branch.when] = "is_last" if n == 0 else f"is_{n}_before_last"
     return Names(leaves)
 

@@ -261,3 +261,15 @@ def test_wrong_masks(masks: dict[str, Any], text: str) -> None:
 def test_lengths_need_a_batch() -> None:
     with pytest.raises(ValueError, match=r"lengths must be a step with a batch dimension, for steps \(\)"):
         FlexSN(lif)(inputs(6), lengths=torch.tensor([3]))
+
+
+def test_traffic() -> None:
+    """A reduction writes nothing per step and reads no gradient per step; a rate and cuts are free."""
+
+    def bytes_of(**options: Any) -> list[float]:
+        kernels = flexsn.explain(FlexSN(lif, checkpoint=8, **options)).kernels
+        return [kernels[name].bytes_per_lane_step for name in ("inference", "forward", "backward")]
+
+    assert bytes_of() == bytes_of(rate=True) == bytes_of(detach_every=3) == [8.0, 8.5, 12.5]
+    assert bytes_of(time_reduction="sum") == bytes_of(time_reduction="last", rate=True) == [4.0, 4.5, 8.5]
+    assert bytes_of(time_reduction="max") == [4.0, 5.0, 9.0]

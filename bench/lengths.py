@@ -1,0 +1,70 @@
+"""Samples of different lengths: with ``lengths=``, padded with a mask written by hand, and padded without any mask.
+
+python bench/lengths.py
+
+The lengths are drawn evenly from the range of the Japanese Vowels set: 7 to 29 steps, 270 samples for training;
+a layer of 128 neurons.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from harness import keep_memory, machine, take_turns, write_csv
+from torch import Tensor
+
+import flexsn
+from flexsn import surrogate
+
+RESULTS = Path(__file__).parent / "results"
+STEPS, SAMPLES, FEATURES = 29, 270, 128
+_spike = surrogate.ATan(alpha=2.0)
+
+
+def lif_step(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    h = v + (x - v) / 2.0
+    s = _spike(h - 1.0)
+    return s, h * (1.0 - s)
+
+
+def masked_step(x: Tensor, alive: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    s, new = lif_step(x, v)
+    return torch.where(alive, s, 0.0), torch.where(alive, new, v)
+
+
+def main() -> None:
+    keep_memory()
+    print(machine(), "\n")
+    generator = torch.Generator().manual_seed(0)
+    lengths = torch.randint(7, STEPS + 1, (SAMPLES,), generator=generator)
+    x = torch.randn(STEPS, SAMPLES, FEATURES, generator=generator).requires_grad_()
+    v, grad = torch.zeros(SAMPLES, FEATURES), torch.randn(STEPS, SAMPLES, FEATURES, generator=generator)
+
+    def step(**options: Tensor | str) -> None:
+        y, _ = flexsn.scan(lif_step, x, v, **options)  # type: ignore[call-overload]
+        torch.autograd.grad(y, x, grad if y.dim() == 3 else grad[0])
+
+    def by_hand() -> None:
+        alive = (torch.arange(STEPS).view(-1, 1, 1) < lengths.view(-1, 1)).expand(x.shape)
+        y, _ = flexsn.scan(masked_step, (x, alive), v)
+        torch.autograd.grad(y, x, grad)
+
+    times = take_turns(
+        {
+            "lengths=": lambda: step(lengths=lengths),
+            "padded, no mask": step,
+            "padded, mask by hand": by_hand,
+            'lengths=, time_reduction="mean"': lambda: step(lengths=lengths, time_reduction="mean"),
+        }
+    )
+    ours = times["lengths="].median
+    print(f"| {STEPS} x {SAMPLES} x {FEATURES}, LIF, forward + backward | time | over lengths= |\n|---|---|---|")
+    for who, timing in times.items():
+        print(f"| {who} | {timing} | {timing.median / ours:.2f} |")
+    rows = [{"who": who, "median_s": t.median, "low_s": t.low, "high_s": t.high} for who, t in times.items()]
+    write_csv(RESULTS / "lengths.csv", rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -117,7 +117,7 @@ class ScanDispatcher:
             call = RuledCall.of(inputs, states, options, masks or Masks())
             inputs, states = call.inputs, call.states
         try:
-            everything = (*inputs, *states, *read) if call is None else (*inputs, *states, *read, *call.tensors)
+            everything = (*inputs, *states, *read) if call is None else (*inputs, *states, *read, *call.masks.tensors)
             alike = [
                 (
                     t.shape,
@@ -173,7 +173,7 @@ class ScanDispatcher:
         self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions, call: RuledCall | None
     ) -> CallEntry | None:
         """Trace and compile for such a call; ``None`` where only the loop will do."""
-        loop = transformed() or any(map(needs_loop, (*inputs, *states, *(() if call is None else call.tensors))))
+        loop = transformed() or any(map(needs_loop, (*inputs, *states, *(() if call is None else call.masks.tensors))))
         if loop and options.backend == "auto":
             return None
         chosen, problem = choose(options.backend, inputs[0].device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -32,6 +33,11 @@ class Masks:
     lengths: Tensor | None = None
     reset_mask: Tensor | None = None
     initial: Tensors = ()
+
+    @property
+    def tensors(self) -> Tensors:
+        """What comes with the inputs and states."""
+        return tuple(t for t in (self.lengths, self.reset_mask, *self.initial) if t is not None)
 
     def with_gradients(self, flags: Sequence[bool]) -> Masks:
         """The same, initial states cut off where a flag says so."""
@@ -93,6 +99,7 @@ def _check_mask(name: str, mask: Tensor, x: Tensor, integers: bool) -> None:
         raise ValueError(f"{name} is on {mask.device}, the inputs are on {x.device}")
 
 
+@lru_cache(64)  # made once, not at every call
 def rules_of(options: ScanOptions) -> SequenceRules:
     """What the options of a scan ask for."""
     return SequenceRules(
@@ -130,19 +137,13 @@ class RuledCall:
         inputs, states, axis = fit(inputs, states, options.time_dim)
         masks = masks.fit(inputs, states, axis)
         learned = [j for j, i in enumerate(masks.initial) if i.requires_grad and torch.is_grad_enabled()]
-        rules = replace(
-            rules_of(options),
-            lengths=masks.lengths is not None,
-            resets=masks.reset_mask is not None,
-            learned=tuple(learned),
-        )
-        return RuledCall(rules, inputs, states, replace(options, time_dim=axis), masks)
-
-    @property
-    def tensors(self) -> Tensors:
-        """What comes with the inputs and states."""
-        given = (self.masks.lengths, self.masks.reset_mask, *self.masks.initial)
-        return tuple(t for t in given if t is not None)
+        rules = rules_of(options)
+        if masks.tensors:
+            has_lengths, has_resets = masks.lengths is not None, masks.reset_mask is not None
+            rules = replace(rules, lengths=has_lengths, resets=has_resets, learned=tuple(learned))
+        if axis != options.time_dim:
+            options = replace(options, time_dim=axis)
+        return RuledCall(rules, inputs, states, options, masks)
 
     # ---- what is given to kernels ------------------------------------------------------------------------------
 

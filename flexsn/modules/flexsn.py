@@ -187,10 +187,10 @@ class FlexSN(Options, StepForms):
             unsure = own.in_transform or torch._C._current_graph_task_id() != -1
             if unsure or own.input_shapes not in (None, input_shapes):
                 self._check_states(input_shapes)
-        masks = None
+        masks: tuple[Masks, ...] = ()
         if lengths is not None or reset_mask is not None or options.has_rules:
-            masks = self._masks(lengths, reset_mask, inputs, seqs, states)
-        outputs, finals, state_seqs = self._scan(seqs, states, masks, options)
+            masks = (self._masks(lengths, reset_mask, inputs, seqs, states),)
+        outputs, finals, state_seqs = self._scan(seqs, states, options, *masks)
         if options.rate:
             outputs, own.rate = outputs[:-1], outputs[-1]
         own.hold(finals, input_shapes)
@@ -220,7 +220,7 @@ class FlexSN(Options, StepForms):
             initial = self._initial_states(inputs, seqs, own.call_options.time_dim)
         return Masks(lengths, reset_mask, () if reset_mask is None else initial)
 
-    def _scan(self, inputs: Tensors, states: Tensors, masks: Masks | None, options: ScanOptions) -> Results:
+    def _scan(self, inputs: Tensors, states: Tensors, options: ScanOptions, masks: Masks | None = None) -> Results:
         """Scan from these states, with the parameters that are registered; what is held stays as it is."""
         own = self._flexsn
         if own.requires_grad is not None:

@@ -70,7 +70,7 @@ class FlexSNKernel:
             raise ValueError(
                 f"expected {split} input sequence(s) and {neuron.num_states} state(s), got {len(args)} tensor(s)"
             )
-        outputs, _, state_seqs = neuron._scan(args[:split], args[split:], None, self._options)
+        outputs, _, state_seqs = neuron._scan(args[:split], args[split:], self._options)
         return (*outputs, *state_seqs)
 
     def __repr__(self) -> str:

@@ -27,6 +27,7 @@ class StepForms(Stateful):
         _own_step: whether a user's class has its own ``single_step_forward``, and no core that runs it.
     """
 
+    _flexsn_internal: ClassVar[frozenset[str]] = frozenset()
     _advance: Callable[..., Any]
     _own_step: ClassVar[bool] = False
 

@@ -94,7 +94,7 @@ class MemoryModule(FlexSN, metaclass=PeerClass):
         self, inputs: tuple[Tensor, ...], states: tuple[Any, ...], **options: Any
     ) -> tuple[tuple[Tensor, ...], tuple[Any, ...]]:
         """``(outputs, last states)`` of all steps from these states."""
-        outputs, finals, _ = self._scan(tuple(inputs), tuple(states), None, self._flexsn.options)
+        outputs, finals, _ = self._scan(tuple(inputs), tuple(states), self._flexsn.options)
         return outputs, finals
 
     def functional_forward(

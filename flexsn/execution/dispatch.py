@@ -230,9 +230,10 @@ class ScanDispatcher:
         return CallEntry(traced, bound, training, len(tracer.graph.outputs) - num_wanted)
 
     def _warn(self, what: str, problem: FlexSNError) -> None:
-        if what not in self._warned:
-            self._warned.add(what)
-            warnings.warn(f"{what}:\n{problem}", FallbackWarning, stacklevel=stack_level())
+        said = f"{what}:\n{problem}"  # another core of the same code may have another problem
+        if said not in self._warned:
+            self._warned.add(said)
+            warnings.warn(said, FallbackWarning, stacklevel=stack_level())
 
 
 def _not_all_watched(core: Callable[..., Any], reason: str) -> FlexSNError:

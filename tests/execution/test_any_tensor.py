@@ -135,7 +135,7 @@ def outcome(given: dict[str, Tensor], run: Callable[..., Any]) -> list[Tensor] |
 
     def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         h = (v * 0.5 + x * scale).to(v.dtype)
-        return h * read, h
+        return h * read + x * scale, h
 
     wanted = [t for t in (scale, given["input"], given["state"], read) if t.requires_grad]
     try:

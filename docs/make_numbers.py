@@ -41,7 +41,8 @@ ones.
 NEAR = """
 Functions made of these alone are exact too: {functions}; powers with exponent -2, -1, -1/2, 0, 1, 2 and 3; comparisons,
 casts and copies. So in fp32, fp64, integers (which wrap around as in torch) and bool, each tried alone; in fp16 and
-bf16 every operation computes in fp32 and rounds, as torch does, tried on a few.
+bf16 every operation computes in fp32 and rounds, as torch does, tried on a few. A float beyond `int32` or `int64` cast
+to that is what the processor makes of it, in torch as well; as a float again in the same step it may be another.
 
 ### Within a few ulp
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 from torch import Tensor
 from typing_extensions import Unpack
 
@@ -30,6 +32,8 @@ class Discontinuous(FlexSN):
         >>> Discontinuous()(torch.tensor([[0.5, 1.0, 1.5]])).tolist()
         [[0.0, 0.0, 1.0]]
     """
+
+    integers_as_floats: ClassVar[bool] = True
 
     def __init__(
         self,

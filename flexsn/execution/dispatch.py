@@ -79,7 +79,8 @@ class ScanDispatcher:
             like = None  # a trace is compared with what its own core does
         self.traces: Traces = Traces(num_states) if like is None else like.traces
         self._entries: dict[Any, CallEntry | None] = {}  # None: the loop
-        self._warned: set[str] = set() if like is None else like._warned
+        self._warned: set[str] = set()
+        self._said: set[str] = set() if like is None else like._said  # of any core of the same code
         if like is not None and mine.key == like._captures.key:
             self._entries = like._entries
 
@@ -230,10 +231,11 @@ class ScanDispatcher:
         return CallEntry(traced, bound, training, len(tracer.graph.outputs) - num_wanted)
 
     def _warn(self, what: str, problem: FlexSNError) -> None:
-        said = f"{what}:\n{problem}"  # another core of the same code may have another problem
-        if said not in self._warned:
-            self._warned.add(said)
-            warnings.warn(said, FallbackWarning, stacklevel=stack_level())
+        text = f"{what}:\n{problem}"
+        if what not in self._warned and text not in self._said:
+            warnings.warn(text, FallbackWarning, stacklevel=stack_level())
+        self._warned.add(what)
+        self._said.add(text)
 
 
 def _not_all_watched(core: Callable[..., Any], reason: str) -> FlexSNError:

@@ -24,6 +24,7 @@ MEMORY = {
 }
 # a bool in a lane loop keeps GCC from vectorising it; 16-bit floats are held rounded, in fp32
 VALUE = MEMORY | {torch.bool: "int", torch.float16: "float", torch.bfloat16: "float"}
+_SMALL_INTEGERS = (torch.uint8, torch.int8, torch.int16)
 _TO_HALF = {torch.float16: "fx::to_f16", torch.bfloat16: "fx::to_bf16"}
 
 
@@ -35,6 +36,8 @@ def cast(text: str, source: torch.dtype, target: torch.dtype) -> str:
         return f"({text} != 0)"
     if target in _TO_HALF:
         return f"fx::to_float({_TO_HALF[target]}(static_cast<float>({text})))"
+    if target in _SMALL_INTEGERS and source.is_floating_point:  # as torch does; of -1.0 as a byte C++ says nothing
+        text = f"static_cast<int>({text})"
     return f"static_cast<{VALUE[target]}>({text})"
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -70,6 +70,7 @@ class Membrane(LazyModuleMixin, Factory, FlexSN):
         ValueError: ``tau <= 0``, a spike function that cannot be called, an input of other neurons.
     """
 
+    integers_as_floats: ClassVar[bool] = True
     initial_mem: nn.Parameter
 
     def __init__(

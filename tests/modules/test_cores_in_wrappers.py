@@ -14,8 +14,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flexsn import CoreError, FlexSN, scan
-from flexsn.neurons import LIF, norse, snntorch, spikingjelly
+from flexsn import CoreError, FlexSN, neurons, scan
+from flexsn.neurons import LIF, norse, rnnbuilder, snntorch, spikingjelly
 
 
 class Leaky(nn.Module):
@@ -101,7 +101,7 @@ def test_numpy_numbers_are_numbers_and_arrays_say_what_they_do(backend: str) -> 
 
 @pytest.mark.parametrize("dtype", [torch.uint8, torch.int8, torch.int32, torch.int64, torch.bool])
 @pytest.mark.parametrize(
-    "make", [LIF, spikingjelly.LIFNode, spikingjelly.IFNode, norse.LIF, partial(snntorch.Leaky, 0.5)]
+    "make", [LIF, spikingjelly.LIFNode, spikingjelly.IFNode, norse.LIF, partial(snntorch.Leaky, 0.5), rnnbuilder.LIF]
 )
 @pytest.mark.parametrize("step_mode", ["m", "s"])
 def test_built_in_neurons_take_integers_as_floats(
@@ -112,3 +112,10 @@ def test_built_in_neurons_take_integers_as_floats(
     spikes, expected = got(x), want(x.float())
     assert torch.equal(*(r[0] if isinstance(r, tuple) else r for r in (spikes, expected)))
     assert all(map(torch.equal, got.states, want.states))
+
+
+def test_all_of_them_do() -> None:
+    rooms = (neurons, norse, rnnbuilder, snntorch, spikingjelly)
+    classes = [found for room in rooms for name in room.__all__ if isinstance(found := getattr(room, name), type)]
+    refuse = {found for found in classes if issubclass(found, FlexSN) and not found.integers_as_floats}
+    assert refuse == {snntorch.LeakyParallel}  # which begins with a linear layer

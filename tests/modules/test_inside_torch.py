@@ -140,6 +140,16 @@ def test_export_unrolls_the_loop() -> None:
     assert torch.equal(net(x), expected)
 
 
+@pytest.mark.filterwarnings("ignore")  # of torch, about its tracer
+def test_a_neuron_that_ran_is_traced_by_jit(backend: str) -> None:
+    x, other = sequence(5, 2, 3), sequence(5, 2, 3) + 0.25
+    neuron = FlexSN(smooth, backend=backend)
+    neuron(x)
+    neuron.reset()
+    traced = torch.jit.trace(neuron, (x,), check_trace=False)
+    torch.testing.assert_close(traced(other), loop(smooth, other))
+
+
 def test_tensor_subclasses_run_the_loop(backend: str) -> None:
     class Marked(Tensor):
         pass

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint
 
 from flexsn import CoreError, FlexSN, GradientError, functional, surrogate
 from flexsn.neurons import BaseNode
+from flexsn.neurons.spikingjelly import LIFNode
 
 spike = surrogate.ATan()
 
@@ -91,7 +92,8 @@ def test_a_checkpointed_block_resets_or_is_told_to(use_reentrant: bool, backend:
         y.sum().backward()
 
 
-def test_the_first_call_may_be_checkpointed(backend: str) -> None:
+@pytest.mark.parametrize("use_reentrant", [False, True])
+def test_the_first_call_may_be_checkpointed(use_reentrant: bool, backend: str) -> None:
     x = torch.randn(4, 3, requires_grad=True)
     neuron = FlexSN(lambda x, v: lif(x, v), backend=backend)
 
@@ -100,7 +102,7 @@ def test_the_first_call_may_be_checkpointed(backend: str) -> None:
         y: Tensor = neuron(x)
         return y
 
-    checkpoint(block, x, use_reentrant=False).sum().backward()
+    checkpoint(block, x, use_reentrant=use_reentrant).sum().backward()
     (want,) = torch.autograd.grad(block(x).sum(), x)
     assert torch.equal(x.grad, want)  # type: ignore[arg-type]
 
@@ -116,6 +118,15 @@ def test_detach_cuts_all_that_is_held(step_mode: str, backend: str) -> None:
     held = [*neuron.states, *neuron.state_seqs, *neuron.recorded.values()]  # type: ignore[misc]
     assert not any(t.requires_grad for t in held)
     assert torch.equal(neuron.v, before)
+
+
+@pytest.mark.parametrize("step_mode", ["m", "s"])
+def test_so_does_a_node_of_its_v_seq(step_mode: str) -> None:
+    node = LIFNode(step_mode=step_mode, store_v_seq=True)
+    node(torch.ones(2, 3, requires_grad=True))
+    assert node.v_seq.requires_grad
+    functional.detach_net(node)
+    assert not node.v_seq.requires_grad
 
 
 def test_a_forgotten_reset_is_said(backend: str) -> None:

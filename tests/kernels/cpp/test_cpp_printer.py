@@ -184,6 +184,16 @@ def test_library_functions_round_the_same_in_every_kernel() -> None:
     assert torch.equal(alone, beside)
 
 
+def test_a_float_in_an_integer_it_does_not_fit_wraps_around_as_in_torch() -> None:
+    """And stays so if it is a float again in the same kernel."""
+    x = torch.tensor([[-4.0, -1.0, -3.5, 255.0, 256.0, 300.0, -300.0, 70000.0]])
+
+    def core(x: Tensor) -> tuple[Tensor, ...]:
+        return tuple(x.to(dtype).float() * 0.5 for dtype in (torch.uint8, torch.int8, torch.int16))
+
+    assert all(map(torch.equal, flexsn.scan(core, x, (), "cpp")[0], flexsn.scan(core, x, (), "torch")[0]))
+
+
 @pytest.mark.parametrize(
     ("value", "dtype", "text"),
     [

@@ -18,7 +18,7 @@ VERDICTS = ("same", "better", "left out")
 
 # a module of theirs, and the modules of ours that have its names
 MODULES = {
-    "spikingjelly.activation_based.neuron": ("flexsn.neurons.spikingjelly", "flexsn"),
+    "spikingjelly.activation_based.neuron": ("flexsn.neurons.spikingjelly",),
     "spikingjelly.activation_based.surrogate": ("flexsn.neurons.spikingjelly.surrogate",),
     "spikingjelly.activation_based.functional": ("flexsn.functional",),
     "spikingjelly.activation_based.base": (),

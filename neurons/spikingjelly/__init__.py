@@ -36,8 +36,8 @@ from flexsn.neurons.nonlinear import EIF, KLIF, QIF
 from flexsn.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from flexsn.neurons.peer_class import from_peer
 from flexsn.neurons.second_order import CubaLIF, ResonateFire
-from flexsn.neurons.spikingjelly import surrogate
-from flexsn.neurons.spikingjelly.base import AdaptBaseNode, BaseNode, LIFNode, SimpleBaseNode
+from flexsn.neurons.spikingjelly import surrogate as surrogate
+from flexsn.neurons.spikingjelly.base import AdaptBaseNode, BaseNode, FlexSN, LIFNode, SimpleBaseNode
 from flexsn.neurons.spikingjelly.graded import (
     ILIFNode,
     NonSpikingBaseNode,
@@ -55,6 +55,7 @@ __all__ = [
     "CUBALIFNode",
     "ComplementaryLIFNode",
     "EIFNode",
+    "FlexSN",
     "IFNode",
     "ILIFNode",
     "IzhikevichNode",
@@ -76,7 +77,6 @@ __all__ = [
     "SquarewaveFourierSeries",
     "TernaryIFNode",
     "TernaryLIFNode",
-    "surrogate",
 ]
 
 

@@ -33,10 +33,11 @@ from flexsn.surrogate import (
     Sigmoid,
     SoftSign,
     SuperSpike,
+    Surrogate,
     heaviside,
 )
 
-_FUNCTIONS = {
+_FUNCTIONS: dict[str, type[Surrogate]] = {
     "atan": ATan,
     "deterministic_pass": DeterministicPass,
     "erf": Erf,
@@ -119,7 +120,7 @@ class SurrogateFunctionBase(nn.Module):
 
 class _Spike(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, slope: Callable[..., Any], *coefficients: Any) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, slope: Callable[..., Any], *coefficients: Any) -> Tensor:
         ctx.save_for_backward(x)
         ctx.slope, ctx.coefficients = slope, coefficients
         return heaviside(x)

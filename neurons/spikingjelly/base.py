@@ -8,7 +8,7 @@ from typing_extensions import Unpack
 
 from flexsn import FlexSN as Scanned
 from flexsn.neurons import base_node
-from flexsn.neurons.arguments import MaskArguments
+from flexsn.neurons.arguments import MaskArguments, step_shape
 from flexsn.neurons.integrate import LIF
 from flexsn.neurons.peer_class import PeerClass
 from flexsn.neurons.spikingjelly.memory import MemoryModule
@@ -51,7 +51,7 @@ class BaseNode(base_node.BaseNode, _Backends, MemoryModule):
     def forward(self, *inputs: Tensor, **masks: Unpack[MaskArguments]) -> Tensor | tuple[Tensor, ...]:
         """Run ``T`` steps, or one, by which ``v_seq`` then grows until ``reset()``."""
         single, held, before = self.step_mode == "s", self.states, self.state_seqs
-        if held is not None and held[0].shape != (inputs[0].shape if single else inputs[0].shape[1:]):
+        if held is not None and inputs and held[0].shape != step_shape(self, inputs[0]):
             self.states = None
         outputs = super().forward(*inputs, **masks)
         if self.store_v_seq and single and self.states is not None:

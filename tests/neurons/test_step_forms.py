@@ -100,6 +100,11 @@ def test_another_shape_starts_anew_in_the_preset() -> None:
     node = spikingjelly.LIFNode(step_mode="m")
     node(X)
     assert torch.equal(node(X[:, :1]), spikingjelly.LIFNode(step_mode="m")(X[:, :1]))
+    batch_first = spikingjelly.LIFNode(step_mode="m")
+    batch_first.time_dim = 1
+    twice = [batch_first(x.transpose(0, 1)).transpose(0, 1) for x in (X, X)]
+    node.reset()
+    assert torch.equal(torch.cat(twice), node(torch.cat((X, X))))
 
 
 def test_explicit_states() -> None:

@@ -201,3 +201,18 @@ def test_rnnbuilders_builder(name: str) -> None:
         y.sum().backward()  # type: ignore[no-untyped-call]
         results.append((y, [p.grad for p in model.parameters()]))
     torch.testing.assert_close(results[1], results[0])
+
+
+def test_the_step_modes_of_containers_children_stay() -> None:
+    from spikingjelly.activation_based import layer
+
+    from flexsn import functional as ours
+
+    modes = []
+    for package in (functional, ours):
+        inner = [spikingjelly.LIFNode() for _ in range(3)]
+        folded = layer.SeqToANNContainer(nn.Linear(4, 4), inner[2])
+        net = nn.Sequential(inner[0], layer.MultiStepContainer(inner[1]), folded)
+        package.set_step_mode(net, "m")
+        modes.append([node.step_mode for node in inner])
+    assert modes[0] == modes[1] == ["m", "s", "s"]

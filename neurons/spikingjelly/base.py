@@ -30,6 +30,11 @@ class _Backends(Scanned):
     def backend(self, backend: str) -> None:
         Scanned.backend.fset(self, _BACKENDS.get(backend, backend))  # type: ignore[attr-defined]
 
+    @property
+    def supported_backends(self) -> tuple[str, ...]:
+        """The backends of this machine, and the names that mean ``"auto"``."""
+        return *super().supported_backends, *_BACKENDS
+
 
 class FlexSN(_Backends, metaclass=PeerClass):
     """:class:`flexsn.FlexSN`, with SpikingJelly's backends."""

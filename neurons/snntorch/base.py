@@ -153,7 +153,7 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
         self.reset_mechanism = reset_mechanism
         for known in type(self).__mro__:  # snnTorch's own list, where it is installed, comes last
             if "instances" in vars(known):
-                known.instances.append(self)
+                vars(known)["instances"].append(self)
 
     def _hold(self, learn: bool, **values: Number) -> None:
         for name, value in values.items():

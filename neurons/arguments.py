@@ -28,6 +28,7 @@ __all__ = [
     "check_size",
     "float_tensor",
     "shown",
+    "step_shape",
     "with_arguments_of",
     "wrong",
 ]
@@ -186,6 +187,14 @@ def float_tensor(owner: object, name: str, value: object) -> Tensor:
         raise wrong(owner, f"{name} must be a number or a tensor", **{name: value})
     tensor = torch.as_tensor(value)
     return tensor if tensor.is_floating_point() else tensor.to(torch.get_default_dtype())
+
+
+def step_shape(neuron: Any, x: Tensor) -> tuple[int, ...]:
+    """The shape of a step of this input of a neuron."""
+    axes = list(x.shape)
+    if neuron.step_mode == "m" and -len(axes) <= neuron.time_dim < len(axes):
+        del axes[neuron.time_dim]
+    return tuple(axes)
 
 
 def shown(value: object) -> str:

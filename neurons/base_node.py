@@ -59,6 +59,10 @@ class StepView:
             setattr(neuron, name, value)
 
 
+def _in_a_step(node: object) -> bool:
+    return type(node) is StepView
+
+
 class BaseNode(SpikingNeuron):
     """A neuron by its charge alone: a subclass writes ``neuronal_charge(self, x)``, which assigns ``self.v``.
 
@@ -146,14 +150,14 @@ class BaseNode(SpikingNeuron):
         """One step, whatever the step mode. What a subclass makes of it is compiled, in either mode."""
         cls = self.__class__
         overridden = cls.single_step_forward is not BaseNode.single_step_forward
-        if type(self) is not StepView and not (overridden and getattr(cls.core, "runs_hooks", False)):
+        if not _in_a_step(self) and not (overridden and getattr(cls.core, "runs_hooks", False)):
             return super().single_step_forward(*inputs, **options)
         self.v_float_to_tensor(inputs[0])
         return self._hooks(*inputs)
 
     def v_float_to_tensor(self, x: Tensor) -> None:
         """Bring states that are still numbers into the shape of the step ``x``; done before every step."""
-        if type(self) is not StepView and self.states is None:
+        if not _in_a_step(self) and self.states is None:
             self.states = self._started(tuple(self.init_states(self.num_states, "s", x)))
 
     def _hooks(self, x: Tensor) -> Any:
@@ -256,7 +260,7 @@ class AdaptBaseNode(AdaptiveNeuron, BaseNode):
         self.neuronal_reset(spike)
         return spike
 
-    core = BaseNode.core
+    core = BaseNode.core  # type: ignore[assignment]
 
 
 class NonSpikingBaseNode(NonSpikingIF):

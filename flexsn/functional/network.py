@@ -8,6 +8,13 @@ from torch import nn
 
 __all__ = ["detach_net", "reset_net", "set_backend", "set_step_mode"]
 
+# of SpikingJelly, whose children stay in the step mode that the container runs them in
+_CONTAINERS = {
+    *("StepModeContainer", "MultiStepContainer", "SeqToANNContainer"),
+    *("TLastMultiStepContainer", "TLastSeqToANNContainer"),
+    *("ElementWiseRecurrentContainer", "LinearRecurrentContainer"),
+}
+
 
 def _modules(net: nn.Module) -> Iterator[nn.Module]:
     if not isinstance(net, nn.Module):
@@ -61,6 +68,8 @@ def detach_net(net: nn.Module) -> None:
 def set_step_mode(net: nn.Module, step_mode: str) -> None:
     """Set ``step_mode`` of every submodule that has one.
 
+    What stands in one of SpikingJelly's containers that run their children step by step keeps its own.
+
     Args:
         net: any module.
         step_mode: ``"s"``, one step ``[B, ...]`` a call; or ``"m"``, a sequence ``[T, B, ...]`` a call.
@@ -70,9 +79,21 @@ def set_step_mode(net: nn.Module, step_mode: str) -> None:
     """
     if step_mode not in ("s", "m"):
         raise ValueError(f"step_mode must be 's' (single step) or 'm' (multi-step), got {step_mode!r}")
-    for module in _modules(net):
+    _modules(net)
+    left = [net]
+    while left:
+        module = left.pop()
         if hasattr(module, "step_mode"):
             module.step_mode = step_mode  # type: ignore[assignment]
+        if not _decides_for_its_children(module):
+            left.extend(module.children())
+
+
+def _decides_for_its_children(module: nn.Module) -> bool:
+    return any(
+        base.__name__ in _CONTAINERS and base.__module__.partition(".")[0] == "spikingjelly"
+        for base in type(module).__mro__
+    )
 
 
 def set_backend(net: nn.Module, backend: str) -> None:

@@ -201,7 +201,7 @@ class FlexSN(Options, StepForms):
             outputs = tuple([y.squeeze(0) for y in outputs])
         return outputs[0] if len(outputs) == 1 else outputs
 
-    _advance: Callable[..., Any] = forward
+    _advance: ClassVar[Callable[..., Any]] = forward
 
     def _masks(
         self, lengths: Tensor | None, reset_mask: Tensor | None, inputs: Tensors, seqs: Tensors, states: Tensors

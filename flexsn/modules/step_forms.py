@@ -28,7 +28,7 @@ class StepForms(Stateful):
     """
 
     _flexsn_internal: ClassVar[frozenset[str]] = frozenset()
-    _advance: Callable[..., Any]
+    _advance: ClassVar[Callable[..., Any]]
     _own_step: ClassVar[bool] = False
 
     def __init_subclass__(cls, **kwargs: Any) -> None:

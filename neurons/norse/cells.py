@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -102,8 +102,8 @@ class LIFRefracCell(LIFCell):
         [1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 1.0, 0.0]
     """
 
-    parameter_type = LIFRefracParameters
-    state_type = LIFRefracFeedForwardState
+    parameter_type: ClassVar[Any] = LIFRefracParameters
+    state_type: ClassVar[Any] = LIFRefracFeedForwardState
     sparse_spikes = False
 
     def core(self, x: Tensor, v: Tensor, i: Tensor, rho: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]

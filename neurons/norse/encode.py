@@ -46,7 +46,7 @@ def constant_current_lif_encode(input_current: Tensor, seq_length: int, p: Any =
         return z, h - z * (h - p.v_reset)
 
     x = input_current if input_current.is_floating_point() else input_current.float()
-    spikes, _ = scan(core, x.expand(seq_length, *x.shape), torch.zeros_like(x))
+    spikes: Tensor = scan(core, x.expand(seq_length, *x.shape), torch.zeros_like(x))[0]
     return spikes
 
 

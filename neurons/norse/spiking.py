@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor
 
@@ -40,8 +42,8 @@ class LIF(NorseNeuron):
         [0.0, 1.0, 0.0, 1.0, 1.0, 1.0]
     """
 
-    parameter_type = LIFParameters
-    state_type = LIFFeedForwardState
+    parameter_type: ClassVar[Any] = LIFParameters
+    state_type: ClassVar[Any] = LIFFeedForwardState
     sparse_spikes = True
     starts = {"v": "v_leak"}  # noqa: RUF012
 

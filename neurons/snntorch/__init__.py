@@ -30,12 +30,14 @@ from typing_extensions import Unpack
 
 from flexsn.neurons.arguments import MaskArguments, Number, check_flag, with_arguments_of
 from flexsn.neurons.peer_class import from_peer
-from flexsn.neurons.snntorch import backprop, surrogate
-from flexsn.neurons.snntorch import hidden as utils
+from flexsn.neurons.snntorch import backprop as backprop
+from flexsn.neurons.snntorch import hidden
+from flexsn.neurons.snntorch import surrogate as surrogate
 from flexsn.neurons.snntorch.base import Options, Returned, SpikingNeuron, by_position
 from flexsn.neurons.snntorch.rc import Alpha, Lapicque
 from flexsn.neurons.snntorch.sequence import LeakyParallel, LinearLeaky, StateLeaky
 
+utils = hidden
 __all__ = [
     "Alpha",
     "Lapicque",
@@ -45,9 +47,6 @@ __all__ = [
     "SpikingNeuron",
     "StateLeaky",
     "Synaptic",
-    "backprop",
-    "surrogate",
-    "utils",
 ]
 
 

@@ -20,6 +20,7 @@ from flexsn.neurons.arguments import (
     check_flag,
     float_tensor,
     shown,
+    step_shape,
     wrong,
 )
 from flexsn.neurons.base_node import StepView
@@ -152,7 +153,7 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
         self.reset_mechanism = reset_mechanism
         for known in type(self).__mro__:  # snnTorch's own list, where it is installed, comes last
             if "instances" in vars(known):
-                known.instances.append(self)
+                vars(known)["instances"].append(self)
 
     def _hold(self, learn: bool, **values: Number) -> None:
         for name, value in values.items():
@@ -231,7 +232,7 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
             kept = self.states or FlexSN.init_states(self.num_states, self.step_mode, input_)
             self.states = [k if s is None else s for s, k in zip(states, kept, strict=True)]
         if self.states is not None:
-            shape = input_.shape[1:] if self.step_mode == "m" else input_.shape
+            shape = step_shape(self, input_)
             if any(state.shape != shape for state in self.states):
                 zeros = FlexSN.init_states(self.num_states, self.step_mode, input_)
                 self.states = [k if k.shape == shape else z for k, z in zip(self.states, zeros, strict=True)]

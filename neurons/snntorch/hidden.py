@@ -14,4 +14,4 @@ def reset(net: nn.Module) -> None:
     """
     for module in net.modules():
         if callable(getattr(module, "reset_mem", None)):
-            module.reset_mem()
+            module.reset_mem()  # type: ignore[operator]

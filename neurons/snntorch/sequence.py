@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
-from typing_extensions import Unpack
 
 from flexsn import FlexSN, surrogate
 from flexsn.neurons.arguments import (
@@ -70,12 +70,14 @@ class StateLeaky(SpikingNeuron):
         graded_spikes_factor: Number = 1.0,
         learn_graded_spikes_factor: bool = False,
         kernel_truncation_steps: int | None = None,
-        **options: Unpack[CommonOptions],
+        **others: Any,
     ) -> None:
+        options: CommonOptions = {**others}  # type: ignore[typeddict-item]
         options |= {"threshold": threshold, "spike_grad": spike_grad, "surrogate_disable": surrogate_disable}
         options |= {"learn_threshold": learn_threshold, "state_quant": state_quant, "output": output}
         options |= {"graded_spikes_factor": graded_spikes_factor, "step_mode": "m"}
-        super().__init__(learn_graded_spikes_factor=learn_graded_spikes_factor, **options)
+        options |= {"learn_graded_spikes_factor": learn_graded_spikes_factor}
+        super().__init__(**options)
         check_size(self, channels=channels)
         check_flag(self, learn_beta=learn_beta)
         if kernel_truncation_steps is not None:
@@ -119,7 +121,7 @@ class StateLeaky(SpikingNeuron):
         lanes = nnf.pad(x.permute(1, 2, 0), (reach - 1, 0))
         return nnf.conv1d(lanes, kernel.to(x), groups=x.shape[-1]).permute(2, 0, 1)
 
-    _advance = forward
+    _advance: ClassVar[Callable[..., Any]] = forward
 
 
 class LinearLeaky(StateLeaky):
@@ -154,7 +156,7 @@ class LinearLeaky(StateLeaky):
         """``(spk, mem)`` of the whole sequence, or ``mem``."""
         return super().forward(self.linear(input_))
 
-    _advance = forward
+    _advance: ClassVar[Callable[..., Any]] = forward
 
 
 class _Weights(nn.Module):
@@ -256,13 +258,15 @@ class LeakyParallel(FlexSN, metaclass=PeerClass):
     def forward(self, input_: Tensor) -> Tensor:  # type: ignore[override]
         """The spikes of the whole sequence."""
         if self.all_to_all:
-            weights = list(self.rnn.parameters())
+            weights: list[Tensor] = list(self.rnn.parameters())
             start = input_.new_zeros(1, input_.shape[1], self.hidden_size)
-            mem, _ = torch.rnn_relu(input_, start, weights, len(weights) == 4, 1, 0.0, self.training, False, False)
+            mem, _ = torch.rnn_relu(
+                input_, start, tuple(weights), len(weights) == 4, 1, 0.0, self.training, False, False
+            )
             return self.spikes_of(mem)
         self.states = None
         drive = nnf.linear(input_, self.rnn.weight_ih_l0, self.rnn.bias_ih_l0)
         spk: Tensor = super().forward(drive)  # type: ignore[assignment]
         return spk
 
-    _advance = forward
+    _advance: ClassVar[Callable[..., Any]] = forward

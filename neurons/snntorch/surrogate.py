@@ -92,7 +92,7 @@ def _with_backward(x: Tensor, backward: Callable[[Tensor, Tensor, Tensor], Tenso
 
 class _Own(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, x: Tensor, backward: Any) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, x: Tensor, backward: Any) -> Tensor:
         spike = surrogate.heaviside(x, strict=True)
         ctx.save_for_backward(x, spike)
         ctx.backward_function = backward

@@ -10,8 +10,9 @@ may be those of either library: ``flexsn.surrogate`` has them with the same argu
 Also accepted, from earlier versions: ``backend="cupy"`` and ``"inductor"`` (here ``"auto"``, the fastest there
 is), and overriding ``neuronal_charge``, ``neuronal_fire`` or ``neuronal_reset`` in a subclass.
 
-A subclass may override ``single_step_forward`` and ``multi_step_forward``. Where SpikingJelly is installed, its tools
-take these neurons for its own, and what this module has not, such as ``DSRLIFNode``, is SpikingJelly's.
+A subclass may override ``multi_step_forward``, and ``single_step_forward``, which then is every step in either mode.
+Where SpikingJelly is installed, its tools take these neurons for its own, and what this module has not, such as
+``DSRLIFNode``, is SpikingJelly's.
 
 Different on purpose: ``NonSpiking*Node`` return one tensor instead of a list and know ``"last-mem"`` as well as
 ``"last_mem"``.
@@ -24,7 +25,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from flexsn import surrogate
 from flexsn.neurons.adaptive import Izhikevich
 from flexsn.neurons.adaptive_threshold import CLIF
 from flexsn.neurons.arguments import Number, SpikeFunction, check_flag, with_arguments_of
@@ -36,7 +36,8 @@ from flexsn.neurons.nonlinear import EIF, KLIF, QIF
 from flexsn.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from flexsn.neurons.peer_class import from_peer
 from flexsn.neurons.second_order import CubaLIF, ResonateFire
-from flexsn.neurons.spikingjelly.base import AdaptBaseNode, BaseNode, LIFNode, SimpleBaseNode
+from flexsn.neurons.spikingjelly import surrogate as surrogate
+from flexsn.neurons.spikingjelly.base import AdaptBaseNode, BaseNode, FlexSN, LIFNode, SimpleBaseNode
 from flexsn.neurons.spikingjelly.graded import (
     ILIFNode,
     NonSpikingBaseNode,
@@ -54,6 +55,7 @@ __all__ = [
     "CUBALIFNode",
     "ComplementaryLIFNode",
     "EIFNode",
+    "FlexSN",
     "IFNode",
     "ILIFNode",
     "IzhikevichNode",

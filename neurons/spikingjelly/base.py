@@ -6,18 +6,41 @@ import torch
 from torch import Tensor
 from typing_extensions import Unpack
 
+from flexsn import FlexSN as Scanned
 from flexsn.neurons import base_node
-from flexsn.neurons.arguments import MaskArguments
-from flexsn.neurons.base import SpikingNeuron
+from flexsn.neurons.arguments import MaskArguments, step_shape
 from flexsn.neurons.integrate import LIF
+from flexsn.neurons.peer_class import PeerClass
 from flexsn.neurons.spikingjelly.memory import MemoryModule
 
-__all__ = ["AdaptBaseNode", "BaseNode", "LIFNode", "SimpleBaseNode"]
+__all__ = ["AdaptBaseNode", "BaseNode", "FlexSN", "LIFNode", "SimpleBaseNode"]
 
-_BACKENDS = {"cupy": "auto", "inductor": "auto"}
+_BACKENDS = {"cupy": "auto", "inductor": "auto", "hop": "auto"}
 
 
-class BaseNode(base_node.BaseNode, MemoryModule):
+class _Backends(Scanned):
+    """SpikingJelly's names of backends are welcome."""
+
+    @property
+    def backend(self) -> str:
+        """What runs the scan; SpikingJelly's ``"cupy"``, ``"inductor"`` and ``"hop"`` mean ``"auto"``."""
+        return super().backend
+
+    @backend.setter
+    def backend(self, backend: str) -> None:
+        Scanned.backend.fset(self, _BACKENDS.get(backend, backend))  # type: ignore[attr-defined]
+
+    @property
+    def supported_backends(self) -> tuple[str, ...]:
+        """The backends of this machine, and the names that mean ``"auto"``."""
+        return *super().supported_backends, *_BACKENDS
+
+
+class FlexSN(_Backends, metaclass=PeerClass):
+    """:class:`flexsn.FlexSN`, with SpikingJelly's backends."""
+
+
+class BaseNode(base_node.BaseNode, _Backends, MemoryModule):
     """:class:`flexsn.neurons.BaseNode` with SpikingJelly's backends, memories, and its ``v_seq`` of single steps.
 
     A batch of another shape starts anew.
@@ -30,19 +53,10 @@ class BaseNode(base_node.BaseNode, MemoryModule):
         [0.0, 1.0, 0.0]
     """
 
-    @property
-    def backend(self) -> str:
-        """What runs the scan; ``"cupy"`` and ``"inductor"`` mean ``"auto"``."""
-        return super().backend
-
-    @backend.setter
-    def backend(self, backend: str) -> None:
-        SpikingNeuron.backend.fset(self, _BACKENDS.get(backend, backend))  # type: ignore[attr-defined]
-
     def forward(self, *inputs: Tensor, **masks: Unpack[MaskArguments]) -> Tensor | tuple[Tensor, ...]:
         """Run ``T`` steps, or one, by which ``v_seq`` then grows until ``reset()``."""
         single, held, before = self.step_mode == "s", self.states, self.state_seqs
-        if held is not None and held[0].shape != (inputs[0].shape if single else inputs[0].shape[1:]):
+        if held is not None and inputs and held[0].shape != step_shape(self, inputs[0]):
             self.states = None
         outputs = super().forward(*inputs, **masks)
         if self.store_v_seq and single and self.states is not None:

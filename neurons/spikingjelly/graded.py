@@ -45,7 +45,7 @@ class ILIFNode(LIFNode):
         spike = SpikeCount(4) if spike is None else spike
         if not (isinstance(spike, SpikeCount) or hasattr(spike, "max_spike_count")):
             raise wrong(self, "surrogate_function must be a MultiLevelSpikeCount", surrogate_function=spike)
-        super().__init__(tau, False, v_threshold, None, surrogate_function=spike, **options)
+        super().__init__(tau, False, v_threshold, None, spike, **options)
 
     charge = ILIF.charge
     fire = ILIF.fire

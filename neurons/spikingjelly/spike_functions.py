@@ -9,7 +9,7 @@ from flexsn import surrogate
 from flexsn.neurons.arguments import Number, wrong
 from flexsn.neurons.graded import SpikeCount
 
-__all__ = ["MultiLevelSpikeCount", "SquarewaveFourierSeries"]
+__all__ = ["MultiLevelSpikeCount", "PiecewiseLeakyReLU", "SquarewaveFourierSeries"]
 
 
 class MultiLevelSpikeCount(SpikeCount):
@@ -51,3 +51,24 @@ class SquarewaveFourierSeries(surrogate.SquarewaveFourierSeries):
     def primitive_function(x: Tensor, n: int, T_period: Number) -> Tensor:
         fewer = surrogate.SquarewaveFourierSeries.primitive_function
         return fewer(x, n - 1, T_period) if n > 1 else torch.full_like(x, 0.5)
+
+
+class PiecewiseLeakyReLU(surrogate.PiecewiseLeakyReLU):
+    """:class:`flexsn.surrogate.PiecewiseLeakyReLU` with slope ``c`` at ``|x| = w``, as SpikingJelly's.
+
+    Args:
+        w, c, spiking: as there.
+
+    Example:
+        >>> import torch
+        >>> PiecewiseLeakyReLU(w=1.0, c=0.25).derivative(torch.tensor([0.5, 1.0]))
+        tensor([0.5000, 0.2500])
+    """
+
+    def __init__(self, w: Number = 1.0, c: Number = 0.01, spiking: bool = True) -> None:
+        super().__init__(w, c, spiking)
+
+    @staticmethod
+    def derivative_function(x: Tensor, w: Number, c: Number) -> Tensor:
+        inside = surrogate.PiecewiseLeakyReLU.derivative_function(x, w, c)
+        return torch.where(x.abs() < w, inside, c)

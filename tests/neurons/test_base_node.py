@@ -161,6 +161,7 @@ def test_the_state_reads_as_its_start_before_the_first_call() -> None:
 def test_spikingjelly_backends(backend: str) -> None:
     node = spikingjelly.IFNode(backend=backend)
     assert node.backend == ("torch" if backend == "torch" else "auto")
+    assert {"cpp", "torch", "cupy", "inductor"} <= set(node.supported_backends)
     node.backend = "cupy"
     assert node.backend == "auto"
     with pytest.raises(ValueError, match="backend must be one of"):

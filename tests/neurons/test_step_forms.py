@@ -11,6 +11,7 @@ from torch import Tensor
 
 from flexsn import FallbackWarning, FlexSN, neurons
 from flexsn.neurons import spikingjelly
+from flexsn.neurons.spikingjelly import clock_driven
 
 X = torch.rand(5, 2, 3, generator=torch.Generator().manual_seed(0)) * 3
 
@@ -100,6 +101,11 @@ def test_another_shape_starts_anew_in_the_preset() -> None:
     node = spikingjelly.LIFNode(step_mode="m")
     node(X)
     assert torch.equal(node(X[:, :1]), spikingjelly.LIFNode(step_mode="m")(X[:, :1]))
+    batch_first = spikingjelly.LIFNode(step_mode="m")
+    batch_first.time_dim = 1
+    twice = [batch_first(x.transpose(0, 1)).transpose(0, 1) for x in (X, X)]
+    node.reset()
+    assert torch.equal(torch.cat(twice), node(torch.cat((X, X))))
 
 
 def test_explicit_states() -> None:
@@ -115,3 +121,12 @@ def test_explicit_states() -> None:
     assert node.v == 0.25 and list(node.memories()) == [0.25]
     with pytest.raises(ValueError, match="there is no state w, only v"):
         node.set_reset_value("w", 0.0)
+
+
+def test_clock_drivens_neurons_take_sequences() -> None:
+    for name, plain in (("LIF", spikingjelly.LIFNode), ("ParametricLIF", spikingjelly.ParametricLIFNode)):
+        node = getattr(clock_driven, f"MultiStep{name}Node")(2.0, True, 1.0, None, backend="cupy", detach_reset=True)
+        same = plain(2.0, True, 1.0, None, detach_reset=True, step_mode="m", store_v_seq=True)
+        assert torch.equal(node(X), same(X)) and torch.equal(node.v_seq, same.v_seq)
+    node = clock_driven.MultiStepEIFNode(lava_s_cale=64)
+    assert node.step_mode == "m" and node(X).shape == X.shape

@@ -117,12 +117,15 @@ An instance of a preset's class is one of the library's class of the same name, 
 
 ## From a loop over steps to one scan
 
-| library | a step a call | all steps at once |
-|---|---|---|
-| SpikingJelly | `[node(x) for x in x_seq]` | `functional.set_step_mode(net, "m")`, then `net(x_seq)` |
-| snnTorch | `for x in x_seq: spk, mem = lif(x, mem)` | `lif = snn.Leaky(0.9, step_mode="m")`, then `lif(x_seq)` |
-| Norse | `for x in x_seq: z, s = cell(x, s)` | `norse.Lift(cell)(x_seq)`, or the layer `norse.LIF()(x_seq)` |
-| rnnbuilder | the builder's own loop | the same program: a layer of ours is one scan |
+| library | a step a call | all steps at once | gain, 64 neurons | 16,384 |
+|---|---|---|---|---|
+| SpikingJelly | `[node(x) for x in x_seq]` | `functional.set_step_mode(net, "m")`, then `net(x_seq)` | 31 | 5.7 |
+| snnTorch | `for x in x_seq: spk, mem = lif(x, mem)` | `snn.Leaky(0.9, step_mode="m")(x_seq)` | 19 | 5.2 |
+| Norse | `for x in x_seq: z, s = cell(x, s)` | `norse.Lift(cell)(x_seq)`, or `norse.LIF()(x_seq)` | 26 | 8.3 |
+| rnnbuilder | the builder's own loop | the same program: a layer of ours is one scan | | |
+
+The gain is the time of the library's loop over that of the scan: 32 steps of a leaky neuron, forward and backward, one
+thread of a CPU.
 """
 
 

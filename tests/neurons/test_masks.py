@@ -33,7 +33,7 @@ def built_in() -> dict[str, type[FlexSN]]:
 
 
 # bases, and snnTorch's that are called with whole sequences and the peer's own arguments alone
-WITHOUT = (neurons.Neuron, neurons.SpikingNeuron, snntorch.SpikingNeuron)
+WITHOUT = (neurons.Neuron, neurons.SpikingNeuron, snntorch.SpikingNeuron, spikingjelly.FlexSN)
 SEQUENCES = (snntorch.StateLeaky, snntorch.LeakyParallel)
 NEURONS = {n: c for n, c in built_in().items() if c not in WITHOUT and not issubclass(c, SEQUENCES)}
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from abc import ABCMeta
 from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 __all__ = ["PeerClass", "from_peer"]
@@ -45,16 +47,18 @@ def _namesake(cls: type) -> type | None:
     return found if isinstance(found, type) else None
 
 
+@functools.cache
+def _module(name: str) -> ModuleType | None:
+    try:
+        return import_module(name)
+    except Exception:  # what cannot be imported has neither tools to please nor names to give
+        return None
+
+
 def _found(preset: str, name: str) -> Any:
     _, _, preset = preset.partition("flexsn.neurons.")
-    for module in _MODULES.get(preset.partition(".")[0], ()):
-        try:
-            return getattr(import_module(module), name)
-        except AttributeError:
-            continue
-        except Exception:  # what cannot be imported has neither tools to please nor names to give
-            return None
-    return None
+    modules = map(_module, _MODULES.get(preset.partition(".")[0], ()))
+    return next((vars(module)[name] for module in modules if module is not None and name in vars(module)), None)
 
 
 def from_peer(preset: str, name: str) -> Any:

@@ -23,7 +23,7 @@ from flexsn.ir.step import StepGraph
 
 __all__ = [
     *("KINDS", "Kind", "Treatment", "as_floats", "check", "check_arguments", "check_read", "check_values", "fit"),
-    *("is_memory", "kept", "needs_loop", "written_out"),
+    *("is_memory", "kept", "needs_loop", "refuse", "written_out"),
 ]
 
 Tensors = tuple[Tensor, ...]
@@ -82,8 +82,8 @@ def _kind_of(tensor: Tensor) -> Kind | None:
     return next((kind for kind in KINDS if kind.holds(tensor)), None)
 
 
-def _refuse(what: str, tensor: Tensor) -> None:
-    """Raise ``ValueError`` for an input or state that nothing can scan."""
+def refuse(what: str, tensor: Tensor) -> None:
+    """Raise ``ValueError`` for an input, state or mask that nothing can scan."""
     kind = _kind_of(tensor)
     if kind is not None and kind.treatment is Treatment.REFUSED:
         raise ValueError(f"{what} is {kind.name}; a scan takes dense tensors: {kind.hint}")
@@ -216,7 +216,7 @@ def check(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> 
         for i, value in enumerate(tensors):
             if not isinstance(value, Tensor):
                 raise ValueError(f"{what} {i} must be a tensor, got {type(value).__name__}")
-            _refuse(f"{what} {i}", value)
+            refuse(f"{what} {i}", value)
     for i, x in enumerate(inputs):
         if not -x.dim() <= time_dim < x.dim():
             raise ValueError(f"input {i} of shape {tuple(x.shape)} has no time axis {time_dim}")

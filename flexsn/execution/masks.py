@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from flexsn.execution.arguments import Tensors, fit
+from flexsn.execution.arguments import Tensors, fit, refuse, written_out
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import resolve_output_dtypes
 from flexsn.ir.layout import without_axis
@@ -56,13 +56,13 @@ class Masks:
             lengths = _fit_lengths(lengths, inputs[0], axis)
         if reset_mask is None:
             return Masks(lengths)
-        initial = tuple(i.to(s.dtype).expand(s.shape) for i, s in zip(self.initial, states, strict=True))
+        initial = tuple(written_out(i).to(s.dtype).expand(s.shape) for i, s in zip(self.initial, states, strict=True))
         return Masks(lengths, _fit_reset_mask(reset_mask, inputs[0]), initial)
 
 
 def _fit_lengths(lengths: Tensor, x: Tensor, axis: int) -> Tensor:
     step, num_steps = without_axis(x.shape, axis), x.shape[axis]
-    _check_mask("lengths", lengths, x, integers=True)
+    lengths = _checked("lengths", lengths, x, integers=True).long()  # torch does not compare uint16
     if not step or lengths.shape != step[:1]:
         wanted = f"one number per sample, shape ({step[0]},)" if step else "a step with a batch dimension"
         raise ValueError(f"lengths must be {wanted}, for steps {step}; got shape {tuple(lengths.shape)}")
@@ -79,7 +79,7 @@ def _fit_lengths(lengths: Tensor, x: Tensor, axis: int) -> Tensor:
 
 
 def _fit_reset_mask(mask: Tensor, x: Tensor) -> Tensor:
-    _check_mask("reset_mask", mask, x, integers=False)
+    mask = _checked("reset_mask", mask, x, integers=False)
     shape = (*mask.shape, *(1,) * (x.dim() - mask.dim()))
     if len(shape) > x.dim() or any(size not in (1, full) for size, full in zip(shape, x.shape, strict=True)):
         raise ValueError(
@@ -89,14 +89,17 @@ def _fit_reset_mask(mask: Tensor, x: Tensor) -> Tensor:
     return mask.view(shape).expand(x.shape)
 
 
-def _check_mask(name: str, mask: Tensor, x: Tensor, integers: bool) -> None:
+def _checked(name: str, mask: Tensor, x: Tensor, integers: bool) -> Tensor:
+    """The same values, in memory."""
     if not isinstance(mask, Tensor):
         raise ValueError(f"{name} must be a tensor, got {type(mask).__name__}")
+    refuse(name, mask)
     is_integer = not (mask.is_floating_point() or mask.is_complex() or mask.dtype == torch.bool)
     if is_integer is not integers or (not integers and mask.dtype != torch.bool):
         raise ValueError(f"{name} must be {'integers' if integers else 'bool'}, got {mask.dtype}")
     if mask.device != x.device and not (integers and mask.device.type == "cpu"):
         raise ValueError(f"{name} is on {mask.device}, the inputs are on {x.device}")
+    return written_out(mask)
 
 
 @lru_cache(64)  # made once, not at every call

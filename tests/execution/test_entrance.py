@@ -235,6 +235,35 @@ def test_batched_gradients(backend: str) -> None:
     assert torch.equal(jacobian(outputs, x, vectorize=True), jacobian(outputs, x))
 
 
+MASKS: dict[str, tuple[Tensor, Make]] = {
+    "lengths, negated": (torch.tensor([2, 0]), negated),
+    "lengths, no memory": (torch.tensor([0, 0]), lambda t: torch._efficientzerotensor(t.shape, dtype=t.dtype)),
+    "lengths, uint16": (torch.tensor([2, 1]), lambda t: t.to(torch.uint16)),
+    "lengths, uint64": (torch.tensor([2, 3]), lambda t: t.to(torch.uint64)),
+    "reset_mask, no memory": (
+        torch.zeros(3, 2, dtype=torch.bool),
+        lambda t: torch._efficientzerotensor(t.shape, dtype=t.dtype),
+    ),
+    "reset_mask, expanded": (torch.tensor([True]).expand(3, 2).clone(), lambda t: t[:1, :1].expand(3, 2)),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_masks_pass_it_too(kind: str, backend: str) -> None:
+    plain, make = MASKS[kind]
+    name, x = kind.partition(",")[0], torch.randn(3, 2, 5)
+    got, want = FlexSN(lif, backend=backend), FlexSN(lif, backend="torch")
+    assert torch.equal(got(x, **{name: make(plain)}), want(x, **{name: plain}))
+    assert torch.equal(got.v, want.v)
+
+
+@pytest.mark.parametrize("name", ["lengths", "reset_mask"])
+def test_masks_are_refused_by_name(name: str) -> None:
+    mask = torch.tensor([2, 1]) if name == "lengths" else torch.ones(3, 2, dtype=torch.bool)
+    with pytest.raises(ValueError, match=rf"{name} is sparse or mkldnn; .*x.to_dense\(\)"):
+        FlexSN(lif)(torch.randn(3, 2, 5), **{name: mask.to_sparse()})
+
+
 def test_spikes_in_shared_memory() -> None:
     run = "import torch, flexsn; s = flexsn.FlexSN(lambda x, v: ((x > v).float(), x), output_dtype=torch.bool)"
     run += "(torch.ones(3, 4)); assert s.share_memory_() is s and s.is_shared() and s.stored.is_shared()"

@@ -194,7 +194,7 @@ class Stateful(nn.Module):
 
     def __setattr__(self, name: str, value: Any) -> None:
         own: Internals | None = self.__dict__.get("_flexsn")
-        if own is None or name not in own.state_names or isinstance(value, nn.Parameter):
+        if own is None or name not in own.state_names:
             super().__setattr__(name, value)
         elif isinstance(value, Tensor):
             states = self._starts_like(value) if own.states is None else own.states

@@ -39,6 +39,15 @@ def test_a_state_set_to_a_number_starts_there(number: float, dtype: torch.dtype,
     assert torch.equal(neuron(x), other(x))
 
 
+def test_a_parameter_is_a_state_as_any_tensor(backend: str) -> None:
+    start = nn.Parameter(torch.tensor([0.25, 0.5, 1.0]))
+    neuron = FlexSN(lif, backend=backend)
+    neuron.v = start
+    assert list(neuron.parameters()) == []
+    neuron(torch.ones(1, 3)).sum().backward()
+    assert start.grad is not None and start.grad.all()
+
+
 def test_in_the_middle_it_goes_on_from_there(backend: str) -> None:
     neuron = FlexSN(lif, backend=backend)
     neuron(torch.ones(2, 3))

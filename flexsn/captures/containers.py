@@ -15,12 +15,14 @@ __all__ = ["CONTAINERS", "HOLDERS", "as_built_in", "content_of", "refill", "same
 CONTAINERS = (list, OrderedDict, Counter, dict, set, frozenset, deque, array, bytearray, np.ndarray)
 HOLDERS = (*CONTAINERS, ContextVar, local)
 """Whose content can be put back: these, and what is derived from them."""
+_BUILT_IN = frozenset(CONTAINERS)
 _NOTHING: Any = object()
 
 
 def as_built_in(container: Any) -> Any:
     """The class whose methods tell what a container holds: a subclass may have redefined them."""
-    return next(base for base in CONTAINERS if isinstance(container, base))
+    kind = type(container)
+    return kind if kind in _BUILT_IN else next(base for base in CONTAINERS if isinstance(container, base))
 
 
 def content_of(container: Any) -> list[Any]:

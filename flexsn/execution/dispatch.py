@@ -213,6 +213,8 @@ class ScanDispatcher:
             self._warn(_BY_EXAMPLES, _not_all_watched(self.core, self._captures.unwatched))
         tracer, captured = traced.tracer, traced.captured(self._captures)
         check_values(tracer.graph)
+        if tracer.graph.products:
+            raise UnsupportedOpError("a product with a matrix mixes lanes", where=defined_at(self.core))
         check_devices(traced.names(self._captures), captured, device)
         check_step(torch.Size(step), tracer.param_shape, traced.names(self._captures), captured)
         rules = None

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from flexsn.errors import BackendError, FallbackWarning, GradientError, stack_level
+from flexsn.execution.alternating.forward import AlternatingScan
 from flexsn.execution.arguments import is_memory, kept, needs_loop, written_out
 from flexsn.execution.call import CallSpec
 from flexsn.execution.forward import BoundScan
@@ -33,7 +34,7 @@ class CallEntry:
     """
 
     traced: TraceEntry
-    bound: BoundScan
+    bound: BoundScan | AlternatingScan
     training: bool
     num_outputs: int
 

@@ -18,7 +18,7 @@ from flexsn.planning import Gradients
 from flexsn.planning.boundary import branch_at
 from flexsn.tracing.gradient_path import no_gradient_path
 
-__all__ = ["BoundBackward"]
+__all__ = ["BoundBackward", "ParameterSide", "nowhere"]
 
 _GIVEN = (
     *(Holds.INPUT, Holds.STATE, Holds.OPERAND, Holds.LANE_INDEX, Holds.LENGTH, Holds.INITIAL, Holds.CHECKPOINT),
@@ -63,7 +63,7 @@ class BoundBackward:
         )
         plan = spec.plans(gradients).backward
         if plan is None:
-            raise _nowhere(spec)
+            raise nowhere(spec)
         self.plan = plan
         self._operands = spec.operands(captured)  # the vjps may read more than the forward step
         self._lane_index = spec.lane_index(plan.slots)
@@ -80,7 +80,7 @@ class BoundBackward:
         self._grad_inputs = [place.get((Holds.GRAD_INPUT, i)) for i in range(spec.num_inputs)]
         self._grad_states = [place.get((Holds.GRAD_STATE, j)) if j in reached else None for j in range(spec.num_states)]
         self._accumulators = [place[Holds.ACCUMULATOR, i] for i in range(len(plan.accumulators))]
-        self._parameter_sides = [self._parameter_side(first, vjp) for first, vjp in plan.groups]
+        self._sides = [ParameterSide.of(spec, vjp, first, self._needs_captured) for first, vjp in plan.groups]
         self._launch: Launch | None = None
 
     def __call__(self, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
@@ -98,51 +98,59 @@ class BoundBackward:
             self._launch = spec.bind(self.plan, [TensorSpec.of(t) for t in tensors])
         self._launch(tensors)
         step = [None if i is None else written[i] for i in (*self._grad_inputs, *self._grad_states)]
-        of_captured = self._captured_gradients(captured, [written[i] for i in self._accumulators])
+        of_captured: list[Tensor | None] = [None] * len(captured)
+        sums = [written[i] for i in self._accumulators]
+        for side in self._sides:
+            side.add(of_captured, captured, sums)
         return [*step, *([None] * sum(map(len, once))), *of_captured]
-
-    def _parameter_side(self, first: int, vjp: StepVjp) -> _ParameterSide:
-        """Prepare the parameters' part of one vjp, whose accumulators start at ``first``."""
-        tracer, dims = self.spec.tracer, len(self.spec.shape.step_shape)
-        wanted = [(i, r) for i, r in enumerate(vjp.grad_captured) if r is not None and self._needs_captured[i]]
-        reduced = [tracer.host.leaf(("reduced", k)) for k in range(len(vjp.reductions))]
-        return _ParameterSide(
-            first,
-            tuple((() if r.one_for_all else r.base[max(0, len(r.base) - dims) :], r.shape) for r in vjp.reductions),
-            tuple(i for i, _ in wanted),
-            tracer.host.program([r for _, r in wanted], [*tracer.captured_refs, *reduced]),
-        )
-
-    def _captured_gradients(self, captured: Sequence[Tensor], sums: Sequence[Tensor]) -> list[Tensor | None]:
-        """Reduce what was accumulated over lanes, and run the rest of the parameters' backward pass."""
-        totals: list[Tensor | None] = [None] * len(captured)
-        for side in self._parameter_sides:
-            if side.wanted:
-                reduced = [
-                    sums[side.first + k].sum_to_size(base).reshape(shape)
-                    for k, (base, shape) in enumerate(side.reductions)
-                ]
-                for i, value in zip(side.wanted, side.program(*captured, *reduced), strict=True):
-                    total = totals[i]
-                    totals[i] = value if total is None else total + value
-        return totals
 
 
 @dataclass(frozen=True, eq=False)
-class _ParameterSide:
+class ParameterSide:
     """What follows of the accumulators of one vjp.
 
     Attributes:
         first: the first accumulator.
         reductions: per accumulator, the shape to sum it to and the shape to give it.
         wanted: the captured tensors whose gradients come out.
-        program: captured tensors and reduced accumulators to those gradients.
+        program: captured tensors, reduced accumulators and outer products to those gradients.
     """
 
     first: int
     reductions: tuple[tuple[tuple[int, ...], tuple[int, ...]], ...]
     wanted: tuple[int, ...]
     program: Callable[..., tuple[Tensor, ...]]
+
+    @staticmethod
+    def of(spec: CallSpec, vjp: StepVjp, first: int, needs: Sequence[bool]) -> ParameterSide:
+        """Of one vjp, whose accumulators start at ``first``; ``needs`` says which captured tensors want a gradient."""
+        tracer, dims = spec.tracer, len(spec.shape.step_shape)
+        wanted = [(i, r) for i, r in enumerate(vjp.grad_captured) if r is not None and needs[i]]
+        leaves = [tracer.host.leaf(("reduced", k)) for k in range(len(vjp.reductions))]
+        leaves += [tracer.host.leaf(("outer", k)) for k in range(len(vjp.outers))]
+        return ParameterSide(
+            first,
+            tuple((() if r.one_for_all else r.base[max(0, len(r.base) - dims) :], r.shape) for r in vjp.reductions),
+            tuple(i for i, _ in wanted),
+            tracer.host.program([r for _, r in wanted], [*tracer.captured_refs, *leaves]),
+        )
+
+    def add(
+        self,
+        totals: list[Tensor | None],
+        captured: Sequence[Tensor],
+        sums: Sequence[Tensor],
+        outers: Sequence[Tensor] = (),
+    ) -> None:
+        """Reduce what was accumulated over lanes, run the rest of the parameters' backward pass, and add it."""
+        if not self.wanted:
+            return
+        reduced = [
+            sums[self.first + k].sum_to_size(base).reshape(shape) for k, (base, shape) in enumerate(self.reductions)
+        ]
+        for i, value in zip(self.wanted, self.program(*captured, *reduced, *outers), strict=True):
+            total = totals[i]
+            totals[i] = value if total is None else total + value
 
 
 def _states_reached(plan: BackwardPlan, num_steps: int) -> set[int]:
@@ -151,7 +159,7 @@ def _states_reached(plan: BackwardPlan, num_steps: int) -> set[int]:
     return {c.leaf.index for c, node in zip(plan.carries, first.grad_states, strict=True) if node is not None}
 
 
-def _nowhere(spec: CallSpec) -> Exception:
+def nowhere(spec: CallSpec) -> Exception:
     """The user's missing surrogate."""
     dtypes = (*spec.tracer.input_dtypes, *spec.tracer.state_dtypes)
     examples = [torch.ones(spec.shape.step_shape, dtype=d, device=spec.device) for d in dtypes]

@@ -38,6 +38,7 @@ from flexsn.errors import (
     defined_at,
     stack_level,
 )
+from flexsn.execution.alternating.forward import AlternatingScan
 from flexsn.execution.arguments import check_arguments, check_read, check_step, check_values, fit, is_memory, needs_loop
 from flexsn.execution.autograd import CallEntry, run_compiled
 from flexsn.execution.backends import choose
@@ -214,6 +215,12 @@ class ScanDispatcher:
             self._warn(_BY_EXAMPLES, _not_all_watched(self.core, self._captures.unwatched))
         tracer, captured = traced.tracer, traced.captured(self._captures)
         check_values(tracer.graph)
+        if tracer.graph.products and call is not None:
+            raise UnsupportedOpError(
+                "lengths, resets, cuts and reductions of a core with products",
+                where=defined_at(self.core),
+                why="they are planned around steps whose lanes are independent",
+            )
         check_devices(traced.names(self._captures), captured, device)
         check_step(torch.Size(step), tracer.param_shape, traced.names(self._captures), captured)
         rules = None
@@ -223,9 +230,10 @@ class ScanDispatcher:
             captured = [*call.once, *captured]
         alike = tuple((t.shape, t.stride(), t.dtype, is_memory(t)) for t in (*inputs, *states, *captured))
 
-        def build() -> BoundScan:
+        def build() -> BoundScan | AlternatingScan:
             spec = CallSpec.of(tracer, backend, inputs, options, training, rules)
-            return BoundScan(spec).prepare(inputs, states, captured)
+            way = AlternatingScan if tracer.graph.products else BoundScan
+            return way(spec).prepare(inputs, states, captured)
 
         bound = once(traced.bound, (options, training, alike, rules), build)
         return CallEntry(traced, bound, training, len(tracer.graph.outputs) - num_wanted)

@@ -23,6 +23,7 @@ from flexsn.errors import (
     failing_line,
     ours_failed,
 )
+from flexsn.execution.alternating.forward import AlternatingScan
 from flexsn.execution.forward import BoundScan
 from flexsn.tracing.gradient_path import failing_op
 
@@ -221,7 +222,7 @@ class TraceEntry:
         self._captures = captures  # keeps alive what its key names by identity
         self._reading = None if like is None else like[1]
         self._seen = tracer.captured if like is None else like[1].captured
-        self.bound: dict[Any, BoundScan | FlexSNError] = {} if like is None else like[0].bound
+        self.bound: dict[Any, BoundScan | AlternatingScan | FlexSNError] = {} if like is None else like[0].bound
         self._places: dict[int, int] = {}  # in the captures' tensors, by identity
         for place, source in enumerate(captures.tensors):
             self._places.setdefault(id(source.read()), place)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 
+import torch
+
 from flexsn.errors import SourceLine
-from flexsn.ir.graph import Node, topological
+from flexsn.ir.graph import LeafKind, Node, leaf_name, topological
 from flexsn.ir.passes import describe
 from flexsn.ir.plan import BackwardPlan, BackwardStep, Carry, ForwardPlan, Program, Slot
-from flexsn.ir.step import StepGraph, StepVjp
+from flexsn.ir.step import Product, StepGraph, StepVjp, with_sources
 
 __all__ = ["Names", "describe"]
 
@@ -48,9 +50,23 @@ class Names:
             if node.line is not None and node.line != self._line:
                 rows.append(f"# {node.line.text}  ({node.line.function}:{node.line.lineno})")
                 self._line = node.line
-            name, dtype = self.of(node), str(node.dtype).removeprefix("torch.")
+            name, dtype = self.of(node), _name(node.dtype)
             args = ", ".join(map(self.of, node.args)) + (f", {dtype}" if node.op == "cast" else "")
             rows.append(f"{name} = {node.op}({args})  # {dtype}")
+        return rows
+
+    def across(self, roots: Iterable[Node], products: Sequence[Product]) -> list[str]:
+        """A row per operation and product of a step."""
+        rows: list[str] = []
+        done: set[Node] = set()
+        for product in (*products, None):
+            needed = [n for n in topological(roots if product is None else [product.source]) if n not in done]
+            done.update(needed)
+            rows += self.rows(needed)
+            if product is not None:
+                read = [self.of(product.source), *(leaf_name(LeafKind.OPERAND, i) for i in product.operands)]
+                name = "matmul" if product.call is None else product.call.name
+                rows.append(f"{self.of(product.leaf)} = {name}({', '.join(read)})  # {_name(product.leaf.dtype)}")
         return rows
 
     def returned(self, values: Returned) -> str:
@@ -63,6 +79,10 @@ class Names:
         if not program.hoisted:
             return body
         return ["# once per lane, before the loop over time", *self.rows(program.hoisted), "# every step", *body]
+
+
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
 def indented(rows: Iterable[str]) -> list[str]:
@@ -81,8 +101,8 @@ def _step_graph(step: StepGraph) -> str:
     names = Names()
     returns = [*((f"output{i}", n) for i, n in enumerate(step.outputs))]
     returns += [(f"new_state{j}", n) for j, n in enumerate(step.new_states)]
-    rows = [*names.rows(topological(n for _, n in returns)), names.returned(returns)]
-    return _function("step", _leaves(step.inputs, step.states, (n for _, n in returns)), rows)
+    rows = [*names.across((n for _, n in returns), step.products), names.returned(returns)]
+    return _function("step", _leaves(step.products, step.inputs, step.states, (n for _, n in returns)), rows)
 
 
 @describe.register
@@ -92,8 +112,10 @@ def _step_vjp(vjp: StepVjp) -> str:
     for j, summands in enumerate(vjp.grad_states):
         returns += [(f"grad_state{j}" + (f"_part{i}" if i else ""), n) for i, n in enumerate(summands)]
     returns += [(f"sum{i}", r.node) for i, r in enumerate(vjp.reductions)]
-    rows = [*names.rows(topological(vjp.results)), names.returned(returns)]
-    return _function("vjp", _leaves(vjp.results), rows)
+    for i, outer in enumerate(vjp.outers):
+        returns += [(f"outer{i}_left", outer.left), (f"outer{i}_right", outer.right)]
+    rows = [*names.across(vjp.results, vjp.products), names.returned(returns)]
+    return _function("vjp", _leaves(vjp.products, vjp.results), rows)
 
 
 @describe.register
@@ -103,13 +125,14 @@ def _backward_step(step: BackwardStep) -> str:
     returns += [(f"grad{i}", node) for i, node in enumerate(step.grad_states)]
     returns += [(f"sum{i}", node) for i, node in enumerate(step.accumulate)]
     rows = [*names.program(step.program), names.returned(returns)]
-    return _function("backward_step", _leaves(step.results), rows)
+    return _function("backward_step", _leaves((), step.results), rows)
 
 
-def _leaves(*roots: Iterable[Node]) -> list[str]:
-    """The labels of the leaves some roots depend on, literals apart."""
-    order = topological(n for group in roots for n in group)
-    return [n.label for n in order if n.is_leaf and not n.is_const]
+def _leaves(products: Sequence[Product], *roots: Iterable[Node]) -> list[str]:
+    """The labels of the leaves some roots depend on, literals and products apart; matrices last."""
+    order = topological(with_sources([n for group in roots for n in group], products))
+    labels = [n.label for n in order if n.is_leaf and not n.is_const and n.op is not LeafKind.PRODUCT]
+    return list(dict.fromkeys([*labels, *(leaf_name(LeafKind.OPERAND, i) for p in products for i in p.operands)]))
 
 
 # ---- plans --------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ import torch
 from flexsn.ir.graph import LeafKind, Node, topological
 from flexsn.ir.ops import OPS, Rule
 from flexsn.ir.plan import BackwardPlan, BackwardStep, Carry, ForwardPlan, Program, Role, Slot
-from flexsn.ir.step import StepGraph, StepVjp
+from flexsn.ir.step import Product, StepGraph, StepVjp, with_sources
 
 __all__ = ["SpecError", "verify"]
 
@@ -66,9 +66,25 @@ def _graph(roots: Iterable[Node], backward: bool) -> None:
         require(backward or not is_gradient, "a gradient on the way forward", node)
 
 
+def _products(products: Sequence[Product], roots: Iterable[Node]) -> list[Node]:
+    """Every product is there before what depends on it; returns the roots and the sources."""
+    roots, known = list(roots), set[Node]()
+
+    def there(values: list[Node]) -> None:
+        missing = [n for n in topological(values) if n.op is LeafKind.PRODUCT and n not in known]
+        require(not missing, "a product that is not there yet", missing)
+
+    for product in products:
+        there([product.source])
+        require(product.leaf.dtype == product.source.dtype, "a product keeps the dtype", product)
+        known.add(product.leaf)
+    there(roots)
+    return with_sources(roots, products)
+
+
 @verify.register
 def _step(step: StepGraph) -> None:
-    _graph((*step.outputs, *step.new_states), backward=False)
+    _graph(_products(step.products, (*step.outputs, *step.new_states)), backward=False)
     for kind, leaves in ((LeafKind.INPUT, step.inputs), (LeafKind.STATE, step.states)):
         require([(n.op, n.index) for n in leaves] == [(kind, i) for i in range(len(leaves))], "arguments", leaves)
     require([n.dtype for n in step.states] == [n.dtype for n in step.new_states], "a state keeps its dtype", step)
@@ -76,7 +92,7 @@ def _step(step: StepGraph) -> None:
 
 @verify.register
 def _vjp(vjp: StepVjp) -> None:
-    _graph(vjp.results, backward=True)
+    _graph(_products(vjp.products, vjp.results), backward=True)
 
 
 def _program(program: Program, known: Iterable[Node]) -> set[Node]:

@@ -9,7 +9,7 @@ from flexsn.ir.passes import passed
 from flexsn.ir.step import StepGraph
 from flexsn.planning.backward import plan_backward
 from flexsn.planning.boundary import Cut, branches_from_end, unify_last_steps
-from flexsn.planning.forward import plan_forward
+from flexsn.planning.forward import plan_forward, step_bytes
 from flexsn.planning.lengths import with_lengths
 from flexsn.planning.liveness import leads_nowhere, prune_gradients, states_to_checkpoint
 from flexsn.planning.reductions import with_reductions
@@ -50,7 +50,7 @@ def _forward(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) ->
     interval = None
     if request.training:
         live = states_to_checkpoint(step, vjp)
-        interval = request.interval or target.choose_interval(_step_bytes(step, request, live))
+        interval = request.interval or target.choose_interval(step_bytes(step, request, live))
     forward = plan_forward(step, request, live, interval)
     passed("forward plan" if request.training else "inference plan", forward)
     return ScanPlans(forward, None)
@@ -87,7 +87,3 @@ def step_by_rules(step: StepGraph, vjp: Vjp, rules: SequenceRules | None) -> tup
         step, vjp = with_lengths(step, vjp, rules.wanted_states)
     passed("step by rules", step)
     return step, vjp
-
-
-def _step_bytes(step: StepGraph, request: ScanRequest, live: tuple[int, ...]) -> int:
-    return sum(step.states[j].dtype.itemsize for j in live) + sum(d.itemsize for d in request.input_dtypes)

@@ -12,7 +12,7 @@ from flexsn.planning.liveness import live_states
 from flexsn.planning.pieces import lane_loads, leaves, order
 from flexsn.planning.request import Gradients, ScanRequest
 
-__all__ = ["plan_backward"]
+__all__ = ["plan_backward", "share_accumulators"]
 
 
 def plan_backward(
@@ -44,7 +44,7 @@ def plan_backward(
         for s in step.states
         if gradients.states[s.index]
     ]
-    groups, first_of = _share_accumulators(vjps)
+    groups, group_of = share_accumulators(vjps)
     accumulators = [
         Slot(Role.GROUP_STORE if r.one_for_all else Role.LANE_STORE, r.node.dtype, Holds.ACCUMULATOR, i)
         for i, r in enumerate(r for _, vjp in groups for r in vjp.reductions)
@@ -61,9 +61,9 @@ def plan_backward(
             loads=_read(loads, vjp.results),
             stores=tuple((slot, vjp.grad_inputs[i]) for i, slot in grads.items()),
             grad_states=_next_gradients(step.builder, vjp, carries, used_up),
-            accumulate=_place(vjp, first, len(accumulators)),
+            accumulate=_place(vjp, groups[group][0], len(accumulators)),
         )
-        for (when, vjp), first in zip(branches_from_end, first_of, strict=True)
+        for (when, vjp), group in zip(branches_from_end, group_of, strict=True)
     ]
     slots = [*loads.values(), *(s for s, _ in once), *initial, *checkpoints]
     slots += [c.initial for c in carries if c.initial] + list(grads.values())
@@ -151,27 +151,27 @@ def _next_gradients(
 # ---- gradients of parameters --------------------------------------------------------------------------------
 
 
-def _share_accumulators(vjps: Sequence[StepVjp]) -> tuple[tuple[tuple[int, StepVjp], ...], list[int]]:
+def share_accumulators(vjps: Sequence[StepVjp]) -> tuple[tuple[tuple[int, StepVjp], ...], list[int]]:
     """Share accumulators between vjps whose parameter gradients are the same function of them.
 
     Returns:
-        ``(first accumulator, vjp)`` per group, and the first accumulator of every vjp.
+        ``(first accumulator, vjp)`` per group, and which group every vjp is of.
     """
 
     def signature(vjp: StepVjp) -> object:
-        return vjp.grad_captured, [(r.base, r.shape, r.node.dtype) for r in vjp.reductions]
+        sums = [(r.base, r.shape, r.node.dtype) for r in vjp.reductions]
+        return vjp.grad_captured, sums, [outer.call for outer in vjp.outers]
 
     groups: list[tuple[int, StepVjp]] = []
-    first_of = []
+    group_of = []
     size = 0
     for vjp in reversed(vjps):
-        mine = next((g for g in groups if signature(g[1]) == signature(vjp)), None)
-        if mine is None:
-            mine = (size, vjp)
-            groups.append(mine)
+        mine = next((i for i, (_, other) in enumerate(groups) if signature(other) == signature(vjp)), len(groups))
+        if mine == len(groups):
+            groups.append((size, vjp))
             size += len(vjp.reductions)
-        first_of.append(mine[0])
-    return tuple(groups), first_of[::-1]
+        group_of.append(mine)
+    return tuple(groups), group_of[::-1]
 
 
 def _place(vjp: StepVjp, first: int, total: int) -> tuple[Node | None, ...]:

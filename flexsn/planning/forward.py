@@ -8,7 +8,7 @@ from flexsn.ir.step import StepGraph
 from flexsn.planning.pieces import lane_loads, leaves, order
 from flexsn.planning.request import ScanRequest
 
-__all__ = ["plan_forward"]
+__all__ = ["plan_forward", "step_bytes"]
 
 
 def plan_forward(step: StepGraph, request: ScanRequest, live: tuple[int, ...], interval: int | None) -> ForwardPlan:
@@ -46,3 +46,8 @@ def plan_forward(step: StepGraph, request: ScanRequest, live: tuple[int, ...], i
         interval=interval,
         unroll=max(u for u in (1, 2, 4) if (interval or 4) % u == 0),
     )
+
+
+def step_bytes(step: StepGraph, request: ScanRequest, live: tuple[int, ...]) -> int:
+    """Bytes of checkpointed states and inputs per lane and step."""
+    return sum(step.states[j].dtype.itemsize for j in live) + sum(d.itemsize for d in request.input_dtypes)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 from flexsn.ir.graph import LeafKind, Node
-from flexsn.ir.step import StepGraph, StepVjp
+from flexsn.ir.step import StepGraph, StepVjp, with_sources
 from flexsn.planning.pieces import leaves
 from flexsn.planning.request import Gradients, Vjp
 
@@ -21,8 +21,12 @@ def states_to_checkpoint(step: StepGraph, vjp: Vjp) -> tuple[int, ...]:
 
 def live_states(step: StepGraph, vjps: Sequence[StepVjp]) -> tuple[int, ...]:
     """The states whose values the backward pass reads, and those these are computed from."""
-    read = [n.index for vjp in vjps for n in leaves(LeafKind.STATE, vjp.results)]
-    return _closure(read, lambda j: [n.index for n in leaves(LeafKind.STATE, [step.new_states[j]])])
+    read = [n.index for vjp in vjps for n in leaves(LeafKind.STATE, with_sources(vjp.results, vjp.products))]
+
+    def before(j: int) -> list[int]:
+        return [n.index for n in leaves(LeafKind.STATE, with_sources([step.new_states[j]], step.products))]
+
+    return _closure(read, before)
 
 
 def leads_nowhere(vjps: Sequence[StepVjp], num_states: int | None = None) -> bool:
@@ -49,21 +53,22 @@ def prune_gradients(vjps: Sequence[StepVjp], gradients: Gradients) -> tuple[Step
             vjp,
             grad_inputs=tuple(g if w else None for g, w in zip(vjp.grad_inputs, gradients.inputs, strict=True)),
             reductions=vjp.reductions if gradients.parameters else (),
+            outers=vjp.outers if gradients.parameters else (),
             grad_captured=vjp.grad_captured if gradients.parameters else (None,) * len(vjp.grad_captured),
         )
         for vjp in vjps
     ]
     read = [j for j, w in enumerate(gradients.states) if w]
-    read += [j for v in wanted for j in _cotangents([*v.grad_inputs, *(r.node for r in v.reductions)])]
-    needed = _closure(read, lambda j: _cotangents(n for v in wanted for n in v.grad_states[j]))
+    read += [j for v in wanted for j in _cotangents(v, replace(v, grad_states=()).results)]
+    needed = _closure(read, lambda j: [i for v in wanted for i in _cotangents(v, v.grad_states[j])])
     return tuple(
         replace(v, grad_states=tuple(g if j in needed else () for j, g in enumerate(v.grad_states))) for v in wanted
     )
 
 
-def _cotangents(nodes: Iterable[Node | None]) -> list[int]:
+def _cotangents(vjp: StepVjp, nodes: Iterable[Node]) -> list[int]:
     """The states whose new values' gradients the nodes depend on."""
-    return [n.index for n in leaves(LeafKind.STATE_COTANGENT, [n for n in nodes if n is not None])]
+    return [n.index for n in leaves(LeafKind.STATE_COTANGENT, with_sources(nodes, vjp.products))]
 
 
 def _closure(start: Iterable[int], follow: Callable[[int], Iterable[int]]) -> tuple[int, ...]:

@@ -13,9 +13,10 @@ from torch.utils._pytree import tree_map_only
 
 from flexsn.errors import UnsupportedOpError
 from flexsn.ir.graph import Builder, LeafKind, Node
-from flexsn.ir.step import Reduction, Ref
+from flexsn.ir.step import Outer, Reduction, Ref
 from flexsn.tracing.host_program import HostProgram
 from flexsn.tracing.lowering import Lowering, Unlowerable, is_known, lower
+from flexsn.tracing.products import PRODUCTS, AcrossLanes, Products, Viewed
 from flexsn.tracing.sentinel import Sentinel
 from flexsn.tracing.tape import Call, Tape, ValueRef, refs_in
 
@@ -40,7 +41,7 @@ class _Number:
     host: Ref
 
 
-_Value = Node | Ref | Reduction | _Post
+_Value = Node | Viewed | Ref | Reduction | _Post
 _BY_VALUE = {"pow"}  # compute in another way for some numbers
 
 
@@ -51,6 +52,7 @@ class Partitioner:
         builder: makes the step's nodes.
         host: collects what torch computes around the kernel.
         operands: grows by the host program's values that the step reads.
+        products: grows by the products.
         sentinel: what the recording was made at.
         on_gpu: whether the step is for a GPU.
         numbers: every float, by its ``hex()``, that is an argument: its leaves for the step and for the host.
@@ -61,6 +63,7 @@ class Partitioner:
         builder: Builder,
         host: HostProgram,
         operands: list[Ref],
+        products: Products,
         sentinel: Sentinel,
         on_gpu: bool,
         numbers: Mapping[str, tuple[Ref, Ref]],
@@ -71,10 +74,16 @@ class Partitioner:
         self._values: dict[int, _Value] = {}
         self._tape = Tape()
         self.reductions: list[Reduction] = []
+        self._across = AcrossLanes(sentinel.shape, products, builder, host, self._operand)
 
     def bind(self, ref: ValueRef, value: Node | Ref) -> None:
         """Say what a placeholder or captured tensor is."""
         self._values[ref.index] = value
+
+    @property
+    def outers(self) -> list[Outer]:
+        """The gradients of matrices."""
+        return self._across.outers
 
     def run(self, tape: Tape) -> None:
         """Sort all calls of the tape."""
@@ -87,6 +96,8 @@ class Partitioner:
     def step_value(self, ref: ValueRef, what: str) -> Node:
         """The node of a value that must have the step shape."""
         value = self._values[ref.index]
+        if isinstance(value, Viewed):
+            raise self._mixes_lanes(value.call)
         if isinstance(value, Node) and self._tape.tensors[ref.index].shape == self._sentinel:
             return value
         if isinstance(value, Ref) and self._tape.tensors[ref.index].shape == self._sentinel:
@@ -124,14 +135,21 @@ class Partitioner:
         reduced = [v for v in flat if isinstance(v, (Reduction, _Post))]
         shapes = [self._tape.tensors[r.index].shape for r in call.results]
         live = any(r.index in self._tape.live for r in call.results)
-        if reduced:
+        across = self._across.sort(call, args, self._tape) if live else None
+        if across is not None:
+            for r, value in zip(call.results, across, strict=True):
+                self._values[r.index] = _Post(value) if isinstance(value, Ref) else value
+        elif reduced:
             self._after_reduction(call, args, kwargs, flat)
+        elif any(isinstance(v, Viewed) for v in flat):
+            viewed = next(v for v in flat if isinstance(v, Viewed))
+            raise self._mixes_lanes(call if call.name in PRODUCTS else viewed.call)
         elif len(shapes) == 1 and shapes[0] == self._sentinel:
             self._step_call(call, args, kwargs)
         elif backward and call.name == "sum" and any(isinstance(v, Node) for v in flat):
             self._reduce(call, args)
         elif live:
-            raise self._mixes_lanes(call, shapes)
+            raise self._mixes_lanes(call)
         elif shapes == [()] and is_known(call.name) and not any(isinstance(v, (Ref, _Number)) for v in (*flat, *args)):
             self._step_call(call, args, kwargs)  # a literal: nothing from outside takes part
         else:
@@ -166,11 +184,11 @@ class Partitioner:
         result = self._tape.tensors[call.results[0].index]
         dims = call.args[1] if len(call.args) > 1 and call.args[1] else range(source.dim())
         if source.shape != self._sentinel:
-            raise self._mixes_lanes(call, [result.shape])
+            raise self._mixes_lanes(call)
         summed = {d % source.dim() for d in dims}
         base = tuple(1 if d in summed else size for d, size in enumerate(source.shape))
         if any(free and size != 1 for free, size in zip(self._free, base, strict=True)):
-            raise self._mixes_lanes(call, [result.shape])
+            raise self._mixes_lanes(call)
         node = self._as_node(args[0], call.args[0])
         self._values[call.results[0].index] = Reduction(node, base, tuple(result.shape))
 
@@ -184,7 +202,7 @@ class Partitioner:
             total = self._builder.op("add", a, b, dtype=a.dtype, line=call.line)
             self._values[result] = Reduction(total, args[0].base, shape)
         elif any(isinstance(v, Node) and not v.is_const for v in flat) or shape == tuple(self._sentinel):
-            raise self._mixes_lanes(call, [torch.Size(shape)])
+            raise self._mixes_lanes(call)
         else:
             self._host_call(call, args, kwargs, post=True)
 
@@ -197,7 +215,7 @@ class Partitioner:
                     self._values[r.index] = args[0]
                     return
                 if not post:
-                    raise self._mixes_lanes(call, [shape])
+                    raise self._mixes_lanes(call)
         whole = self._host.call(call.func, self._to_host(args), self._to_host(kwargs))
         refs = [whole]
         if len(call.results) != 1:
@@ -241,7 +259,7 @@ class Partitioner:
             self.reductions.append(value)
         return self._host.leaf(("reduced", self.reductions.index(value)))
 
-    def _mixes_lanes(self, call: Call, shapes: Sequence[Sequence[int]]) -> UnsupportedOpError:
+    def _mixes_lanes(self, call: Call) -> UnsupportedOpError:
         return UnsupportedOpError(
             f"{call.origin} mixes lanes",
             where=call.line,

@@ -8,16 +8,18 @@ else mixes lanes.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from flexsn.captures.contract import argument_names
 from flexsn.errors import FlexSNError
-from flexsn.tracing.lowering import is_known
+from flexsn.tracing.products import is_across, is_kept
 from flexsn.tracing.questions import AsksShape, Questions
 from flexsn.tracing.recorder import Recorder, clean_context
 
@@ -60,21 +62,43 @@ def find_sentinel(
     Raises:
         AsksShape: the core asks for it, and it was not given.
     """
-    shape = torch.Size(())
+    shape, exact = torch.Size(()), None
     sizes: set[int] = set()
     for _ in range(_MAX_PROBES):
         # one lane has a dimension: torch takes h[mask] of 0-d tensors for an if
-        grown = _probe(core, dtypes, device, shape or torch.Size((1,)), sizes, step_shape)
-        while grown and grown[0] == 1:
-            grown = grown[1:]
+        grown, tried = _grow(core, dtypes, device, shape or torch.Size((1,)), sizes, step_shape)
+        exact = tried or exact
         if grown == shape or len(grown) > _MAX_DIMS:  # a core that adds a dimension each time mixes lanes
             break
         shape = grown
-    dims = max(2, len(shape)) + 1 if step_shape is None else len(step_shape)
+    dims = exact or max(2, len(shape)) + 1 if step_shape is None else len(step_shape)
     padded = (1,) * (dims - len(shape)) + tuple(shape)
     primes = iter(p for p in _PRIMES if p not in sizes)  # so that a prime in a shape means the step
     full = torch.Size(next(primes) if size == 1 else size for size in padded)
     return Sentinel(full, tuple(size == 1 for size in padded), shape)
+
+
+def _grow(
+    core: Callable[..., Any],
+    dtypes: Sequence[torch.dtype],
+    device: torch.device,
+    shape: torch.Size,
+    sizes: set[int],
+    step_shape: torch.Size | None,
+) -> tuple[torch.Size, int | None]:
+    """The shape the core returns for arguments of ``shape``; if it fails, what its captured tensors ask for.
+
+    A matrix or a convolution asks for its own number of features in the right place, and some functions, such as
+    ``torch.mm``, for a number of dimensions, which is returned too.
+    """
+    _, grown, asked = _probe(core, dtypes, device, shape, sizes, step_shape)
+    for features in asked:
+        for candidate in (features, torch.Size((1, *features))):
+            if features != grown and len(candidate) >= len(shape):
+                runs, _, returned = _probe(core, dtypes, device, candidate, sizes, step_shape)
+                if runs and returned == [features]:
+                    return features, None if candidate is features else len(candidate)
+    return grown, None
 
 
 def _probe(
@@ -84,26 +108,51 @@ def _probe(
     shape: torch.Size,
     sizes: set[int],
     step_shape: torch.Size | None,
-) -> torch.Size:
-    """The shape the core returns for arguments of ``shape``; if it fails, what its captured tensors ask for.
+) -> tuple[bool, torch.Size, list[torch.Size]]:
+    """Run the core on arguments of ``shape``.
 
     The sizes of all dimensions met on the way are added to ``sizes``.
+
+    Returns:
+        Whether it runs; the smallest shape that holds all values of the step, or, if it fails, all captured tensors;
+        the shape of what it returns, or the shapes that a product keeps with each tensor of the function that failed.
     """
     examples = {str(i): torch.ones(shape, dtype=d, device=device) for i, d in enumerate(dtypes)}
-    recorder = Recorder(examples, shape, is_known, argument_names(core, len(examples)))
+    recorder = Recorder(examples, shape, is_kept, argument_names(core, len(examples)))
     tape = recorder.tape
-    questions = Questions(recorder.is_live, shape, step_shape, growing=True)
+    questions, latest = Questions(recorder.is_live, shape, step_shape, growing=True), _Latest()
+    runs = True
     try:
-        with clean_context(), torch.no_grad(), questions, recorder:
+        with clean_context(), torch.no_grad(), questions, latest, recorder:
             returned = core(*examples.values())
         values = returned if isinstance(returned, (tuple, list)) else (returned,)
-        shapes = [v.shape for v in values if isinstance(v, Tensor)] + [tape.tensors[i].shape for i in tape.live]
+        across = {r.index for call in tape.calls if is_across(call.name) for r in call.results}
+        own = [v.shape for v in values if isinstance(v, Tensor)]
+        shapes = own + [tape.tensors[i].shape for i in tape.live if i not in across]
+        asked = [_holding(own, shape)]
     except (FlexSNError, AsksShape):
         raise
     except Exception:  # it needs larger arguments, or is wrong: recording at the sentinel shape says how
-        shapes = [shape, *(t.shape for t in tape.captured.values())]
-    sizes.update(size for tensor in tape.tensors for size in tensor.shape)
-    try:
-        return torch.Size(np.broadcast_shapes(*shapes))  # torch.broadcast_shapes imports sympy: half a second
-    except ValueError:
-        return shape
+        runs, shapes = False, [shape, *(t.shape for t in tape.captured.values())]
+        asked = [torch.Size((t.shape[0],) + (1,) * (t.dim() - 2)) for t in latest.tensors if t.dim() > 1]
+    sizes.update(size for tensor in (*tape.tensors, *latest.tensors) for size in tensor.shape)
+    return runs, _holding(shapes, shape), asked
+
+
+def _holding(shapes: Sequence[torch.Size], otherwise: torch.Size) -> torch.Size:
+    """The smallest shape that holds all of them, if there is one."""
+    with suppress(ValueError):
+        otherwise = torch.Size(np.broadcast_shapes(*shapes))  # torch.broadcast_shapes imports sympy: half a second
+    while otherwise and otherwise[0] == 1:
+        otherwise = otherwise[1:]
+    return otherwise
+
+
+class _Latest(TorchFunctionMode):
+    """Holds the tensors of the function that ran last."""
+
+    tensors: Sequence[Tensor] = ()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.tensors = [t for t in (*args, *(kwargs or {}).values()) if isinstance(t, Tensor)]
+        return func(*args, **(kwargs or {}))

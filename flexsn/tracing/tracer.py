@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -25,8 +26,8 @@ from flexsn.tracing.cotangents import (
     unread_parameters,
 )
 from flexsn.tracing.host_program import HostProgram
-from flexsn.tracing.lowering import is_known
 from flexsn.tracing.partition import Partitioner
+from flexsn.tracing.products import Products, is_kept
 from flexsn.tracing.questions import Questions
 from flexsn.tracing.recorder import Recorder, clean_context
 from flexsn.tracing.runs import Run
@@ -86,6 +87,7 @@ class Tracer:
         self._step_shape = step_shape
         self._sentinel = find_sentinel(core, (*self.input_dtypes, *self.state_dtypes), device, step_shape)
         self._builder = Builder(simplify)
+        self._products = Products(self._builder)
         self._captured = Captured(self._builder, self.host, numbers, device)
         self.captured = self._captured.tensors
         recorded = self._forward = self._record(())
@@ -177,7 +179,7 @@ class Tracer:
             marking = [example(self.state_dtypes[m.value]) for m in marks]
             named = {c.name: seed for c, seed in zip((*incoming, *marks), (*seeds, *marking), strict=True)}
             called = argument_names(core, len(arguments))
-            recorder = Recorder(arguments | named, self._sentinel.shape, is_known, called)
+            recorder = Recorder(arguments | named, self._sentinel.shape, is_kept, called)
             questions = Questions(recorder.is_live, self._sentinel.shape, self._step_shape)
             since = autograd_clock()
             with recorder:
@@ -245,9 +247,8 @@ class Tracer:
 
     def _partition(self, tape: Tape, incoming: Sequence[Cotangent] = ()) -> Partitioner:
         """Give every recorded value its place."""
-        partitioner = Partitioner(
-            self._builder, self.host, self.operands, self._sentinel, self._on_gpu, self._captured.numbers
-        )
+        grows = self._builder, self.host, self.operands, self._products
+        partitioner = Partitioner(*grows, self._sentinel, self._on_gpu, self._captured.numbers)
         leaves = [(LeafKind.INPUT, i, 0) for i in range(len(self.input_dtypes))]
         leaves += [(LeafKind.STATE, j, 0) for j in range(len(self.state_dtypes))]
         leaves += [(c.kind, c.index, c.part) for c in incoming]
@@ -270,6 +271,7 @@ class Tracer:
             states=tuple(builder.leaf(LeafKind.STATE, j, d) for j, d in enumerate(self.state_dtypes)),
             outputs=tuple(nodes[:split]),
             new_states=tuple(nodes[split:]),
+            products=self._products.behind(nodes),
         )
 
     def _trace_vjp(self, outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
@@ -307,7 +309,9 @@ class Tracer:
             reductions=tuple(partitioner.reductions),
             grad_captured=tuple(captured),
             blocked=recorded.blocked,
+            outers=tuple(partitioner.outers),
         )
+        vjp = replace(vjp, products=self._products.behind(vjp.results))
         passed("vjp", vjp)
         return vjp
 

@@ -1,0 +1,1 @@
+"""Steps with products: a kernel per stage, torch's products between them."""

@@ -1,0 +1,43 @@
+"""Products cut a step into stages, and every node is in the first that has what it depends on."""
+
+from __future__ import annotations
+
+import torch
+
+from flexsn.ir.graph import Builder, LeafKind, Node
+from flexsn.ir.step import Product
+from flexsn.planning.stages import split_stages
+
+F32 = torch.float32
+
+
+def product(builder: Builder, number: int, source: Node) -> Product:
+    return Product(builder.leaf(LeafKind.PRODUCT, number, F32), source, (0,))
+
+
+def test_a_step_without_products_is_one_stage() -> None:
+    builder = Builder()
+    x = builder.leaf(LeafKind.INPUT, 0, F32)
+    y = builder.op("exp", x, dtype=F32)
+    (stage,) = split_stages([y], [])
+    assert stage.nodes == (y,) and stage.products == ()
+
+
+def test_a_node_is_computed_as_soon_as_its_products_are_there() -> None:
+    builder = Builder()
+    x, v = builder.leaf(LeafKind.INPUT, 0, F32), builder.leaf(LeafKind.STATE, 0, F32)
+    first = product(builder, 0, v)  # of what is there from the start
+    a = builder.op("exp", x, dtype=F32)
+    b = builder.op("add", a, first.leaf, dtype=F32)
+    second, third = product(builder, 1, b), product(builder, 2, a)
+    c = builder.op("add", second.leaf, third.leaf, dtype=F32)
+    unused = product(builder, 3, c)
+    stages = split_stages([c], [first, second, third, unused])
+    assert [s.nodes for s in stages] == [(a,), (b,), (c,)]
+    assert [s.products for s in stages] == [(first, third), (second,), ()]
+
+
+def test_a_product_that_is_a_result_has_a_stage_after_it() -> None:
+    builder = Builder()
+    first = product(builder, 0, builder.leaf(LeafKind.STATE, 0, F32))
+    assert [s.products for s in split_stages([first.leaf], [first])] == [(first,), ()]

@@ -16,6 +16,7 @@ from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.modules.explain import explain
 from flexsn.modules.flexsn import FlexSN
 from flexsn.modules.kernel import FlexSNKernel
+from flexsn.modules.recurrent import Recurrent
 from flexsn.modules.warmup import warmup
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ __all__ = [
     "FlexSNError",
     "FlexSNKernel",
     "GradientError",
+    "Recurrent",
     "SpikeTensor",
     "UnsupportedOpError",
     "explain",

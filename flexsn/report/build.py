@@ -19,13 +19,14 @@ from flexsn.execution.masks import rules_of
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.traces import TraceEntry, Traces
 from flexsn.ir.dtypes import compute_dtype
-from flexsn.ir.layout import Layout, TensorSpec
+from flexsn.ir.layout import CallShape, Layout, TensorSpec
 from flexsn.ir.passes import describe, watching
 from flexsn.ir.plan import Holds, Plan
 from flexsn.ir.step import StepGraph
 from flexsn.kernels.backend import BACKENDS, Backend
 from flexsn.kernels.backend import backend as named
 from flexsn.planning import Gradients, step_by_rules
+from flexsn.planning.alternating import plan_alternating, plan_alternating_backward
 from flexsn.report.report import KernelReport, Report
 from flexsn.report.text import report_text
 from flexsn.tracing.gradient_path import no_gradient_path
@@ -64,7 +65,8 @@ class PlannedKernels:
 
     Attributes:
         step: one step forward.
-        plans: by kernel, ``"inference"``, ``"forward"``, ``"backward"``: its plan and a layout of its tensors.
+        plans: by kernel, ``"inference"``, ``"forward"``, ``"backward"``: its plan and a layout of its tensors; of a
+            step with products ``"forward stage 0"``, ..., ``"backward stage 0"``, ....
         no_backward: why there is no backward kernel, if there is none.
         unwatched: why what the core reads may change unseen, if it may.
     """
@@ -124,24 +126,50 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
     ruled, _ = step_by_rules(tracer.graph, tracer.vjp, rules)
     accumulators = ruled.states[subject.num_states :]
     visible = [o.visible for o in training.outputs]
-    plans = training.plans(
-        Gradients(
-            outputs=tuple(d if d.is_floating_point else None for d in visible),
-            finals=(False,) * subject.num_states + tuple(a.dtype.is_floating_point for a in accumulators),
-            inputs=(dtype.is_floating_point,) * subject.num_inputs,
-            states=(False,) * len(ruled.states),
-            parameters=any(t.requires_grad for t in tracer.captured),
-        )
+    gradients = Gradients(
+        outputs=tuple(d if d.is_floating_point else None for d in visible),
+        finals=(False,) * subject.num_states + tuple(a.dtype.is_floating_point for a in accumulators),
+        inputs=(dtype.is_floating_point,) * subject.num_inputs,
+        states=(False,) * len(ruled.states),
+        parameters=any(t.requires_grad for t in tracer.captured),
     )
+    if tracer.graph.products:
+        return _plan_stages(training, gradients, captured, captures.unwatched)
+    plans = training.plans(gradients)
     found: dict[str, Plan] = {"inference": inference.plans().forward, "forward": plans.forward}
     problem = None
     if plans.backward is not None:
         found["backward"] = plans.backward
     else:
-        arguments = [torch.ones(step, dtype=d, device=device) for d in (*tracer.input_dtypes, *tracer.state_dtypes)]
-        problem = str(no_gradient_path(tracer.core, arguments))
+        problem = _blocked(training)
     laid_out = {name: (plan, _layout(training, plan, captured)) for name, plan in found.items()}
     return PlannedKernels(ruled, laid_out, problem, captures.unwatched)
+
+
+def _plan_stages(
+    spec: CallSpec, gradients: Gradients, captured: Sequence[Tensor], unwatched: str | None
+) -> PlannedKernels:
+    """The kernels of the stages of a step with products; on the way back, of a step far from the end."""
+    graph, vjp = spec.tracer.graph, spec.tracer.vjp
+    stages = {"forward": plan_alternating(graph, vjp, spec.request, spec.backend).stages}
+    backward = plan_alternating_backward(graph, vjp, spec.request, gradients)
+    if backward is not None:
+        stages["backward"] = backward.branches[-1].stages
+    one = replace(spec, shape=CallShape(1, spec.shape.step_shape, 0, spec.shape.order))
+    plans = {
+        f"{way} stage {number}": (stage.plan, _layout(one, stage.plan, captured))
+        for way, kernels in stages.items()
+        for number, stage in enumerate(kernels)
+        if stage.plan is not None
+    }
+    return PlannedKernels(graph, plans, None if backward is not None else _blocked(spec), unwatched)
+
+
+def _blocked(spec: CallSpec) -> str:
+    """Why no gradient flows."""
+    tracer, step = spec.tracer, spec.shape.step_shape
+    dtypes = (*tracer.input_dtypes, *tracer.state_dtypes)
+    return str(no_gradient_path(tracer.core, [torch.ones(step, dtype=d, device=spec.device) for d in dtypes]))
 
 
 def _trace(

@@ -19,7 +19,7 @@ class KernelReport:
     """One kernel.
 
     Attributes:
-        name: ``"inference"``, ``"forward"`` or ``"backward"``.
+        name: ``"inference"``, ``"forward"``, ``"backward"``, or of a stage.
         plan: what it does.
         source: the generated text.
         offline: what a compiler for the target made of it; ``None`` for C++.
@@ -72,7 +72,8 @@ class Report:
         dtype: of the inputs.
         arguments: names of inputs and states.
         graph: the traced step.
-        kernels: by name: ``"inference"``, ``"forward"``, ``"backward"``.
+        kernels: by name: ``"inference"``, ``"forward"``, ``"backward"``; of a step with products, which runs in the
+            alternating way, those of its stages: ``"forward stage 0"``, ..., ``"backward stage 0"``, ....
         no_backward: why there is no backward kernel, if there is none.
         unwatched: why what the core reads may change unseen, so that it is recorded again at every call; ``None``
             where all of it is watched.

@@ -21,6 +21,12 @@ _PER_STEP = {
 }
 
 
+_ALTERNATING = (
+    "Alternating: every step runs {} product(s) by torch, which read across lanes,\n"
+    "and a kernel for what lies between them; no backend here fuses products."
+)
+
+
 def report_text(report: Report) -> str:
     """The whole report."""
     dtype = str(report.dtype).removeprefix("torch.")
@@ -29,6 +35,8 @@ def report_text(report: Report) -> str:
         parts.append(_section("The core", report.core))
     if report.unwatched:
         parts.append(_section("Recorded again at every call, since what it reads may change unseen", report.unwatched))
+    if report.graph.products:
+        parts.append(_section("How it runs", _ALTERNATING.format(len(report.graph.products))))
     parts.append(_section("One step forward", "\n".join(_forward_step(report))))
     backward = report.kernels.get("backward")
     if backward is not None and isinstance(backward.plan, BackwardPlan):
@@ -67,6 +75,9 @@ def _forward_step(report: Report) -> list[str]:
     _, states = _split(report)
     returns = [(f"y{i}", node) for i, node in enumerate(report.graph.outputs)]
     returns += list(zip(states, report.graph.new_states, strict=True))
+    if report.graph.products:
+        roots = [node for _, node in returns]
+        return [*names.across(roots, report.graph.products), names.returned(returns)]
     plan = report.kernels["inference"].plan
     assert isinstance(plan, ForwardPlan)
     return [*names.program(plan.program), names.returned(returns)]

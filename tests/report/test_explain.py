@@ -120,3 +120,12 @@ def test_warmup_leaves_no_trace() -> None:
     assert neuron.state_seqs is seqs
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
     assert all(p.grad is None for p in net.parameters())
+
+
+def test_a_core_with_products_is_reported_by_its_stages() -> None:
+    connection = nn.Linear(6, 6)
+    report = flexsn.explain(flexsn.Recurrent(FlexSN(lif), connection))
+    assert list(report.kernels) == ["forward stage 1", "backward stage 0", "backward stage 1"]
+    text = str(report)
+    assert "Alternating: every step runs 1 product(s) by torch" in text
+    assert "product0 = matmul(y, operand0)  # float32" in text

@@ -95,8 +95,8 @@ def _grow(
     for features in asked:
         for candidate in (features, torch.Size((1, *features))):
             if features != grown and len(candidate) >= len(shape):
-                runs, _, returned = _probe(core, dtypes, device, candidate, sizes, step_shape)
-                if runs and returned == [features]:
+                runs, held, returned = _probe(core, dtypes, device, candidate, sizes, step_shape)
+                if runs and [held] == returned == [features]:
                     return features, None if candidate is features else len(candidate)
     return grown, None
 

@@ -102,3 +102,14 @@ def test_a_core_that_asks_for_the_shape_gets_as_many_dimensions_as_the_call_has(
         sentinel_of(lambda x, v: (x / x.shape[-1], v))
     assert tuple(sentinel_of(lambda x, v: (x / x.shape[-1], v), step_shape=(9,)).shape) == (2,)
     assert tuple(sentinel_of(lambda x, v: (x / x.shape[-1], v), step_shape=(9, 9, 9, 9)).shape) == (2, 3, 5, 7)
+
+
+def test_a_parameter_of_what_is_not_returned_counts_too() -> None:
+    weight = torch.ones(5)
+
+    def core(x: Tensor) -> Tensor:
+        torch.lt(weight, x)
+        return x
+
+    sentinel = find_sentinel(core, [torch.float32], torch.device("cpu"), torch.Size((3, 5)))
+    assert sentinel.param_shape == (5,)

@@ -3,7 +3,7 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from flexsn.neurons.adaptive import AdEx, Izhikevich
+from flexsn.neurons.adaptive import AdEx, AdLIF, Izhikevich
 from flexsn.neurons.adaptive_threshold import ALIF, CLIF
 from flexsn.neurons.base import Neuron, SpikingNeuron
 from flexsn.neurons.base_node import AdaptBaseNode, BaseNode, NonSpikingBaseNode, SimpleBaseNode
@@ -36,6 +36,7 @@ __all__ = [
     "PSN",
     "QIF",
     "AdEx",
+    "AdLIF",
     "AdaptBaseNode",
     "AlphaLIF",
     "BaseNode",

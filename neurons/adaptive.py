@@ -1,4 +1,4 @@
-"""Neurons with an adaptation current: Izhikevich, AdEx."""
+"""Neurons with an adaptation current: Izhikevich, AdEx, AdLIF."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from typing import Any, ClassVar
 from torch import Tensor
 from typing_extensions import Unpack
 
-from flexsn.neurons.arguments import FiringOptions, Number, SpikingOptions, with_arguments_of
+from flexsn.neurons.arguments import FiringOptions, Number, SpikingOptions, with_arguments_of, wrong
 from flexsn.neurons.base import SpikingNeuron, hard_reset, is_zero
 from flexsn.neurons.coefficient import Coefficient
 from flexsn.neurons.nonlinear import exponential_drive, quadratic_drive
 
-__all__ = ["AdEx", "AdaptiveNeuron", "Izhikevich"]
+__all__ = ["AdEx", "AdLIF", "AdaptiveNeuron", "Izhikevich"]
 
 
 class AdaptiveNeuron(SpikingNeuron):
@@ -166,3 +166,74 @@ class AdEx(AdaptiveNeuron):
         drive = exponential_drive(v, self.delta_T, self.theta_rh)
         h: Tensor = v + (x + self.v_rest - v + drive - w) / self.tau
         return h
+
+
+class AdLIF(SpikingNeuron):
+    """LIF with an adaptation current ``w`` that follows the membrane and the spikes; fires at ``h ≥ v_threshold``.
+
+    ``h = alpha·v + (1 − alpha)(x − w)``; ``w' = beta·w + (1 − beta)(a·v' + b·s)`` (``"symplectic"``) or
+    ``w' = beta·w + a·h + b·s`` (``"euler"``).
+    Source: symplectic, with the hard reset detached, SE-adLIF (Baronig et al., 2024; its ``q`` is part of ``a`` and
+        ``b``); euler, with the soft reset, the adLIF of sparch (Bittar & Garner, 2022). Recurrent, the published
+        baselines are ``Recurrent(AdLIF(...), nn.Linear(n, n))``.
+
+    Args:
+        alpha: what remains of the membrane after a step; 0 to 1.
+        beta: what remains of the adaptation after a step; 0 to 1.
+        a: coupling of the membrane into ``w``.
+        b: jump of ``w`` with each spike.
+        discretisation: whether ``w`` follows the membrane after the reset, ``"symplectic"``, or before, ``"euler"``.
+        v_threshold, v_reset, surrogate_function, detach_reset: as for :class:`SpikingNeuron`.
+        step_mode, backend, store_v_seq, learnable, shape: as for :class:`Neuron`.
+            ``learnable`` may also name ``alpha``, ``beta``, ``a``, ``b``.
+
+    Shapes:
+        input and spikes ``[T, *step]`` (``step_mode="m"``) or ``[*step]`` (``"s"``).
+        States: ``v``, ``w``, ``[*step]``.
+
+    Raises:
+        ValueError: another discretisation, or an argument outside its range.
+
+    Example:
+        >>> import torch
+        >>> AdLIF(alpha=0.5, beta=0.5, step_mode="m")(torch.full((6,), 2.5)).tolist()
+        [1.0, 1.0, 0.0, 1.0, 0.0, 1.0]
+    """
+
+    alpha = Coefficient(above=0, below=1, closed=True)
+    beta = Coefficient(above=0, below=1, closed=True)
+    a = Coefficient()
+    b = Coefficient()
+    starts: ClassVar[Mapping[str, float | str]] = {"v": "v_reset", "w": 0.0}
+
+    @with_arguments_of(SpikingNeuron)
+    def __init__(
+        self,
+        alpha: Number = 0.9,
+        beta: Number = 0.97,
+        a: Number = 0.5,
+        b: Number = 1.0,
+        discretisation: str = "symplectic",
+        *common: Any,
+        **options: Unpack[SpikingOptions],
+    ) -> None:
+        super().__init__(alpha=alpha, beta=beta, a=a, b=b, **options)
+        if discretisation not in ("symplectic", "euler"):
+            raise wrong(self, "discretisation must be 'symplectic' or 'euler'", discretisation=discretisation)
+        self.discretisation = discretisation
+
+    def charge(self, x: Tensor, v: Tensor, w: Tensor) -> Tensor:  # type: ignore[override]
+        """The membrane after the input, before the spike."""
+        h: Tensor = self.alpha * v + (1.0 - self.alpha) * (x - w)
+        return h
+
+    def core(self, x: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+        h = self.charge(x, v, w)
+        s = self.fire(h)
+        v = self.discharge(h, s)
+        if self.discretisation == "symplectic":
+            return s, v, self.beta * w + (1.0 - self.beta) * (self.a * v + self.b * s)
+        return s, v, self.beta * w + self.a * h + self.b * s
+
+    def _options(self) -> dict[str, Any]:
+        return {**super()._options(), "discretisation": self.discretisation}

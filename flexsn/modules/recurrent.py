@@ -65,7 +65,7 @@ class Recurrent(FlexSN):
             store_state_seqs=neuron.store_state_seqs,
             checkpoint=options.checkpoint,
             time_dim=options.time_dim,
-            output_dtype=options.output_dtype,  # type: ignore[arg-type]
+            output_dtype=options.output_dtype,
             detach_every=options.detach_every,
             time_reduction=options.time_reduction,
             rate=options.rate,
@@ -74,11 +74,11 @@ class Recurrent(FlexSN):
         self.output, self.input, self.autapses = output, input, autapses
         self.state_names = (*neuron.state_names, "y")
         if not autapses:
-            size = connection.in_features  # type: ignore[union-attr]
-            diagonal = torch.eye(size, dtype=torch.bool, device=connection.weight.device)  # type: ignore[union-attr]
+            assert isinstance(connection, nn.Linear)
+            diagonal = torch.eye(connection.in_features, dtype=torch.bool, device=connection.weight.device)
             self.register_buffer("_diagonal", diagonal, persistent=False)
 
-    def core(self, *arguments: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
+    def core(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         """The neuron's core, with ``connection(y)`` added to its input and the output as the next ``y``."""
         *given, y = arguments
         given[self.input] = given[self.input] + self._connected(y)

@@ -156,7 +156,7 @@ def _plan_stages(
     if backward is not None:
         stages["backward"] = backward.branches[-1].stages
     one = replace(spec, shape=CallShape(1, spec.shape.step_shape, 0, spec.shape.order))
-    plans = {
+    plans: dict[str, tuple[Plan, Layout]] = {
         f"{way} stage {number}": (stage.plan, _layout(one, stage.plan, captured))
         for way, kernels in stages.items()
         for number, stage in enumerate(kernels)

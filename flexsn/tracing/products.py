@@ -132,7 +132,7 @@ class AcrossLanes:
         ):
             return None
         if call.name in _VIEWS:
-            found = [self._view(call, given)]
+            found: list[Any] = [self._view(call, given)]
         elif call.name == "sum" and isinstance(args[0], Viewed):
             found = [self._sum(given[0], call, tape.tensors[call.results[0].index].shape)]
         elif call.name == "mm":

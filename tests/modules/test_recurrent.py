@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import flexsn
 from flexsn import FlexSN, Recurrent, surrogate
-from flexsn.neurons import LIF
+from flexsn.neurons import LIF, AdLIF
 
 H = 6
 spike = surrogate.ATan()
@@ -129,3 +129,20 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 def test_what_does_not_fit_is_said(arguments: dict[str, Any], text: str) -> None:
     with pytest.raises(ValueError, match=text):
         Recurrent(**{"neuron": FlexSN(lif), "connection": linear()} | arguments)
+
+
+@pytest.mark.parametrize(
+    "neuron",
+    [AdLIF(detach_reset=True, step_mode="m"), AdLIF(discretisation="euler", v_reset=None, a=0.25, step_mode="m")],
+    ids=["SE-adLIF", "RadLIF"],
+)
+def test_the_published_adaptive_baselines(neuron: AdLIF) -> None:
+    connection, x = linear(bias=False), 4 * dyadic(12, 3, H)
+    results = []
+    for backend in ("cpp", "torch"):
+        neuron.backend = backend
+        y = Recurrent(neuron, connection, autapses=False)(x)
+        results.append((y, torch.autograd.grad(y.sum(), connection.weight)[0]))
+    (y, grad), (expected, wanted) = results
+    assert torch.equal(y, expected) and y.any()
+    torch.testing.assert_close(grad, wanted, rtol=1e-4, atol=1e-4)

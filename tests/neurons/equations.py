@@ -147,6 +147,17 @@ def cuba(p: SimpleNamespace, x: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, .
     return (*_fire(p, p.beta * v + i), i)
 
 
+def adlif(p: SimpleNamespace, x: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+    s, v = _fire(p, p.alpha * v + (1.0 - p.alpha) * (x - w))
+    return s, v, p.beta * w + (1.0 - p.beta) * (p.a * v + p.b * s)
+
+
+def adlif_euler(p: SimpleNamespace, x: Tensor, v: Tensor, w: Tensor) -> tuple[Tensor, ...]:
+    h = p.alpha * v + (1.0 - p.alpha) * (x - w)
+    s, v = _fire(p, h)
+    return s, v, p.beta * w + p.a * h + p.b * s
+
+
 def alpha_lif(p: SimpleNamespace, x: Tensor, v: Tensor, e: Tensor, n: Tensor) -> tuple[Tensor, ...]:
     e, n = p.alpha * e + x, p.beta * n - x
     h = (math.log(p.alpha) / (math.log(p.beta) - math.log(p.alpha)) + 1.0) * (e + n)

@@ -42,6 +42,7 @@ from flexsn.neurons import spikingjelly
         (lambda: neurons.Izhikevich(a0=-1.0), "Izhikevich(a0=-1.0): a0 must be > 0"),
         (lambda: neurons.AdEx(tau_w=0.0), "AdEx(tau_w=0.0): tau_w must be > 0"),
         (lambda: neurons.ALIF(tau=0.0), "ALIF(tau=0.0): tau must be > 0"),
+        (lambda: neurons.AdLIF(discretisation="exact"), "discretisation must be 'symplectic' or 'euler'"),
         (lambda: neurons.CubaLIF(alpha=1.5), "CubaLIF(alpha=1.5): alpha must be >= 0 and <= 1"),
         (lambda: neurons.CubaLIF(alpha=1.0, learnable="alpha"), "alpha must be > 0 and < 1"),
         (lambda: neurons.AlphaLIF(0.5, 0.5), "AlphaLIF(alpha=0.5, beta=0.5): alpha must be > beta"),

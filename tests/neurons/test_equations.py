@@ -125,6 +125,13 @@ CASES = [
     ),
     Case("ALIF", neurons.ALIF, eq.alif, {"tau": 3.0, "tau_adapt": 7.0, "beta": 0.9}),
     Case("CubaLIF", neurons.CubaLIF, eq.cuba, {"alpha": 0.625, "beta": 0.8}),
+    Case("AdLIF", neurons.AdLIF, eq.adlif, {"alpha": 0.625, "beta": 0.8, "a": 0.5, "b": 1.5}),
+    Case(
+        "AdLIF euler",
+        neurons.AdLIF,
+        eq.adlif_euler,
+        {"alpha": 0.625, "beta": 0.8, "a": -0.5, "b": 0.75, "discretisation": "euler"},
+    ),
     Case("AlphaLIF", neurons.AlphaLIF, eq.alpha_lif, {"alpha": 0.9, "beta": 0.7}, ()),
     Case("ResonateFire", neurons.ResonateFire, eq.resonate, {"b": -0.15, "omega": 0.9, "dt": 0.8}),
 ]

@@ -21,6 +21,7 @@ BUILDS: dict[str, tuple[Callable[..., Any], tuple[str, ...]]] = {
     "Izhikevich": (neurons.Izhikevich, ("tau", "tau_w", "a", "b")),
     "AdEx": (neurons.AdEx, ("tau", "tau_w", "v_threshold")),
     "ALIF": (neurons.ALIF, ("tau", "tau_adapt", "beta", "v_threshold")),
+    "AdLIF": (neurons.AdLIF, ("alpha", "beta", "a", "b", "v_threshold")),
     "CubaLIF": (neurons.CubaLIF, ("alpha", "beta", "v_threshold")),
     "AlphaLIF": (neurons.AlphaLIF, ("alpha", "beta")),
     "ResonateFire": (neurons.ResonateFire, ("b", "omega", "v_threshold")),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -19,6 +20,7 @@ from flexsn.execution.loop import Results
 from flexsn.execution.masks import Masks
 from flexsn.execution.options import ScanOptions
 from flexsn.ir.layout import without_axis
+from flexsn.modules.in_graph import neuron_in_graph
 from flexsn.modules.internals import Internals
 from flexsn.modules.kernel import FlexSNKernel
 from flexsn.modules.options import Options
@@ -147,7 +149,6 @@ class FlexSN(Options, StepForms):
 
     # ---- the call -----------------------------------------------------------------------------------------
 
-    @opaque_to_compile
     def forward(
         self, *inputs: Tensor, lengths: Tensor | None = None, reset_mask: Tensor | None = None
     ) -> Tensor | tuple[Tensor, ...]:
@@ -184,7 +185,7 @@ class FlexSN(Options, StepForms):
             states = self._initial_states(inputs, seqs, options.time_dim)
         else:
             states = own.states
-            unsure = own.in_transform or torch._C._current_graph_task_id() != -1
+            unsure = not torch.compiler.is_compiling() and (own.in_transform or torch._C._current_graph_task_id() != -1)
             if unsure or own.input_shapes not in (None, input_shapes):
                 self._check_states(input_shapes)
         masks: tuple[Masks, ...] = ()
@@ -228,6 +229,15 @@ class FlexSN(Options, StepForms):
             cut = tuple(a if flag else a.detach() for a, flag in flagged)
             inputs, states = cut[: own.num_inputs], cut[own.num_inputs :]
             masks = masks and masks.with_gradients(own.requires_grad[own.num_inputs :])
+        if torch.compiler.is_compiling():
+            in_graph = neuron_in_graph(self, inputs, states, options, masks)
+            if in_graph is not None:
+                return in_graph
+        return self._dispatched(inputs, states, options, masks)
+
+    @opaque_to_compile
+    def _dispatched(self, inputs: Tensors, states: Tensors, options: ScanOptions, masks: Masks | None) -> Results:
+        own = self._flexsn
         binding = self._binding() if own.bound_names else None
         with binding.applied(self) if binding else NOTHING_BOUND:
             results = self._dispatcher()(inputs, states, options, masks)
@@ -235,6 +245,12 @@ class FlexSN(Options, StepForms):
         if own.num_outputs != num_outputs:
             self._check_num_outputs(num_outputs)
         return results
+
+    @contextmanager
+    def _scanned(self) -> Iterator[ScanDispatcher]:
+        binding = self._binding() if self._flexsn.bound_names else None
+        with binding.applied(self) if binding else NOTHING_BOUND:
+            yield self._dispatcher()
 
     def _dispatcher(self) -> ScanDispatcher:  # no property: an AttributeError inside would name it as what is missing
         own, core = self._flexsn, self.core  # a method is bound anew each time

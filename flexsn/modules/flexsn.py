@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -20,7 +19,7 @@ from flexsn.execution.loop import Results
 from flexsn.execution.masks import Masks
 from flexsn.execution.options import ScanOptions
 from flexsn.ir.layout import without_axis
-from flexsn.modules.in_graph import neuron_in_graph
+from flexsn.modules.in_graph import InGraph, neuron_in_graph
 from flexsn.modules.internals import Internals
 from flexsn.modules.kernel import FlexSNKernel
 from flexsn.modules.options import Options
@@ -32,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["FlexSN"]
 
 
-class FlexSN(Options, StepForms):
+class FlexSN(Options, StepForms, InGraph):
     """A spiking neuron from one time step written in plain PyTorch.
 
     The core is scanned over time by one fused kernel,
@@ -229,11 +228,8 @@ class FlexSN(Options, StepForms):
             cut = tuple(a if flag else a.detach() for a, flag in flagged)
             inputs, states = cut[: own.num_inputs], cut[own.num_inputs :]
             masks = masks and masks.with_gradients(own.requires_grad[own.num_inputs :])
-        if torch.compiler.is_compiling():
-            in_graph = neuron_in_graph(self, inputs, states, options, masks)
-            if in_graph is not None:
-                return in_graph
-        return self._dispatched(inputs, states, options, masks)
+        in_graph = neuron_in_graph(self, inputs, states, options, masks) if torch.compiler.is_compiling() else None
+        return self._dispatched(inputs, states, options, masks) if in_graph is None else in_graph
 
     @opaque_to_compile
     def _dispatched(self, inputs: Tensors, states: Tensors, options: ScanOptions, masks: Masks | None) -> Results:
@@ -245,12 +241,6 @@ class FlexSN(Options, StepForms):
         if own.num_outputs != num_outputs:
             self._check_num_outputs(num_outputs)
         return results
-
-    @contextmanager
-    def _scanned(self) -> Iterator[ScanDispatcher]:
-        binding = self._binding() if self._flexsn.bound_names else None
-        with binding.applied(self) if binding else NOTHING_BOUND:
-            yield self._dispatcher()
 
     def _dispatcher(self) -> ScanDispatcher:  # no property: an AttributeError inside would name it as what is missing
         own, core = self._flexsn, self.core  # a method is bound anew each time

@@ -2,31 +2,50 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import reduce
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 import flexsn.graphs.operators  # noqa: F401  registers them
+from flexsn.captures.binding import NOTHING_BOUND, ParameterBinding
 from flexsn.execution.dispatch import ScanDispatcher, constant_to_compile
 from flexsn.execution.loop import Results
 from flexsn.execution.masks import Masks
 from flexsn.execution.options import ScanOptions
 from flexsn.graphs.cores import GivenCore
 from flexsn.graphs.describe import Described, described, parameter_paths
+from flexsn.modules.internals import Internals
 
-if TYPE_CHECKING:
-    from flexsn.modules.flexsn import FlexSN
-
-__all__ = ["core_in_graph", "neuron_in_graph"]
+__all__ = ["InGraph", "core_in_graph", "neuron_in_graph"]
 
 Tensors = tuple[Tensor, ...]
 
 
+class InGraph(nn.Module):
+    """A module whose core graphs scan."""
+
+    _flexsn: Internals
+
+    def _dispatcher(self) -> ScanDispatcher:
+        raise NotImplementedError
+
+    def _binding(self) -> ParameterBinding:
+        raise NotImplementedError
+
+    @contextmanager
+    def _scanned(self) -> Iterator[ScanDispatcher]:
+        """The dispatcher, for the length of a call, in which the core reads what is registered."""
+        binding = self._binding() if self._flexsn.bound_names else None
+        with binding.applied(self) if binding else NOTHING_BOUND:
+            yield self._dispatcher()
+
+
 def neuron_in_graph(
-    neuron: FlexSN, inputs: Tensors, states: Tensors, options: ScanOptions, masks: Masks | None
+    neuron: InGraph, inputs: Tensors, states: Tensors, options: ScanOptions, masks: Masks | None
 ) -> Results | None:
     """What the neuron's dispatcher returns, as one node of the graph; ``None`` where there can be none."""
     paths = _paths_of_neuron(neuron)
@@ -109,7 +128,7 @@ _described = constant_to_compile(described)
 
 
 @constant_to_compile
-def _paths_of_neuron(neuron: FlexSN) -> tuple[tuple[str, str], ...] | None:
+def _paths_of_neuron(neuron: InGraph) -> tuple[tuple[str, str], ...] | None:
     named = {**dict(neuron.named_parameters()), **dict(neuron.named_buffers())}
     return parameter_paths(neuron, named, neuron._flexsn.bound_names)
 

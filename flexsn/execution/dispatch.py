@@ -168,8 +168,8 @@ class ScanDispatcher:
         read_ids = [id(t) for t in read]
         shared = tuple(map(read_ids.index, read_ids))  # which names hold one tensor decides what the kernel reads
         rules = None if call is None else call.rules
-        mode = (torch.is_grad_enabled(), training, torch.get_default_dtype())
-        key = (options, backend, mode, tuple(alike), shared, rules)
+        default = torch.get_default_dtype()
+        key = (options, backend, torch.is_grad_enabled(), training, default, tuple(alike), shared, rules)
         entry = self._entries.get(key, _NEW)
         if self._captures.unwatched is not None and not (entry is _NEW or entry is None or entry.traced.still_holds()):
             self._entries = {}

@@ -11,12 +11,12 @@ from flexsn.errors import (
     GradientError,
     UnsupportedOpError,
 )
-from flexsn.execution.scan import scan
 from flexsn.execution.spike_tensor import SpikeTensor
 from flexsn.modules.explain import explain
 from flexsn.modules.flexsn import FlexSN
 from flexsn.modules.kernel import FlexSNKernel
 from flexsn.modules.recurrent import Recurrent
+from flexsn.modules.scan import scan
 from flexsn.modules.warmup import warmup
 
 if TYPE_CHECKING:

@@ -24,8 +24,9 @@ INNER = {
     "tracing": {"ir", "captures"},
     "planning": {"ir"},
     "execution": {"ir", "kernels", "captures", "tracing", "planning"},
+    "graphs": {"ir", "captures", "planning", "execution"},
     "report": {"ir", "kernels", "captures", "tracing", "planning", "execution"},
-    "modules": {"ir", "captures", "tracing", "planning", "execution", "report"},
+    "modules": {"ir", "captures", "tracing", "planning", "execution", "graphs", "report"},
     "surrogate": set[str](),
 }
 # These read what users read: the names of flexsn, and of these rooms as a whole.

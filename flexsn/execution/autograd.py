@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -20,7 +20,7 @@ from flexsn.execution.masks import Masks, RuledCall
 from flexsn.execution.traces import TraceEntry
 from flexsn.tracing.gradient_path import no_gradient_path
 
-__all__ = ["CallEntry", "run_compiled"]
+__all__ = ["CallEntry", "gradients", "run_compiled"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -31,12 +31,14 @@ class CallEntry:
         traced, bound: the trace and the kernels.
         training: whether gradients will be wanted.
         num_outputs: how many of the results are outputs; sequences of wanted states follow, then final states.
+        in_graphs: what graphs of ``torch.compile`` remember of it.
     """
 
     traced: TraceEntry
     bound: BoundScan | AlternatingScan
     training: bool
     num_outputs: int
+    in_graphs: dict[Any, Any] = field(default_factory=dict)
 
 
 def run_compiled(
@@ -81,12 +83,19 @@ class _Scan(torch.autograd.Function):
             return (None, *_loop_gradients(entry, saved, grads, needs))
         if not usual:
             grads = tuple(None if g is None else written_out(g) for g in grads)
-        try:
-            return (None, *entry.bound.backward(saved, grads, needs))
-        except BackendError as error:  # the forward kernel could still be built: a full disk, say
-            text = f"running the torch loop backward instead of a fused kernel:\n{error}"
-            warnings.warn(text, FallbackWarning, stacklevel=stack_level())
-            return (None, *_loop_gradients(entry, saved, grads, needs))
+        return (None, *gradients(entry, saved, grads, needs))
+
+
+def gradients(
+    entry: CallEntry, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
+) -> list[Tensor | None]:
+    """Gradients of inputs, states and captured tensors; see :meth:`BoundScan.backward`."""
+    try:
+        return entry.bound.backward(saved, grads, needs)
+    except BackendError as error:  # the forward kernel could still be built: a full disk, say
+        text = f"running the torch loop backward instead of a fused kernel:\n{error}"
+        warnings.warn(text, FallbackWarning, stacklevel=stack_level())
+        return _loop_gradients(entry, saved, grads, needs)
 
 
 def _saved_tensors(ctx: Any) -> tuple[Tensor, ...]:

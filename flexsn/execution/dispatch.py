@@ -53,7 +53,7 @@ from flexsn.ir.dtypes import compute_dtype
 from flexsn.ir.layout import without_axis
 from flexsn.kernels.backend import Backend
 
-__all__ = ["ScanDispatcher", "opaque_to_compile", "uncompiled"]
+__all__ = ["ScanDispatcher", "constant_to_compile", "opaque_to_compile", "uncompiled"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -108,16 +108,45 @@ class ScanDispatcher:
             CoreError: the core breaks its contract.
             ValueError: the arguments do not fit together.
         """
-        read = [source.read() for source in self.captures().tensors]
-        backend = options.backend
-        if backend == "auto":
-            backend = os.environ.get("FLEXSN_BACKEND", backend)
         if SpikeTensor in map(type, inputs):
             inputs = [x.dense() if isinstance(x, SpikeTensor) else x for x in inputs]
         call = None
         if masks is not None or options.has_rules:
             call = RuledCall.of(inputs, states, options, masks or Masks())
             inputs, states = call.inputs, call.states
+        entry, inputs, states, options = self.prepare(inputs, states, options, call)
+        if entry is None:
+            read = [source.read() for source in self._captures.tensors]
+            options = options if call is None else call.options
+            looped = scan_by_loop(self.core, inputs, states, options, parameters=read, call=call)
+            return looped if call is None else call.finish(*looped)
+        captured = entry.traced.captured(self._captures)
+        if call is not None:
+            return self._by_rules(call, entry, captured)
+        results = run_compiled(entry, inputs, states, captured)
+        a, b = entry.num_outputs, len(results) - self.num_states
+        return results[:a], results[b:], results[a:b]
+
+    def prepare(
+        self,
+        inputs: Sequence[Tensor],
+        states: Sequence[Tensor],
+        options: ScanOptions,
+        call: RuledCall | None = None,
+        training: bool | None = None,
+    ) -> tuple[CallEntry | None, Sequence[Tensor], Sequence[Tensor], ScanOptions]:
+        """What runs a call, ``None`` for the loop; its arguments as they fit together, and its options.
+
+        Args:
+            inputs, states, options, call: of the call.
+            training: whether gradients will be wanted, where the tensors do not tell.
+
+        Raises: as a call does.
+        """
+        read = [source.read() for source in self.captures().tensors]
+        backend = options.backend
+        if backend == "auto":
+            backend = os.environ.get("FLEXSN_BACKEND", backend)
         try:
             everything = (*inputs, *states, *read) if call is None else (*inputs, *states, *read, *call.masks.tensors)
             alike = [
@@ -139,7 +168,8 @@ class ScanDispatcher:
         read_ids = [id(t) for t in read]
         shared = tuple(map(read_ids.index, read_ids))  # which names hold one tensor decides what the kernel reads
         rules = None if call is None else call.rules
-        key = (options, backend, torch.is_grad_enabled(), torch.get_default_dtype(), tuple(alike), shared, rules)
+        default = torch.get_default_dtype()
+        key = (options, backend, torch.is_grad_enabled(), training, default, tuple(alike), shared, rules)
         entry = self._entries.get(key, _NEW)
         if self._captures.unwatched is not None and not (entry is _NEW or entry is None or entry.traced.still_holds()):
             self._entries = {}
@@ -148,19 +178,10 @@ class ScanDispatcher:
             given = (*inputs, *states)
             inputs, states, axis = fit(inputs, states, options.time_dim)
             options = replace(options, backend=backend, time_dim=axis)
-            entry = self._new_entry(inputs, states, options, call)
+            entry = self._new_entry(inputs, states, options, call, training)
             if alike and not transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
                 remember(self._entries, key, entry, 16 * REMEMBERED)
-        if entry is None:
-            options = options if call is None else call.options
-            looped = scan_by_loop(self.core, inputs, states, options, parameters=read, call=call)
-            return looped if call is None else call.finish(*looped)
-        captured = entry.traced.captured(self._captures)
-        if call is not None:
-            return self._by_rules(call, entry, captured)
-        results = run_compiled(entry, inputs, states, captured)
-        a, b = entry.num_outputs, len(results) - self.num_states
-        return results[:a], results[b:], results[a:b]
+        return entry, inputs, states, options
 
     def _by_rules(self, call: RuledCall, entry: CallEntry, captured: Sequence[Tensor]) -> Results:
         given = call.kernel_inputs, call.kernel_states(entry.traced.tracer.graph), (*call.once, *captured)
@@ -172,7 +193,12 @@ class ScanDispatcher:
     # ---- what a new kind of call needs -----------------------------------------------------------------------
 
     def _new_entry(
-        self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions, call: RuledCall | None
+        self,
+        inputs: Sequence[Tensor],
+        states: Sequence[Tensor],
+        options: ScanOptions,
+        call: RuledCall | None,
+        training: bool | None,
     ) -> CallEntry | None:
         """Trace and compile for such a call; ``None`` where only the loop will do."""
         loop = transformed() or any(map(needs_loop, (*inputs, *states, *(() if call is None else call.masks.tensors))))
@@ -184,7 +210,7 @@ class ScanDispatcher:
         if chosen is None or inputs[0].shape[options.time_dim] == 0 or loop:
             return None
         try:
-            return self._bind(chosen, inputs, states, options, call)
+            return self._bind(chosen, inputs, states, options, call, training)
         except (UnsupportedOpError, BackendError) as error:
             if options.backend != "auto":
                 raise
@@ -201,6 +227,7 @@ class ScanDispatcher:
         states: Sequence[Tensor],
         options: ScanOptions,
         call: RuledCall | None,
+        training: bool | None,
     ) -> CallEntry:
         options = replace(options, backend=backend.name)  # kernels do not care who chose it
         dtypes = tuple(compute_dtype(x.dtype) for x in inputs), tuple(s.dtype for s in states)
@@ -209,7 +236,8 @@ class ScanDispatcher:
         step = without_axis(inputs[0].shape, options.time_dim)
         read = check_read(self._captures.tensors)
         learned = () if call is None else call.masks.initial
-        training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *read, *learned))
+        if training is None:
+            training = torch.is_grad_enabled() and any(t.requires_grad for t in (*inputs, *states, *read, *learned))
         traced = self.traces.find(self._captures, dtypes, device, options.wanted_states, step, training)
         if self._captures.unwatched is not None:
             self._warn(_BY_EXAMPLES, _not_all_watched(self.core, self._captures.unwatched))
@@ -266,6 +294,16 @@ def opaque_to_compile(function: Function) -> Function:
     if hasattr(eval_frame, "set_code_exec_strategy"):
         skip = eval_frame._FrameAction.SKIP
         eval_frame.set_code_exec_strategy(marked.__code__, eval_frame._FrameExecStrategy(skip, skip))
+    return function
+
+
+def constant_to_compile(function: Function) -> Function:
+    """Mark a function that ``torch.compile`` calls while it makes a graph, whose result is a constant there.
+
+    As ``torch.compiler.assume_constant_result``, but without its import of the compiler.
+    """
+    marked: Any = function
+    marked._dynamo_marked_constant = True
     return function
 
 

@@ -34,7 +34,7 @@ class BoundScan:
         self.live = tuple(leaf.index for _, leaf in self.plan.checkpoints)
         self._outputs = [spec.dense(self.plan, slot) for slot, _ in self.plan.stores]
         self._finals = [spec.dense(self.plan, c.final) for c in self.plan.carries if c.final is not None]
-        self._checkpoints = [spec.dense(self.plan, slot) for slot, _ in self.plan.checkpoints]
+        self.checkpoints = [spec.dense(self.plan, slot) for slot, _ in self.plan.checkpoints]
         self._lane_index = spec.lane_index(self.plan.slots)
         self._order = [
             (_GROUPS.index(s.holds), self.live.index(s.index) if s.holds is Holds.CHECKPOINT else s.index)
@@ -56,7 +56,7 @@ class BoundScan:
         self._operands, self._num_read = self.spec.operands(captured), len(captured)
         operands = self._operands(*[t.detach() for t in captured])
         given = [[TensorSpec.of(t) for t in group] for group in (inputs, states, operands, self._lane_index, *once)]
-        groups = (*given, self._outputs, self._finals, self._checkpoints)
+        groups = (*given, self._outputs, self._finals, self.checkpoints)
         self._launch = self.spec.bind(self.plan, [groups[group][index] for group, index in self._order])
         return self
 
@@ -67,7 +67,7 @@ class BoundScan:
         device = self.spec.device
         outputs = [fresh.make(device) for fresh in self._outputs]
         finals = [fresh.make(device) for fresh in self._finals]
-        checkpoints = [fresh.make(device) for fresh in self._checkpoints]
+        checkpoints = [fresh.make(device) for fresh in self.checkpoints]
         *once, captured = self.spec.read_once(captured)
         operands = self._operands(*captured[: self._num_read])
         groups = (inputs, states, operands, self._lane_index, *once, outputs, finals, checkpoints)

@@ -64,7 +64,7 @@ class Traces:
         dtypes: Dtypes,
         device: torch.device,
         wanted_states: tuple[int, ...],
-        step_shape: tuple[int, ...],
+        step_shape: tuple[int, ...] | None,
         training: bool,
     ) -> TraceEntry:
         """The trace for these dtypes of inputs and states, ``wanted_states`` being outputs too.
@@ -73,7 +73,7 @@ class Traces:
         backward half is traced too, since only then it is known what that reads.
 
         Raises:
-            UnsupportedOpError: the core cannot be traced, or changes what it reads.
+            UnsupportedOpError: the core cannot be traced, or changes what it reads, or asks for a shape not given.
         """
         if captures.consumed is not None:
             raise UnsupportedOpError(
@@ -101,6 +101,8 @@ class Traces:
                 return self._entry(captures, core, kind, training, partial(record, None))
             except AsksShape:
                 self._asking.add(kind)
+        if step_shape is None:
+            raise UnsupportedOpError("the core asks for the shape of its step", where=defined_at(core))
         shape = torch.Size(step_shape)
         return self._entry(captures, core, (kind, shape), training, partial(record, shape))
 

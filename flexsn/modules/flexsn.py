@@ -19,6 +19,7 @@ from flexsn.execution.loop import Results
 from flexsn.execution.masks import Masks
 from flexsn.execution.options import ScanOptions
 from flexsn.ir.layout import without_axis
+from flexsn.modules.in_graph import InGraph, neuron_in_graph
 from flexsn.modules.internals import Internals
 from flexsn.modules.kernel import FlexSNKernel
 from flexsn.modules.options import Options
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["FlexSN"]
 
 
-class FlexSN(Options, StepForms):
+class FlexSN(Options, StepForms, InGraph):
     """A spiking neuron from one time step written in plain PyTorch.
 
     The core is scanned over time by one fused kernel,
@@ -147,7 +148,6 @@ class FlexSN(Options, StepForms):
 
     # ---- the call -----------------------------------------------------------------------------------------
 
-    @opaque_to_compile
     def forward(
         self, *inputs: Tensor, lengths: Tensor | None = None, reset_mask: Tensor | None = None
     ) -> Tensor | tuple[Tensor, ...]:
@@ -184,7 +184,7 @@ class FlexSN(Options, StepForms):
             states = self._initial_states(inputs, seqs, options.time_dim)
         else:
             states = own.states
-            unsure = own.in_transform or torch._C._current_graph_task_id() != -1
+            unsure = not torch.compiler.is_compiling() and (own.in_transform or torch._C._current_graph_task_id() != -1)
             if unsure or own.input_shapes not in (None, input_shapes):
                 self._check_states(input_shapes)
         masks: tuple[Masks, ...] = ()
@@ -228,6 +228,12 @@ class FlexSN(Options, StepForms):
             cut = tuple(a if flag else a.detach() for a, flag in flagged)
             inputs, states = cut[: own.num_inputs], cut[own.num_inputs :]
             masks = masks and masks.with_gradients(own.requires_grad[own.num_inputs :])
+        in_graph = neuron_in_graph(self, inputs, states, options, masks) if torch.compiler.is_compiling() else None
+        return self._dispatched(inputs, states, options, masks) if in_graph is None else in_graph
+
+    @opaque_to_compile
+    def _dispatched(self, inputs: Tensors, states: Tensors, options: ScanOptions, masks: Masks | None) -> Results:
+        own = self._flexsn
         binding = self._binding() if own.bound_names else None
         with binding.applied(self) if binding else NOTHING_BOUND:
             results = self._dispatcher()(inputs, states, options, masks)

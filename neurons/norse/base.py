@@ -216,7 +216,8 @@ def as_floats(*states: Any) -> tuple[Tensor, ...]:
 
 def _with_gradient(states: list[Tensor]) -> list[Tensor]:
     """The first of the states as a leaf that takes a gradient, where any is taken."""
-    return [states[0].clone().requires_grad_(), *states[1:]] if torch.is_grad_enabled() else states
+    leaf = torch.is_grad_enabled() and not torch.compiler.is_compiling()  # which a graph cannot return
+    return [states[0].clone().requires_grad_(), *states[1:]] if leaf else states
 
 
 class Cell(NorseNeuron):

@@ -105,7 +105,8 @@ class Izhikevich(NorseNeuron):
         """The first state of the behavior; the membrane with a gradient."""
         zero = FlexSN.init_states(1, step_mode, *args)[0]
         v, u = (torch.as_tensor(state).detach().to(zero).expand_as(zero) for state in self.spiking_method.s)
-        return [v.clone().requires_grad_() if torch.is_grad_enabled() else v, u]
+        leaf = torch.is_grad_enabled() and not torch.compiler.is_compiling()  # which a graph cannot return
+        return [v.clone().requires_grad_() if leaf else v, u]
 
     def core(self, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, ...]:
         """One step."""

@@ -127,7 +127,7 @@ def test_nan_and_infinity_are_the_loops(value: float, backend: str) -> None:
     torch.testing.assert_close(*grads, rtol=0, atol=0, equal_nan=True)
 
 
-def test_export_unrolls_the_loop() -> None:
+def test_export() -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Linear(3, 4), FlexSN(smooth))
     x = sequence(5, 2, 3)

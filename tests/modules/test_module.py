@@ -17,7 +17,7 @@ from tests.flexsn.contract_cores import SPIKE, Returned, lif, loop, sequence, tw
 
 
 @pytest.mark.parametrize(
-    "module", ["flexsn.modules.flexsn", "flexsn.modules.stateful", "flexsn.modules.kernel", "flexsn.execution.scan"]
+    "module", ["flexsn.modules.flexsn", "flexsn.modules.stateful", "flexsn.modules.kernel", "flexsn.modules.scan"]
 )
 def test_doctests(module: str) -> None:
     result = doctest.testmod(importlib.import_module(module))

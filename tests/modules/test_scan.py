@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from flexsn import CoreError, scan
-from flexsn.execution.scan import _dispatchers
+from flexsn.modules.scan import _dispatchers
 from tests.flexsn.contract_cores import lif, sequence, smooth, two
 
 

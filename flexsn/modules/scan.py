@@ -12,12 +12,16 @@ from torch import Tensor
 
 from flexsn.errors import CoreError, defined_at
 from flexsn.execution.dispatch import ScanDispatcher, opaque_to_compile
+from flexsn.execution.loop import Results
 from flexsn.execution.masks import Masks
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.traces import REMEMBERED
+from flexsn.modules.in_graph import core_in_graph
 
 __all__ = ["scan"]
 
+Core = Callable[..., Any]
+Given = tuple[Tensor, ...]
 Tensors = TypeVar("Tensors", Tensor, "tuple[Tensor, ...]")
 _dispatchers: dict[Any, list[ScanDispatcher]] = {}  # by kind, the newest last; each keeps its core, so ids stay taken
 _options = lru_cache(REMEMBERED, typed=True)(ScanOptions)  # made and checked once, not at every call
@@ -51,7 +55,6 @@ def scan(
 ) -> tuple[Any, Tensors, Tensors]: ...
 
 
-@opaque_to_compile
 def scan(
     core: Callable[..., Any],
     inputs: Any,
@@ -105,11 +108,11 @@ def scan(
     state_tuple = (states,) if isinstance(states, Tensor) else tuple(states)
     wanted_states = tuple(range(len(state_tuple))) if return_state_seqs else ()
     asked_dtype = tuple(output_dtype) if isinstance(output_dtype, list) else output_dtype
-    options = _options(backend, time_dim, checkpoint, asked_dtype, wanted_states, detach_every, time_reduction, rate)
+    asked = backend, time_dim, checkpoint, asked_dtype, wanted_states, detach_every, time_reduction, rate
     masks = None
     if lengths is not None or reset_mask is not None:
         masks = Masks(lengths, reset_mask, state_tuple)
-    outputs, finals, state_seqs = _dispatcher_of(core, len(state_tuple))(input_tuple, state_tuple, options, masks)
+    outputs, finals, state_seqs = _scanned(core, input_tuple, state_tuple, asked, masks)
     rates = (outputs[-1],) if rate else ()
     outputs = outputs[: len(outputs) - rate]
     if not outputs and not return_state_seqs:
@@ -125,6 +128,19 @@ def scan(
     if return_state_seqs:
         return (*result, state_seqs[0] if isinstance(states, Tensor) else state_seqs, *rates)
     return (*result, *rates)
+
+
+def _scanned(core: Core, inputs: Given, states: Given, asked: tuple[Any, ...], masks: Masks | None) -> Results:
+    if torch.compiler.is_compiling():
+        in_graph = core_in_graph(core, _dispatcher_of, inputs, states, asked, masks)
+        if in_graph is not None:
+            return in_graph
+    return _dispatched(core, inputs, states, asked, masks)
+
+
+@opaque_to_compile
+def _dispatched(core: Core, inputs: Given, states: Given, asked: tuple[Any, ...], masks: Masks | None) -> Results:
+    return _dispatcher_of(core, len(states))(inputs, states, _options(*asked), masks)
 
 
 def _dispatcher_of(core: Callable[..., Any], num_states: int) -> ScanDispatcher:

@@ -1,0 +1,201 @@
+"""GraphRun: what runs a call in a graph, forward and backward, with what the core read when it ran forward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from flexsn.captures.snapshot import Snapshot
+from flexsn.captures.source import WRITING
+from flexsn.errors import FlexSNError, GradientError
+from flexsn.execution.arguments import fit
+from flexsn.execution.autograd import CallEntry, gradients
+from flexsn.execution.dispatch import ScanDispatcher
+from flexsn.execution.forward import BoundScan
+from flexsn.graphs.call import GraphCall
+from flexsn.graphs.cores import number_of, scanned
+from flexsn.ir.layout import TensorSpec
+
+__all__ = ["GraphRun", "find", "pulled_back", "ran"]
+
+Tensors = Sequence[Tensor]
+Groups = Sequence[Tensors]
+Gradients = Sequence[Tensor | None]
+
+
+@dataclass(frozen=True, eq=False)
+class GraphRun:
+    """What runs a call: kernels of its kind, or, with ``entry`` ``None``, the dispatcher as it runs every call.
+
+    Attributes:
+        call: the call.
+        entry: kernels of a call without rules, that keep checkpoints.
+        dispatcher: of the core.
+        snapshot: what the core read.
+        read: the tensors in the places of the graph's parameters.
+        captured: the tensors the kernels are given.
+        places: which of the parameters each of these is; ``None`` for one the graph does not hand in.
+        number: the token, equal for equal constants.
+    """
+
+    call: GraphCall
+    entry: CallEntry | None
+    dispatcher: ScanDispatcher
+    snapshot: Snapshot
+    read: tuple[Tensor, ...]
+    captured: tuple[Tensor, ...]
+    places: tuple[int | None, ...]
+    number: int
+
+    def forward(self, groups: Groups) -> tuple[Tensors, Tensors]:
+        """Outputs, sequences of wanted states and final states; and checkpoints."""
+        if self.entry is None:
+            return self.replay(groups), []
+        inputs, states = self._fitted(groups)
+        return self.entry.bound.forward(inputs, states, self._captured(groups[-1]))
+
+    def backward(self, groups: Groups, kept: Tensors, grads: Gradients, needs: Sequence[bool]) -> Gradients:
+        """Gradients of all arguments; ``None`` where none is needed or none flows."""
+        flat = [t for group in groups for t in group]
+        with torch.enable_grad():
+            leaves = [t.detach().requires_grad_(need) for t, need in zip(flat, needs, strict=True)]
+            split = _grouped(leaves, groups)
+            fitted = self._fitted(split)
+            results = self.replay(split) if self.entry is None else ()
+        if self.entry is None:
+            return pulled_back(leaves, results, grads, needs)
+        of_fitted = self._by_kernels(fitted, groups[-1], kept, grads, needs)
+        count = len(groups[0]) + len(groups[1])
+        arguments = _through(leaves[:count], (*fitted[0], *fitted[1]), of_fitted[:count], needs[:count])
+        return [*arguments, *of_fitted[count:]]
+
+    def replay(self, groups: Groups, backend: str | None = None) -> tuple[Tensor, ...]:
+        """The results, as of a call outside of graphs, with the core reading what it read."""
+        inputs, states, masks, parameters = groups
+        options = self.call.options if backend is None else replace(self.call.options, backend=backend)
+        with self._reading(parameters):
+            outputs, finals, seqs = self.dispatcher(inputs, states, options, self.call.masked(masks))
+        return (*outputs, *seqs, *finals)
+
+    @contextmanager
+    def _reading(self, parameters: Tensors) -> Iterator[None]:
+        instead = {id(old): new for old, new in zip(self.read, parameters, strict=True) if old is not new}
+        with WRITING:
+            changed = (self.snapshot.replacing(instead) if instead else self.snapshot).put_back()
+            try:
+                yield
+            finally:
+                for _, undo in changed:
+                    undo()
+
+    def _fitted(self, groups: Groups) -> Groups:
+        return fit(groups[0], groups[1], self.call.options.time_dim)[:2]
+
+    def _captured(self, parameters: Tensors) -> list[Tensor]:
+        """The captured tensors, those the graph hands in as it does."""
+        pairs = zip(self.captured, self.places, strict=True)
+        return [t if place is None else _laid_out_as(t, parameters[place]) for t, place in pairs]
+
+    def _by_kernels(
+        self, fitted: Groups, parameters: Tensors, kept: Tensors, grads: Gradients, needs: Sequence[bool]
+    ) -> Gradients:
+        """Gradients of the arguments as they fit together, and of the parameters."""
+        assert self.entry is not None
+        inputs, states = ([t.detach() for t in group] for group in fitted)
+        captured, split = self._captured(parameters), len(inputs) + len(states)
+        bound = self.entry.bound
+        if not isinstance(bound, BoundScan) or [TensorSpec.of(t) for t in kept] != bound.checkpoints:
+            kept = bound.forward(inputs, states, captured)[1]
+        wanted = [place is not None and needs[split + place] for place in self.places]
+        found = gradients(self.entry, (*inputs, *states, *captured, *kept), grads, (*needs[:split], *wanted))
+        of_parameters: list[Tensor | None] = [None] * len(parameters)
+        for place, gradient in zip(self.places, found[split:], strict=True):
+            if place is not None:
+                of_parameters[place] = gradient
+        return [*found[:split], *of_parameters]
+
+
+def find(core: str, call: GraphCall, groups: Groups, training: bool) -> GraphRun:
+    """What runs such a call now."""
+    inputs, states, *_ = groups
+    with scanned(core, len(states))._scanned() as dispatcher, torch.enable_grad():
+        entry = None if call.by_rules else dispatcher.prepare(inputs, states, call.options, None, training)[0]
+        if entry is not None and not isinstance(entry.bound, BoundScan):
+            entry = None
+        run: GraphRun | None = None if entry is None else entry.in_graphs.get(call)
+        if run is None:
+            captures = dispatcher.captures()
+            named = {source.name: source.read() for source in captures.tensors}
+            read = _read(named, call, training)
+            place = {id(t): i for i, t in enumerate(read)}
+            captured = () if entry is None else tuple(entry.traced.captured(captures))
+            places = tuple(place.get(id(t)) for t in captured)
+            number = number_of(captures)
+            run = GraphRun(call, entry, dispatcher, Snapshot(captures), read, captured, places, number)
+            if entry is not None:
+                entry.in_graphs[call] = run
+    return run
+
+
+def ran(core: str, call: GraphCall, groups: Groups, kept: Tensors) -> GraphRun:
+    """What ran forward, and kept these."""
+    run: GraphRun | None = getattr(kept[-1], "run", None) if kept else None
+    if run is not None:
+        return run
+    run = find(core, call, groups, True)  # the graph keeps nothing, or hooks made copies of it
+    if kept and int(kept[-1]) != run.number:
+        raise GradientError(
+            "what the core reads was changed between a forward pass and its backward pass",
+            why="the tensors kept for the backward pass were copied meanwhile, and what ran is forgotten",
+            hint="change constants after the backward pass",
+        )
+    return run
+
+
+def _read(named: dict[str, Tensor], call: GraphCall, training: bool) -> tuple[Tensor, ...]:
+    """The tensors in the places of the graph's parameters."""
+    read = tuple(named[name] for name in call.parameters if name in named)
+    known = {id(t) for t in read}
+    if len(read) < len(call.parameters) or any(
+        training and t.requires_grad and id(t) not in known for t in named.values()
+    ):
+        raise FlexSNError(
+            f"a compiled graph hands in {', '.join(call.parameters) or 'no parameters'}, "
+            f"and now the core reads {', '.join(named) or 'none'}",
+            why="which tensors a core reads is fixed when a graph is made; their values and its numbers are not",
+            hint="torch.compiler.reset() compiles anew",
+        )
+    return read
+
+
+def _grouped(flat: Tensors, like: Groups) -> list[Tensors]:
+    rest = iter(flat)
+    return [[next(rest) for _ in group] for group in like]
+
+
+def _laid_out_as(like: Tensor, given: Tensor) -> Tensor:
+    """A tensor with the strides of the one a kernel was bound to."""
+    return given if given.stride() == like.stride() else torch.empty_like(like).copy_(given)
+
+
+def _through(leaves: Tensors, fitted: Tensors, grads: Gradients, needs: Sequence[bool]) -> Gradients:
+    """Gradients of arguments, of those as they fit together."""
+    if all(a is b for a, b in zip(leaves, fitted, strict=True)):
+        return grads
+    return pulled_back(leaves, fitted, grads, needs)
+
+
+def pulled_back(of: Tensors, results: Tensors, grads: Gradients, needs: Sequence[bool]) -> Gradients:
+    """Gradients of those tensors that need one; differentiable where gradients are enabled."""
+    pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None and r.requires_grad]
+    wanted = [t for t, need in zip(of, needs, strict=True) if need]
+    if not pairs or not wanted:
+        return [None] * len(of)
+    again = torch.is_grad_enabled()
+    outputs, cotangents = zip(*pairs, strict=True)
+    found = iter(torch.autograd.grad(outputs, wanted, cotangents, create_graph=again, allow_unused=True))
+    return [next(found) if need else None for need in needs]

@@ -103,7 +103,8 @@ class GraphCall:
         """Shapes of a call, in the memory order of the first input where that has them all."""
         axis = self.options.time_dim
         steps = [without_axis(x.shape, axis) for x in inputs]
-        step = tuple(torch.broadcast_shapes(*steps, *(s.shape for s in states), self.parameter_shape))
+        shapes = (*steps, *(s.shape for s in states), self.parameter_shape)
+        step = tuple(torch.broadcast_shapes(*shapes))  # type: ignore[no-untyped-call]
         first = inputs[0]
         if axis < 0:
             axis = len(step) + 1 + axis

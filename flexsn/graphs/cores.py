@@ -99,6 +99,7 @@ _KEPT: dict[str, Scanned] = {}  # what exported programs scan
 def _search(name: str, num_states: int) -> Scanned:
     path = name.partition("/")[0]
     module, _, qualname = path.partition(":")
+    core: Any = None
     try:
         core = reduce(getattr, qualname.split("."), sys.modules[module])
     except (AttributeError, KeyError):  # made inside a function, or not imported

@@ -27,7 +27,7 @@ __all__: list[str] = []
 
 Tensors = Sequence[Tensor]
 _CALL = "str core, str call, Tensor[] inputs, Tensor[] states, Tensor[] masks, Tensor[] parameters"
-_library = torch.library.Library("flexsn", "DEF")
+_library: Any = torch.library.Library("flexsn", "DEF")  # type: ignore[no-untyped-call]
 _tags = (torch.Tag.pt2_compliant_tag, torch.Tag.cudagraph_unsafe)  # replayed, it would not see a constant change
 _library.define(f"scan({_CALL}) -> Tensor[]", tags=_tags)
 _library.define(f"scan_backward({_CALL}, Tensor[] kept, Tensor?[] grads, bool[] needs) -> Tensor[]", tags=_tags)
@@ -148,7 +148,7 @@ def _differentiate(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     for i, gradient in zip(call.packed, grads[:split], strict=True):
         of_results[i] = gradient
     if all(g is None for g in of_results):
-        each = [None] * len(needs)
+        each: Sequence[Tensor | None] = [None] * len(needs)
     elif torch.is_grad_enabled():  # through the loop, which can be differentiated again
         results = ran(ctx.core, call, groups, kept).replay(groups, "torch")
         each = pulled_back(_flat(groups), results, of_results, needs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import reduce
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,8 @@ Tensors = tuple[Tensor, ...]
 
 class InGraph(nn.Module):
     """A module whose core graphs scan."""
+
+    _flexsn_internal: ClassVar[frozenset[str]] = frozenset()
 
     _flexsn: Internals
 

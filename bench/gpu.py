@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import csv
-import functools
 import gc
 import statistics
 import sys
@@ -25,11 +24,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from gpu_contenders import fused, lif, loop, spikingjelly_flexsn, spikingjelly_lif
 from harness import write_csv
 from torch import Tensor
 
 import flexsn
-from flexsn import FlexSN, surrogate
+from flexsn import FlexSN
 
 RESULTS = Path(__file__).parent / "results"
 STEPS = (4, 16, 64, 256, 1024)
@@ -37,66 +37,6 @@ LANES = tuple(2**k for k in range(12, 27, 2))
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 COMPILED_LOOP_STEPS = 16  # torch.compile unrolls the loop over time; beyond this one compiles for minutes
 SLOWEST = 2.0  # seconds per call; a contender this slow is not asked for anything larger
-_spike = surrogate.ATan(alpha=2.0)
-
-
-def lif(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-    h = v + (x - v) / 2.0
-    s = _spike(h - 1.0)
-    return s, h * (1.0 - s)
-
-
-def loop(x_seq: Tensor) -> Tensor:
-    v = torch.zeros(x_seq.shape[1:], dtype=torch.float32, device=x_seq.device)
-    outputs = []
-    for x in x_seq.unbind(0):
-        s, v = lif(x.float(), v)
-        outputs.append(s.to(x.dtype))
-    return torch.stack(outputs)
-
-
-# ---- contenders -----------------------------------------------------------------------------------------------
-
-
-def fused() -> Callable[[Tensor], Tensor]:
-    neuron = FlexSN(lif, backend="triton")
-
-    def run(x: Tensor) -> Tensor:
-        neuron.reset()
-        y: Tensor = neuron(x)
-        return y
-
-    return run
-
-
-def spikingjelly_lif() -> Callable[[Tensor], Tensor]:
-    from spikingjelly.activation_based import functional, neuron
-    from spikingjelly.activation_based import surrogate as peer
-
-    node = neuron.LIFNode(tau=2.0, step_mode="m", surrogate_function=peer.ATan())
-    node.backend = "triton" if "triton" in node.supported_backends else "cupy"
-    return functools.partial(_after_reset, functional.reset_net, node)
-
-
-def spikingjelly_flexsn() -> Callable[[Tensor], Tensor]:
-    from spikingjelly.activation_based import functional
-    from spikingjelly.activation_based import surrogate as peer
-    from spikingjelly.activation_based.neuron.flexsn import FlexSN as PeerFlexSN
-
-    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        h = v + (x - v) / 2.0
-        s = peer.atan.apply(h - 1.0, 2.0)
-        return s, h * (1.0 - s)
-
-    node = PeerFlexSN(core, num_states=1, step_mode="m")
-    node.backend = "triton"
-    return functools.partial(_after_reset, functional.reset_net, node)
-
-
-def _after_reset(reset: Callable[[Any], None], node: Any, x: Tensor) -> Tensor:
-    reset(node)
-    y: Tensor = node(x)
-    return y
 
 
 CONTENDERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
@@ -106,9 +46,6 @@ CONTENDERS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
     "torch.compile": lambda: torch.compile(loop, dynamic=False),
     "loop": lambda: loop,
 }
-
-
-# ---- timing ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -156,9 +93,6 @@ def copying(num_bytes: float) -> Callable[[], object]:
     source = torch.empty(int(num_bytes / 2), dtype=torch.uint8, device="cuda")
     target = torch.empty_like(source)
     return lambda: target.copy_(source)
-
-
-# ---- what is measured ----------------------------------------------------------------------------------------
 
 
 def sizes() -> Iterator[tuple[torch.dtype, int, int]]:
@@ -294,9 +228,6 @@ def against_model() -> list[dict[str, object]]:
                 }
             )
     return rows
-
-
-# ---- output ---------------------------------------------------------------------------------------------------
 
 
 def plot(path: Path) -> None:

@@ -38,6 +38,11 @@ def scan(
     return_state_seqs: Literal[False] = ...,
     checkpoint: int | str = ...,
     output_dtype: torch.dtype | Sequence[torch.dtype | None] | None = ...,
+    lengths: Tensor | None = ...,
+    reset_mask: Tensor | None = ...,
+    detach_every: int | None = ...,
+    time_reduction: str | None = ...,
+    rate: Literal[False] = ...,
 ) -> tuple[Any, Tensors]: ...
 
 
@@ -52,7 +57,31 @@ def scan(
     return_state_seqs: Literal[True],
     checkpoint: int | str = ...,
     output_dtype: torch.dtype | Sequence[torch.dtype | None] | None = ...,
+    lengths: Tensor | None = ...,
+    reset_mask: Tensor | None = ...,
+    detach_every: int | None = ...,
+    time_reduction: str | None = ...,
+    rate: Literal[False] = ...,
 ) -> tuple[Any, Tensors, Tensors]: ...
+
+
+@overload
+def scan(
+    core: Callable[..., Any],
+    inputs: Tensor | Sequence[Tensor],
+    states: Tensors,
+    backend: str = ...,
+    time_dim: int = ...,
+    *,
+    return_state_seqs: bool = ...,
+    checkpoint: int | str = ...,
+    output_dtype: torch.dtype | Sequence[torch.dtype | None] | None = ...,
+    lengths: Tensor | None = ...,
+    reset_mask: Tensor | None = ...,
+    detach_every: int | None = ...,
+    time_reduction: str | None = ...,
+    rate: Literal[True],
+) -> tuple[Any, ...]: ...
 
 
 def scan(

@@ -14,7 +14,6 @@ from flexsn.ir.layout import TensorSpec
 from flexsn.ir.plan import BackwardPlan, Holds
 from flexsn.ir.step import StepVjp
 from flexsn.kernels.backend import Launch
-from flexsn.planning import Gradients
 from flexsn.planning.boundary import branch_at
 from flexsn.tracing.gradient_path import no_gradient_path
 
@@ -50,18 +49,10 @@ class BoundBackward:
         needs: Sequence[bool],
     ) -> None:
         self.spec = spec
-        self._split = split = len(spec.outputs)
-        inputs, states, needs_captured, _ = spec.split(needs)
-        *_, self._needs_captured = spec.read_once(needs_captured)
+        self._split = len(spec.outputs)
+        *_, self._needs_captured = spec.read_once(spec.split(needs)[2])
         *_, captured = spec.read_once(captured)
-        gradients = Gradients(
-            outputs=tuple(None if g is None else g.dtype for g in grads[:split]),
-            finals=tuple(g is not None for g in grads[split:]),
-            inputs=tuple(inputs),
-            states=tuple(states),
-            parameters=any(self._needs_captured),
-        )
-        plan = spec.plans(gradients).backward
+        plan = spec.plans(spec.gradients(grads, needs)).backward
         if plan is None:
             raise nowhere(spec)
         self.plan = plan

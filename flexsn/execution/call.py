@@ -121,6 +121,23 @@ class CallSpec:
         a, b = self._num_once
         return captured[:a], captured[a : a + b], captured[a + b :]
 
+    def gradients(self, grads: Sequence[Tensor | None], needs: Sequence[bool]) -> Gradients:
+        """Which gradients a backward pass of such a call has and wants.
+
+        Args:
+            grads: of outputs and final states.
+            needs: whether those of inputs, states and captured tensors are wanted.
+        """
+        split = len(self.outputs)
+        inputs, states, captured, _ = self.split(needs)
+        return Gradients(
+            outputs=tuple(None if g is None else g.dtype for g in grads[:split]),
+            finals=tuple(g is not None for g in grads[split:]),
+            inputs=tuple(inputs),
+            states=tuple(states),
+            parameters=any(self.read_once(captured)[2]),
+        )
+
     def operands(self, captured: Sequence[Tensor]) -> Callable[..., tuple[Tensor, ...]]:
         """A function of captured tensors like these: what the kernels read of them."""
         program, device = self.tracer.host.program(self.tracer.operands, self.tracer.captured_refs), self.device

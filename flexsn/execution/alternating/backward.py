@@ -13,7 +13,6 @@ from flexsn.execution.backward import ParameterSide, nowhere
 from flexsn.execution.call import CallSpec
 from flexsn.ir.graph import LeafKind, Node
 from flexsn.ir.step import Product
-from flexsn.planning import Gradients
 from flexsn.planning.alternating import BackwardBranch, Key, in_place, plan_alternating_backward, source_key
 
 __all__ = ["BoundAlternatingBackward"]
@@ -40,16 +39,8 @@ class BoundAlternatingBackward:
         needs: Sequence[bool],
     ) -> None:
         self.spec, self._live, self._interval = spec, live, interval
-        self._split = split = len(spec.outputs)
-        inputs, states, of_captured, _ = spec.split(needs)
-        gradients = Gradients(
-            outputs=tuple(None if g is None else g.dtype for g in grads[:split]),
-            finals=tuple(g is not None for g in grads[split:]),
-            inputs=tuple(inputs),
-            states=tuple(states),
-            parameters=any(of_captured),
-        )
-        self._wanted = gradients
+        self._split = len(spec.outputs)
+        self._wanted = gradients = spec.gradients(grads, needs)
         self._graph = graph = spec.tracer.graph
         plan = plan_alternating_backward(graph, spec.tracer.vjp, spec.request, gradients)
         if plan is None:
@@ -64,6 +55,7 @@ class BoundAlternatingBackward:
             for j, count in enumerate(counts)
             for part in range(max(count) or 1)
         ]
+        of_captured = spec.split(needs)[2]
         self._sides = [ParameterSide.of(spec, vjp, first, of_captured) for first, vjp in plan.groups]
         self._bound: dict[int, BoundStages] = {}  # by branch; -1: the way there
 

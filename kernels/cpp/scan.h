@@ -92,16 +92,16 @@ inline double omp_get_wtime() { return 0; }
 struct Team {
   struct alignas(64) Run {
     i64 next, end;
+    i64 done;        // blocks that the thread itself has computed
+    double seconds;  // that it took for them
   };
   Run runs[THREADS];
   const int threads;
   const i64 blocks;
   const double start;
-  i64 own = 0;       // blocks of the calling thread
-  double alone = 0;  // seconds it took for them
 
   FX_APART explicit Team(const Call& call) : threads(call.threads), blocks(call.blocks), start(time()) {
-    for (int i = 0; i < threads; ++i) runs[i] = {blocks * i / threads, blocks * (i + 1) / threads};
+    for (int i = 0; i < threads; ++i) runs[i] = {blocks * i / threads, blocks * (i + 1) / threads, 0, 0};
   }
 
   FX_APART bool take(i64& b) {
@@ -111,18 +111,22 @@ struct Team {
       if (__atomic_load_n(&run.next, __ATOMIC_RELAXED) >= run.end) continue;
       b = __atomic_fetch_add(&run.next, 1, __ATOMIC_RELAXED);
       if (b < run.end) {
-        own += me == 0;
+        ++runs[me].done;
         return true;
       }
     }
-    if (me == 0) alone = time() - start;
+    runs[me].seconds = time() - start;
     return false;
   }
 
-  // Seconds that waiting for the others took longer than the calling thread would have for all blocks.
+  // Seconds that it took longer than the quickest thread alone would have: any may have had to wait for a processor,
+  // the calling one as well.
   FX_APART double lost() const {
-    if (threads == 1 || own == 0) return 0;
-    const double loss = time() - start - alone * double(blocks) / double(own);
+    if (threads == 1) return 0;
+    double pace = __builtin_inf();
+    for (int i = 0; i < threads; ++i)
+      if (runs[i].done && runs[i].seconds / double(runs[i].done) < pace) pace = runs[i].seconds / double(runs[i].done);
+    const double loss = time() - start - pace * double(blocks);
     return loss > 0 ? loss : 0;
   }
 

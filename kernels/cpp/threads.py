@@ -7,8 +7,8 @@ of its threads. Two rules keep a scan from waiting for longer than it would take
    :data:`UNIT` seconds for each of its operations and each byte it moves. Measured up to 200,000 lane-steps, one
    thread takes 0.5 to 0.9 times that for LIF and PLIF, 1.3 for AdEx, 2.6 for a gated neuron of sigmoid and tanh. What
    is larger leaves the cache, and takes up to five times as long.
-2. *Patience.* Every split scan measures what waiting cost: how much longer it took than the calling thread, at the
-   pace of its own blocks, would have taken for all of them. Then nobody is waited for again for :data:`PATIENCE`
+2. *Patience.* Every split scan measures what waiting cost: how much longer it took than the quickest of its threads, at
+   the pace of its own blocks, would have taken for all of them. Then nobody is waited for again for :data:`PATIENCE`
    times as long, so that waiting costs 2 % of the time at most, however busy the machine is; on a quiet one nothing is
    lost and everything is split.
 

@@ -40,11 +40,11 @@ def bind(plan: Plan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
         addresses.append(len(record))
         record += [0, tensor.time, tensor.dense, *tensor.strides]
     template = array("q", record)
-    worth_splitting = seconds_alone(plan, layout) >= WORTH_SPLITTING
+    alone = seconds_alone(plan, layout)
 
     def launch(tensors: Sequence[Tensor]) -> None:
         record = template[:]
-        threads = min(TEAM.size(), _MOST_THREADS) if worth_splitting else 1
+        threads = min(TEAM.size(alone), _MOST_THREADS) if alone >= WORTH_SPLITTING else 1
         block = min(BLOCK, _round_up(-(-layout.num_lanes // threads), _PAD))
         record[3] = min(threads, -(-layout.num_lanes // block))
         record[4] = block

@@ -9,8 +9,9 @@ of its threads. Two rules keep a scan from waiting for longer than it would take
    is larger leaves the cache, and takes up to five times as long.
 2. *Patience.* Every split scan measures what waiting cost: how much longer it took than the quickest of its threads, at
    the pace of its own blocks, would have taken for all of them. Then nobody is waited for again for :data:`PATIENCE`
-   times as long, so that waiting costs 2 % of the time at most, however busy the machine is; on a quiet one nothing is
-   lost and everything is split.
+   times as long, so that waiting costs 2 % of the time at most, however busy the machine is, and until scans of
+   :data:`REGAINED` times that length have run alone, so that few of them wait even where much other work lies between
+   two. On a quiet machine nothing is lost and everything is split.
 
 Neither changes a bit of the results: which thread computes a block does not matter, and sums over lanes are within
 groups that no block divides.
@@ -32,8 +33,9 @@ UNIT = 20e-12
 WORTH_SPLITTING = 20e-6
 """Seconds; to start a second thread and to meet it again takes 5 to 50 microseconds."""
 PATIENCE = 50
+REGAINED = 4
 LONGEST = 1.0
-"""Seconds that nobody is waited for at most: the machine may be quiet again."""
+"""Seconds of either at most: the machine may be quiet again."""
 
 
 def seconds_alone(plan: Plan, layout: Layout) -> float:
@@ -50,15 +52,20 @@ class Team:
 
     def __init__(self) -> None:
         self._alone_until = 0.0
+        self._alone_for = 0.0
 
-    def size(self) -> int:
-        """How many threads to split a scan among now: at most ``torch.get_num_threads()``."""
-        return torch.get_num_threads() if time.perf_counter() >= self._alone_until else 1
+    def size(self, seconds: float) -> int:
+        """How many threads to split a scan among that takes one of them so long: ``torch.get_num_threads()`` or 1."""
+        if self._alone_for <= 0.0 and time.perf_counter() >= self._alone_until:
+            return torch.get_num_threads()
+        self._alone_for -= seconds
+        return 1
 
     def lost(self, seconds: float) -> None:
         """Take note of what waiting cost."""
         if seconds > 0.0:
             self._alone_until = time.perf_counter() + min(LONGEST, PATIENCE * seconds)
+            self._alone_for = min(LONGEST, REGAINED * seconds)
 
 
 TEAM = Team()

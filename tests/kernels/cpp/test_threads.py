@@ -13,7 +13,7 @@ import flexsn
 from flexsn.execution.backends import supported_backends
 from flexsn.kernels.cpp import runtime, threads
 from flexsn.kernels.cpp.runtime import CppKernel, build
-from flexsn.kernels.cpp.threads import LONGEST, PATIENCE, TEAM, Team
+from flexsn.kernels.cpp.threads import LONGEST, PATIENCE, REGAINED, TEAM, Team
 from flexsn.surrogate import ATan
 
 pytestmark = pytest.mark.skipif("cpp" not in supported_backends(), reason="needs a C++ compiler")
@@ -83,16 +83,27 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
 
 def test_who_was_waited_for_in_vain_is_not_waited_for_again_soon(clock: list[float]) -> None:
     team = Team()
-    assert team.size() == 4
+    assert team.size(1.0) == 4
     team.lost(0.0)
-    assert team.size() == 4
+    assert team.size(1.0) == 4
     team.lost(0.01)
     for passed, size in ((0.0, 1), (0.009 * PATIENCE, 1), (0.002 * PATIENCE, 4)):
         clock[0] += passed
-        assert team.size() == size
+        assert team.size(1.0) == size
     team.lost(100.0)
+    assert team.size(1.01 * LONGEST) == 1
     clock[0] += 1.01 * LONGEST
-    assert team.size() == 4
+    assert team.size(1.0) == 4
+
+
+def test_nor_before_scans_have_run_alone_however_rare_they_are(clock: list[float]) -> None:
+    team = Team()
+    team.lost(0.01)
+    sizes = []
+    for _ in range(6):
+        clock[0] += 2.0 * LONGEST
+        sizes.append(team.size(0.0101))
+    assert sizes == [1] * REGAINED + [4] * (6 - REGAINED)
 
 
 @pytest.fixture
@@ -107,6 +118,7 @@ def splits(monkeypatch: pytest.MonkeyPatch) -> list[tuple[int, int]]:
 
     monkeypatch.setattr(CppKernel, "__call__", watched)
     monkeypatch.setattr(TEAM, "_alone_until", 0.0)
+    monkeypatch.setattr(TEAM, "_alone_for", 0.0)
     monkeypatch.setattr(TEAM, "lost", lambda seconds: None)
     return seen
 

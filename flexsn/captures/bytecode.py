@@ -10,7 +10,7 @@ from typing import Any
 
 __all__ = ["Reads", "argument_names", "reads_of"]
 
-_REFLECTION = {"getattr", "hasattr", "setattr", "vars", "attrgetter", "asdict", "astuple", "__dict__"}
+_REFLECTION = {"getattr", "hasattr", "setattr", "vars", "dir", "attrgetter", "asdict", "astuple", "__dict__"}
 _REFLECTION |= {"parameters", "buffers", "children", "modules"}
 _REFLECTION |= {"named_parameters", "named_buffers", "named_children", "named_modules"}
 _REFLECTION |= {"_parameters", "_buffers", "_modules", "get_parameter", "get_buffer", "get_submodule"}

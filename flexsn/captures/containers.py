@@ -35,9 +35,10 @@ def content_of(container: Any) -> list[Any]:
         return [repr(container.shape).encode(), container.tobytes()]
     if isinstance(container, (array, bytearray)):
         return [bytes(memoryview(container).cast("B"))]
-    if isinstance(container, dict):
-        return [*dict.keys(container), *dict.values(container)]
-    return list(as_built_in(container).__iter__(container))
+    base = as_built_in(container)
+    if isinstance(container, dict):  # an OrderedDict keeps an order of its own
+        return [*base.keys(container), *base.values(container)]
+    return list(base.__iter__(container))
 
 
 def same_content(now: list[Any], before: list[Any]) -> bool:

@@ -189,6 +189,7 @@ class _Search(ObjectSearch):
             held = function.__globals__
             if name not in held and hasattr(builtins, name):
                 self.found.add_fixed(held, name)  # a global of that name would come first
+                self.found.add_fixed(vars(builtins), name)
                 if name in ANYTHING:
                     self._beyond(f"{function.__name__} calls {name}()")
             else:

@@ -88,8 +88,19 @@ class ObjectSearch:
         raise NotImplementedError
 
     def _library_module(self, module: types.ModuleType) -> None:
-        if not is_ours(module) and not reads_arguments_only(module):
+        if is_ours(module):
+            return
+        self._objects[id(module)] = (module, module.__name__, True)
+        if not reads_arguments_only(module):
             self._beyond(f"it can use Python's module '{module.__name__}'")
+
+    def _of_library(self, module: types.ModuleType) -> None:
+        """What the code names of a library may be replaced, in a test for one."""
+        for name in sorted(self._attributes & vars(module).keys()):
+            self.found.add_fixed(vars(module), name)
+            inner = vars(module)[name]
+            if isinstance(inner, types.ModuleType) and is_foreign(inner):
+                self._objects.setdefault(id(inner), (inner, inner.__name__, True))
 
     def _code(self, code: types.CodeType, owner: Any) -> None:
         reads = reads_of(code)
@@ -146,6 +157,9 @@ class ObjectSearch:
         prefix = f"{path}." if path else ""
         if isinstance(held, Source):
             self._of_tensor(held, prefix, shared)
+            return
+        if isinstance(held, types.ModuleType) and is_foreign(held):
+            self._of_library(held)
             return
         stores = stores_of(held)
         cls = held if isinstance(held, type) else type(held)

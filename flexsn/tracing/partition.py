@@ -5,7 +5,7 @@ from __future__ import annotations
 import operator
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -148,11 +148,17 @@ class Partitioner:
             self._step_call(call, args, kwargs)
         elif backward and call.name == "sum" and any(isinstance(v, Node) for v in flat):
             self._reduce(call, args)
-        elif live:
+        elif live or any(ref.index in self._tape.shaped for ref in refs_in((*call.args, *call.kwargs.values()))):
             raise self._mixes_lanes(call)
         elif shapes == [()] and is_known(call.name) and not any(isinstance(v, (Ref, _Number)) for v in (*flat, *args)):
-            self._step_call(call, args, kwargs)  # a literal: nothing from outside takes part
+            self._literal(call, args, kwargs)
         else:
+            self._host_call(call, args, kwargs, post=False)
+
+    def _literal(self, call: Call, args: list[Any], kwargs: dict[str, Any]) -> None:
+        """One value in which nothing from outside takes part: a constant, or computed once per call."""
+        self._step_call(call, args, kwargs)
+        if not cast(Node, self._values[call.results[0].index]).is_const:
             self._host_call(call, args, kwargs, post=False)
 
     def _step_call(self, call: Call, args: list[Any], kwargs: dict[str, Any]) -> None:

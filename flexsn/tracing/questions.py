@@ -48,7 +48,7 @@ class Questions(TorchFunctionMode):
     """Sees every question; refuses what no trace can answer.
 
     Args:
-        is_live: whether a tensor depends on the step's arguments.
+        is_shaped: whether a tensor's shape may be the step's.
         example: the step shape that is traced at.
         answer: the step shape of the call; ``None`` if the trace shall hold for any.
         growing: the example may still be too small; a value that is larger is an error like any other then.
@@ -60,13 +60,13 @@ class Questions(TorchFunctionMode):
 
     def __init__(
         self,
-        is_live: Callable[[Tensor], bool],
+        is_shaped: Callable[[Tensor], bool],
         example: torch.Size,
         answer: torch.Size | None,
         growing: bool = False,
     ) -> None:
         super().__init__()
-        self._is_live, self._example, self._answer, self._growing = is_live, example, answer, growing
+        self._is_shaped, self._example, self._answer, self._growing = is_shaped, example, answer, growing
         # made now: nothing that is made later goes unrecorded
         self._answering = None if answer is None else torch.empty(answer, device="meta")
 
@@ -75,10 +75,10 @@ class Questions(TorchFunctionMode):
     ) -> Any:
         kwargs, (name, sets) = kwargs or {}, _name(func)
         tensors = [a for a in tree_flatten((args, kwargs))[0] if isinstance(a, Tensor)]
-        live = any(map(self._is_live, tensors))
+        shaped = any(map(self._is_shaped, tensors))
         if sets:
             raise _refusal(f"sets {name} of a tensor")
-        if name in _OF_DTYPE or (name in _OF_SHAPE | _OF_FLAGS and not live):
+        if name in _OF_DTYPE or (name in _OF_SHAPE | _OF_FLAGS and not shaped):
             return call_for_user(func, *args, **kwargs)
         if name in _OF_SHAPE:
             return call_for_user(func, *tree_map_only(Tensor, self._shaped, args), **kwargs)

@@ -81,10 +81,10 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """What is recorded from here on belongs to the backward half."""
         self.tape.num_forward = len(self.tape.calls)
 
-    def is_live(self, tensor: Tensor) -> bool:
-        """Whether a tensor depends on a placeholder."""
+    def is_shaped(self, tensor: Tensor) -> bool:
+        """Whether a tensor is as large as a placeholder, or was made from one that is."""
         cell = self._cells.get(id(tensor)) or self._by_storage.get(_storage_key(tensor))
-        return cell is not None and cell.ref.index in self.tape.live
+        return cell is not None and cell.ref.index in self.tape.live | self.tape.shaped
 
     def ref(self, tensor: Tensor) -> ValueRef:
         """The recorded value a tensor holds now; an unknown tensor counts as captured."""
@@ -147,6 +147,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         ref_kwargs = {key: self._to_refs(value) for key, value in kwargs.items()}
         refs = list(refs_in((*ref_args, *ref_kwargs.values())))
         live = any(ref.index in self.tape.live for ref in refs)
+        shaped = live or any(ref.index in self.tape.shaped for ref in refs)
         mutated = name.endswith("_") and not name.endswith("__") and func._schema.is_mutable
         stepwise = live and not mutated and name not in _VIEWS | _ALIASES | _SUMS and not self._known(name)
         if stepwise and any(isinstance(a, Tensor) and a.shape == self._step_shape for a in args):
@@ -160,7 +161,8 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return call_for_user(args[0].copy_, value)
         out = call_for_user(func, *args, **kwargs)
         if name in _CONSTANTS:
-            return self._constant(out, "empty" in name or "zero" in name, line)
+            shaped = out.shape == self._step_shape or (shaped and name.endswith("_like"))
+            return self._constant(out, "empty" in name or "zero" in name, shaped, line)
         if mutated:
             self._write(func, name, args[0], ref_args, ref_kwargs, line)
             return out
@@ -171,8 +173,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return out
         outs = out if isinstance(out, (tuple, list)) else (out,)
         cells = [self._new_cell(tensor) for tensor in outs if isinstance(tensor, Tensor)]
-        if live:
-            self.tape.live.update(cell.ref.index for cell in cells)
+        for cell in cells:
+            if shaped or self.tape.tensors[cell.ref.index].shape == self._step_shape:
+                (self.tape.live if live else self.tape.shaped).add(cell.ref.index)
         results = tuple(cell.ref for cell in cells)
         self.tape.calls.append(Call(func, self._origin or func, name, ref_args, ref_kwargs, results, line))
         return out
@@ -191,11 +194,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         dtypes = {arg.dtype for arg in args if isinstance(arg, Tensor)}
         return name == "copy_" or (self._known(name[:-1]) and len(dtypes) == 1)
 
-    def _constant(self, out: Tensor, zero: bool, line: SourceLine | None) -> Tensor:
+    def _constant(self, out: Tensor, zero: bool, shaped: bool, line: SourceLine | None) -> Tensor:
         """A tensor that holds one number everywhere, whatever it was shaped after."""
         value = 0 if zero or not out.numel() else out.flatten()[0].item()
         options = {"dtype": out.dtype, "device": out.device}
         result = self._new_cell(out).ref
+        if shaped:
+            self.tape.shaped.add(result.index)
         size = tuple(out.shape)
         self.tape.calls.append(Call(torch.full, torch.full, "full", (size, value), options, (result,), line))
         return out
@@ -229,8 +234,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
         ref = ValueRef(len(self.tape.tensors))
         self.tape.tensors.append(target)
-        if any(r.index in self.tape.live for r in refs_in((*args, *kwargs.values()))):
-            self.tape.live.add(ref.index)
+        for kind in (self.tape.live, self.tape.shaped):
+            if any(r.index in kind for r in refs_in((*args, *kwargs.values()))):
+                kind.add(ref.index)
         self.tape.calls.append(Call(func, self._origin or func, name[:-1], args, kwargs, (ref,), line))
         cell.ref = ref
 

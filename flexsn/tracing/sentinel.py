@@ -120,7 +120,7 @@ def _probe(
     examples = {str(i): torch.ones(shape, dtype=d, device=device) for i, d in enumerate(dtypes)}
     recorder = Recorder(examples, shape, is_kept, argument_names(core, len(examples)))
     tape = recorder.tape
-    questions, latest = Questions(recorder.is_live, shape, step_shape, growing=True), _Latest()
+    questions, latest = Questions(recorder.is_shaped, shape, step_shape, growing=True), _Latest()
     runs = True
     try:
         with clean_context(), torch.no_grad(), questions, latest, recorder:

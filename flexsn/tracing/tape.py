@@ -50,6 +50,7 @@ class Tape:
         arguments: names of the first of them, which are the core's own arguments and gradients that come in.
         calls: in the order they ran.
         live: indices of the values that depend on an argument.
+        shaped: indices of the others that have an argument's shape, or come from one that has.
         captured: tensors read from outside, by the index of their value.
         literals: indices of captured tensors that the function made itself (``torch.tensor(2.0)``).
         num_forward: how many of the calls ran before the backward half began.
@@ -59,6 +60,7 @@ class Tape:
     arguments: list[str] = field(default_factory=list)
     calls: list[Call] = field(default_factory=list)
     live: set[int] = field(default_factory=set)
+    shaped: set[int] = field(default_factory=set)
     captured: dict[int, Tensor] = field(default_factory=dict)
     literals: set[int] = field(default_factory=set)
     num_forward: int | None = None

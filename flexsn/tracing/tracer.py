@@ -180,7 +180,7 @@ class Tracer:
             named = {c.name: seed for c, seed in zip((*incoming, *marks), (*seeds, *marking), strict=True)}
             called = argument_names(core, len(arguments))
             recorder = Recorder(arguments | named, self._sentinel.shape, is_kept, called)
-            questions = Questions(recorder.is_live, self._sentinel.shape, self._step_shape)
+            questions = Questions(recorder.is_shaped, self._sentinel.shape, self._step_shape)
             since = autograd_clock()
             with recorder:
                 values = call_core(core, list(arguments.values()), len(self.state_dtypes), questions)

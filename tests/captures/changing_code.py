@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import functools
 import sys
 import weakref
@@ -145,6 +146,14 @@ def shadowing_a_builtin() -> Case:
     space: dict[str, Any] = {"__name__": "space_of_a_test"}
     exec("def core(x, v): return v + x * float(2.0), v", space)
     return space["core"], lambda: space.update(float=lambda value: 3.0)
+
+
+def put_among_builtins() -> Case:
+    builtins.gain_of_a_test = 2.0  # type: ignore[attr-defined]
+    return (
+        lambda x, v: (v + x * gain_of_a_test, v),  # type: ignore[name-defined]  # noqa: F821
+        lambda: setattr(builtins, "gain_of_a_test", 3.0),
+    )
 
 
 def decorated(wrap: Callable[[Any], Any]) -> Case:

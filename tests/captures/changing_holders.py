@@ -6,6 +6,7 @@ import contextvars
 import copy
 import enum
 import threading
+from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -141,6 +142,17 @@ def computed_names() -> Case:
     held = SimpleNamespace(gain=2.0)
     name = "".join(["ga", "in"])
     return scaled(lambda: vars(held)[name]), lambda: setattr(held, "gain", 3.0)
+
+
+def listed_names() -> Case:
+    held = SimpleNamespace(gain=2.0)
+    before = len(dir(held))
+    return scaled(lambda: float(2 + len(dir(held)) - before)), lambda: setattr(held, "other", 3.0)
+
+
+def order_of_items() -> Case:
+    table = OrderedDict(first=2.0, second=3.0)
+    return scaled(lambda: next(iter(table.values()))), lambda: table.move_to_end("first")
 
 
 def in_slots() -> Case:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import itertools
+import math
 import weakref
 from collections import Counter, OrderedDict, UserDict, defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -23,6 +24,7 @@ from changing_code import (
     of_a_name,
     of_a_replaced_module,
     of_only_a_backward,
+    put_among_builtins,
     reading_globals,
     redefined,
     redefined_in_a_base,
@@ -42,6 +44,7 @@ from changing_holders import (
     in_slots,
     in_what,
     item,
+    listed_names,
     locked,
     of_a_context,
     of_a_dict_method,
@@ -50,6 +53,7 @@ from changing_holders import (
     of_a_replaced_tensor,
     of_a_tensor,
     of_a_thread,
+    order_of_items,
     rational,
     state_of_that_name,
     with_attribute,
@@ -95,6 +99,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "method of the object's own": shadowed,
     "class of an object": another_class,
     "builtin": shadowing_a_builtin,
+    "name put among the builtins": put_among_builtins,
     "deque": lambda: in_what(lambda held: deque([held]), lambda c: c[0]),
     "set": lambda: in_what(lambda held: {held}, lambda c: next(iter(c))),
     "frozenset": lambda: in_what(lambda held: frozenset([held]), lambda c: next(iter(c))),
@@ -106,6 +111,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "weak values": lambda: in_what(lambda held: weakref.WeakValueDictionary(a=held), lambda c: c["a"]),
     "bound method": lambda: in_what(lambda held: held.__init__, lambda c: c.__self__),
     "ordered dict": lambda: item(OrderedDict()),
+    "order of an ordered dict": order_of_items,
     "subclass of dict": lambda: item(Dict()),
     "default dict": lambda: item(defaultdict(float)),
     "counter": lambda: item(Counter()),
@@ -116,6 +122,7 @@ CASES: dict[str, Callable[[], Case]] = {
     "metaclass": of_a_metaclass,
     "globals()": reading_globals,
     "vars()": computed_names,
+    "dir()": listed_names,
     "slots": in_slots,
     "single dispatch": dispatched,
     "deep copy": copied,
@@ -169,6 +176,21 @@ def test_what_looking_at_would_advance_is_never_traced(make: Callable[[], Iterat
     assert next(ours) == next(loops)
     with pytest.raises(UnsupportedOpError, match="changes when it is looked at"):
         FlexSN(core, backend="cpp")(X)
+
+
+@pytest.mark.parametrize(
+    ("library", "name", "core"),
+    [
+        (torch, "abs", lambda x, v: (torch.abs(x), v)),
+        (nn.functional, "softplus", lambda x, v: (nn.functional.softplus(x), v)),
+        (math, "sqrt", lambda x, v: (x * math.sqrt(4.0), v)),
+    ],
+)
+def test_a_library_is_patched(library: Any, name: str, core: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    neuron, original = FlexSN(core, backend="cpp"), getattr(library, name)
+    before = neuron(X)
+    monkeypatch.setattr(library, name, lambda value, **_: original(value) * 2)
+    assert torch.equal(neuron(X), before * 2)
 
 
 def test_said_once_with_the_reason() -> None:

@@ -84,6 +84,10 @@ ANSWERED: dict[str, Callable[[Tensor, Tensor], Any]] = {
     "a number that is the shape of a step": lambda x, v: (x * 4 / x.shape[-1], v + x),
     "a mask in backward": lambda x, v: (Masks.apply(v + x - 0.25), v + x),
     "a mask in forward": lambda x, v: (MasksForward.apply(v + x - 0.25), v + x),
+    "the size of ones shaped after it": lambda x, v: (x / torch.ones_like(v).numel(), v + x),
+    "ones like a buffer, summed": lambda x, v: (x * torch.ones_like(BUFFER).sum(), v + x),
+    "ones of other sizes, summed": lambda x, v: (x * torch.ones(x.numel() // 2).sum(), v + x),
+    "a literal that torch computes": lambda x, v: (x * (torch.zeros(()).exp() + torch.ones(4)), v + x),
 }
 REFUSED: dict[str, tuple[str, Callable[[Tensor, Tensor], Any]]] = {
     "stride": ("asks for stride", lambda x, v: (x * x.stride(0), v + x)),
@@ -99,6 +103,11 @@ REFUSED: dict[str, tuple[str, Callable[[Tensor, Tensor], Any]]] = {
     "requires_grad": ("asks for requires_grad", lambda x, v: (x * 2 if x.requires_grad else x, v + x)),
     "grad_fn": ("asks for grad_fn", lambda x, v: (x * 2 if v.grad_fn is None else x, v + x)),
     "setting data": ("sets data", sets_data),
+    "ones shaped after it, summed": ("sum.* mixes lanes", lambda x, v: (x / torch.ones_like(v).sum(), v + x)),
+    "ones of its shape, summed": ("sum.* mixes lanes", lambda x, v: (x / torch.ones(x.shape).sum(), v + x)),
+    "filled, then its norm": ("norm.* mixes lanes", lambda x, v: (x / v.new_empty(v.shape).fill_(2.0).norm(), v + x)),
+    "expanded to it, averaged": ("mean.* mixes lanes", lambda x, v: (x * BUFFER.expand_as(x).mul(2.0).mean(), v + x)),
+    "flattened ones": ("the shape .* of a value", lambda x, v: (x * torch.ones_like(x).view(-1).shape[0], v + x)),
     "random": ("something else each time", lambda x, v: (x * random.random(), v + x)),
     "numpy's random": ("something else each time", lambda x, v: (x * np.random.rand(), v + x)),
 }

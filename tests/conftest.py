@@ -6,12 +6,14 @@ Every graph and plan that any test makes is checked on the way.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
 from flexsn.execution.backends import supported_backends
 from flexsn.ir import spec
 from flexsn.ir.passes import watching
+from flexsn.kernels.triton import offline
 from flexsn.kernels.triton.runtime import interpreting
 
 ON_THE_CPU = [name for name in supported_backends() if name != "triton" or interpreting()]
@@ -26,4 +28,12 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session", autouse=True)
 def every_form_is_well_formed() -> Iterator[None]:
     with watching(lambda name, form: spec.verify(form)):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def triton_compiles_what_it_has_not_compiled_before() -> Iterator[None]:
+    """Only the seconds of a report, which no test looks at, want everything compiled anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(offline, "_anew", nullcontext)
         yield

@@ -178,8 +178,10 @@ def topological(roots: Iterable[Node]) -> list[Node]:
             for arg in rest:
                 if id(arg) not in seen:
                     seen.add(id(arg))
-                    stack.append((arg, iter(arg.args)))
-                    break
+                    if arg.args:
+                        stack.append((arg, iter(arg.args)))
+                        break
+                    order.append(arg)
             else:
                 order.append(node)
                 stack.pop()

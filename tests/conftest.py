@@ -5,6 +5,7 @@ Every graph and plan that any test makes is checked on the way.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from contextlib import nullcontext
 
@@ -17,6 +18,17 @@ from flexsn.kernels.triton import offline
 from flexsn.kernels.triton.runtime import interpreting
 
 ON_THE_CPU = [name for name in supported_backends() if name != "triton" or interpreting()]
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays; a test that collects garbage need not look through all of torch."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Or what counts its own objects at the end says that they leaked."""
+    gc.unfreeze()
 
 
 @pytest.fixture(params=ON_THE_CPU)

@@ -82,8 +82,6 @@ def _mul(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node |
 @_rule("div")
 def _div(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node | None:
     a, b = args
-    if _is(b, 1):
-        return a
     if b.is_const and b.value and math.isfinite(b.value) and abs(math.frexp(b.value)[0]) == 0.5:
         # dividing by a power of two and multiplying by its inverse round the same number
         inverse = builder.const(1 / b.value, dtype) if 2.0**-126 <= abs(b.value) <= 2.0**126 else None

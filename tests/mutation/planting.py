@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import gc
+import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from pathlib import Path
 from types import CodeType, FunctionType
 
 ROOT = Path(__file__).parents[2]
+LONG = 160
 
 COMPARE: dict[type[ast.cmpop], tuple[type[ast.cmpop], ...]] = {
     ast.Eq: (ast.NotEq,),
@@ -113,14 +115,19 @@ class Fault:
         return range(self.statement.lineno, max(last, self.statement.lineno) + 1)
 
     def words(self) -> tuple[str, str]:
-        """The first line of the statement without and with the fault."""
+        """The first line of the statement without and with the fault; of a long one, what is around the fault."""
         before = ast.unparse(self.statement).splitlines()[0]
         if isinstance(self.new, ast.Pass):
-            return before, "pass"
+            return before[:LONG], "pass"
         self.swap()
         after = ast.unparse(self.statement).splitlines()[0]
         self.swap()
-        return before, after
+        if len(before) <= LONG:
+            return before, after
+        same = len(os.path.commonprefix((before, after)))
+        end = len(os.path.commonprefix((before[same:][::-1], after[same:][::-1])))
+        start, end = max(same - 60, 0), max(end - 60, 0)
+        return before[start : len(before) - end], after[start : len(after) - end]
 
 
 def faults(tree: ast.AST, statement: ast.stmt | None = None) -> Iterator[Fault]:

@@ -135,7 +135,7 @@ class Builder:
     def cast(self, node: Node, dtype: torch.dtype, line: SourceLine | None = None) -> Node:
         if node.dtype == dtype:
             return node
-        if node.is_const and node.value is not None and _fits(node.value, dtype):
+        if node.value is not None and _fits(node.value, dtype):
             return self.const(node.value, dtype)
         return self.op("cast", node, dtype=dtype, line=line)
 

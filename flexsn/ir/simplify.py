@@ -50,7 +50,7 @@ def _rule(op: str) -> Callable[[_Rule], _Rule]:
 
 
 def _is(node: Node, value: float) -> bool:
-    """Whether a node is that literal; 0.0 is not -0.0."""
+    """Whether a node is that literal; a float's 0.0 is not -0.0, an integer has one zero."""
     if not node.is_const or node.value != value:
         return False
     return not node.dtype.is_floating_point or math.copysign(1, node.value) == math.copysign(1, value)
@@ -92,8 +92,7 @@ def _div(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node |
 @_rule("add")
 def _add(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node | None:
     a, b = args
-    zero = -0.0 if dtype.is_floating_point else 0
-    return a if _is(b, zero) else b if _is(a, zero) else None
+    return a if _is(b, -0.0) else b if _is(a, -0.0) else None
 
 
 @_rule("sub")

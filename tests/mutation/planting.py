@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import gc
-import os
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -68,7 +67,7 @@ def _instead(node: ast.AST) -> Iterator[ast.AST]:
             yield argument
         case ast.Call(function, args, keywords):
             for i, keyword in enumerate(keywords):
-                if keyword.arg != "strict":
+                if keyword.arg not in ("strict", "repr"):
                     yield ast.Call(function, args, keywords[:i] + keywords[i + 1 :])
         case ast.comprehension(target, values, conditions, is_async):
             for i in range(len(conditions)):
@@ -124,16 +123,21 @@ class Fault:
         self.swap()
         if len(before) <= LONG:
             return before, after
-        same = len(os.path.commonprefix((before, after)))
-        end = len(os.path.commonprefix((before[same:][::-1], after[same:][::-1])))
+        same = _shared(before, after)
+        end = _shared(before[same:][::-1], after[same:][::-1])
         start, end = max(same - 60, 0), max(end - 60, 0)
         return before[start : len(before) - end], after[start : len(after) - end]
+
+
+def _shared(a: str, b: str) -> int:
+    """How many characters both begin with."""
+    return next((i for i, (x, y) in enumerate(zip(a, b, strict=False)) if x != y), min(len(a), len(b)))
 
 
 def faults(tree: ast.AST, statement: ast.stmt | None = None) -> Iterator[Fault]:
     """All that can be planted in a tree, in the order of its lines; the same at every call."""
     match tree:
-        case ast.Assert() | ast.Raise() | ast.JoinedStr() | ast.keyword("strict"):  # checks and words
+        case ast.Assert() | ast.Raise() | ast.JoinedStr() | ast.keyword("strict" | "repr"):  # checks and words
             return
     for field, value in ast.iter_fields(tree):
         for index, node in enumerate(value) if isinstance(value, list) else ((None, value),):

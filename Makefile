@@ -7,8 +7,8 @@ STAMP  := $(VENV)/.ready-$(shell cksum pyproject.toml constraints.txt | cksum | 
 PEERS  := spikingjelly==2.0.0 snntorch==1.0.0 rnnbuilder==0.1.1 norse==1.1.0 nir==1.0.8 nirtorch==2.6
 PEERS_NEED := loguru h5py matplotlib scipy tqdm packaging requests SciencePlots
 
-# passive: a process per core, so a thread that spins while it waits takes another test's time
-PYTEST := OMP_WAIT_POLICY=passive $(VENV)/bin/pytest -n auto --maxprocesses 8 --dist worksteal
+# a process per core, and one thread in each: two that share a loop wait for each other whenever a third one runs
+PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --maxprocesses 8 --dist worksteal
 WHEEL  := $(VENV)/wheel
 
 .PHONY: demo test lint types installed wheel unit interpreter mutants test-peers peers bench clean

@@ -140,7 +140,7 @@ def core_line() -> SourceLine | None:
         module = _module_of(frame)
         if module == _TRACER:
             return built_in  # below this frame lies the caller of the tracer, not the core
-        if is_users_frame(frame):
+        if _is_users(module, frame.f_code.co_filename):
             return _line(frame, frame.f_lineno)
         if built_in is None and module.startswith(_NEURONS):
             built_in = _line(frame, frame.f_lineno)
@@ -174,8 +174,7 @@ def is_users_frame(frame: FrameType) -> bool:
 
     Modules are told by name, which is the same in a wheel and in an editable install.
     """
-    package = _module_of(frame).partition(".")[0]
-    return package not in (*LIBRARIES, _PACKAGE) and not _is_standard(frame.f_code.co_filename)
+    return _is_users(_module_of(frame), frame.f_code.co_filename)
 
 
 def _module_of(frame: FrameType) -> str:
@@ -183,6 +182,10 @@ def _module_of(frame: FrameType) -> str:
 
 
 @cache
+def _is_users(module: str, filename: str) -> bool:
+    return module.partition(".")[0] not in (*LIBRARIES, _PACKAGE) and not _is_standard(filename)
+
+
 def _is_standard(filename: str) -> bool:
     """Whether a file is of Python's own library, installed packages not included."""
     path = os.path.abspath(filename)

@@ -5,16 +5,30 @@ Every graph and plan that any test makes is checked on the way.
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 
 from flexsn.execution.backends import supported_backends
 from flexsn.ir import spec
 from flexsn.ir.passes import watching
+from flexsn.kernels.triton import offline
 from flexsn.kernels.triton.runtime import interpreting
 
 ON_THE_CPU = [name for name in supported_backends() if name != "triton" or interpreting()]
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported stays; a test that collects garbage need not look through all of torch."""
+    gc.collect()
+    gc.freeze()
+
+
+def pytest_sessionfinish() -> None:
+    """Or what counts its own objects at the end says that they leaked."""
+    gc.unfreeze()
 
 
 @pytest.fixture(params=ON_THE_CPU)
@@ -26,4 +40,12 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture(scope="session", autouse=True)
 def every_form_is_well_formed() -> Iterator[None]:
     with watching(lambda name, form: spec.verify(form)):
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def triton_compiles_what_it_has_not_compiled_before() -> Iterator[None]:
+    """Only the seconds of a report, which no test looks at, want everything compiled anew."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(offline, "_anew", nullcontext)
         yield

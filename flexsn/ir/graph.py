@@ -135,7 +135,7 @@ class Builder:
     def cast(self, node: Node, dtype: torch.dtype, line: SourceLine | None = None) -> Node:
         if node.dtype == dtype:
             return node
-        if node.is_const and node.value is not None and _fits(node.value, dtype):
+        if node.value is not None and _fits(node.value, dtype):
             return self.const(node.value, dtype)
         return self.op("cast", node, dtype=dtype, line=line)
 
@@ -178,8 +178,10 @@ def topological(roots: Iterable[Node]) -> list[Node]:
             for arg in rest:
                 if id(arg) not in seen:
                     seen.add(id(arg))
-                    stack.append((arg, iter(arg.args)))
-                    break
+                    if arg.args:
+                        stack.append((arg, iter(arg.args)))
+                        break
+                    order.append(arg)
             else:
                 order.append(node)
                 stack.pop()

@@ -50,7 +50,7 @@ def _rule(op: str) -> Callable[[_Rule], _Rule]:
 
 
 def _is(node: Node, value: float) -> bool:
-    """Whether a node is that literal; 0.0 is not -0.0."""
+    """Whether a node is that literal; a float's 0.0 is not -0.0, an integer has one zero."""
     if not node.is_const or node.value != value:
         return False
     return not node.dtype.is_floating_point or math.copysign(1, node.value) == math.copysign(1, value)
@@ -82,8 +82,6 @@ def _mul(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node |
 @_rule("div")
 def _div(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node | None:
     a, b = args
-    if _is(b, 1):
-        return a
     if b.is_const and b.value and math.isfinite(b.value) and abs(math.frexp(b.value)[0]) == 0.5:
         # dividing by a power of two and multiplying by its inverse round the same number
         inverse = builder.const(1 / b.value, dtype) if 2.0**-126 <= abs(b.value) <= 2.0**126 else None
@@ -94,8 +92,7 @@ def _div(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node |
 @_rule("add")
 def _add(builder: Builder, args: tuple[Node, ...], dtype: torch.dtype) -> Node | None:
     a, b = args
-    zero = -0.0 if dtype.is_floating_point else 0
-    return a if _is(b, zero) else b if _is(a, zero) else None
+    return a if _is(b, -0.0) else b if _is(a, -0.0) else None
 
 
 @_rule("sub")

@@ -13,13 +13,13 @@ own Python, and each is one of four kinds:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_flatten, tree_map_only
+from torch.utils._pytree import tree_map_only
 
 from flexsn.errors import UnsupportedOpError, call_for_user, core_line
 
@@ -74,7 +74,7 @@ class Questions(TorchFunctionMode):
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs, (name, sets) = kwargs or {}, _name(func)
-        tensors = [a for a in tree_flatten((args, kwargs))[0] if isinstance(a, Tensor)]
+        tensors = [a for a in _leaves((args, kwargs)) if isinstance(a, Tensor)]
         shaped = any(map(self._is_shaped, tensors))
         if sets:
             raise _refusal(f"sets {name} of a tensor")
@@ -87,7 +87,7 @@ class Questions(TorchFunctionMode):
         if self._answer is not None and name in _GIVEN_SHAPES:
             args, kwargs = self._at_example(args), self._at_example(kwargs)
         out = call_for_user(func, *args, **kwargs)
-        if tensors and name not in _WRITES and not any(isinstance(o, Tensor) for o in tree_flatten(out)[0]):
+        if tensors and name not in _WRITES and not any(isinstance(o, Tensor) for o in _leaves(out)):
             raise _refusal(f"asks for {name.strip('_')} of a tensor")
         return out
 
@@ -124,7 +124,16 @@ def _name(func: Callable[..., Any]) -> tuple[str, bool]:
 def _inside(args: Sequence[Any], kwargs: dict[str, Any]) -> list[Any]:
     """What is inside the lists among some arguments."""
     lists = [a for a in (*args, *kwargs.values()) if isinstance(a, (list, tuple))]
-    return [item for one in lists for item in tree_flatten(one)[0]]
+    return list(_leaves(lists))
+
+
+def _leaves(value: Any) -> Iterator[Any]:
+    """What is in a list, tuple or dict, and in those inside it; anything else is a leaf."""
+    if isinstance(value, (list, tuple, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            yield from _leaves(item)
+    else:
+        yield value
 
 
 def _refusal(what: str) -> UnsupportedOpError:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +15,7 @@ from torch import Tensor
 
 from flexsn import FallbackWarning, FlexSN, UnsupportedOpError, scan, surrogate
 from flexsn.execution.arguments import KINDS, Treatment
+from tests import fresh
 from tests.conftest import ON_THE_CPU
 
 COMPILED = [name for name in ON_THE_CPU if name != "torch"]
@@ -267,7 +266,7 @@ def test_masks_are_refused_by_name(name: str) -> None:
 def test_spikes_in_shared_memory() -> None:
     run = "import torch, flexsn; s = flexsn.FlexSN(lambda x, v: ((x > v).float(), x), output_dtype=torch.bool)"
     run += "(torch.ones(3, 4)); assert s.share_memory_() is s and s.is_shared() and s.stored.is_shared()"
-    done = subprocess.run([sys.executable, "-c", run], capture_output=True, text=True, check=False)
+    done = fresh.run(run)
     assert (done.returncode, done.stderr) == (0, "")
 
 

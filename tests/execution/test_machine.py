@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
+import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -14,6 +14,7 @@ import torch
 
 from flexsn import BackendError, FallbackWarning, FlexSN, UnsupportedOpError
 from flexsn.execution.backends import supported_backends
+from tests import fresh
 from tests.flexsn.contract_cores import lif, sequence
 
 COMPILED = [name for name in supported_backends() if name == "cpp"]
@@ -49,13 +50,7 @@ except FlexSNError as error:
 
 def run_program(cache: Path, program: str = PROGRAM, **environment: str) -> tuple[str, str]:
     kept = {k: v for k, v in os.environ.items() if k not in ("TRITON_INTERPRET", "FLEXSN_PRINT_CODE")}
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={**kept, "FLEXSN_CACHE_DIR": str(cache), **environment},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = fresh.run(program, environment={**kept, "FLEXSN_CACHE_DIR": str(cache), **environment})
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 
@@ -82,11 +77,21 @@ def test_a_compiler_that_writes_nonsense(tmp_path: Path) -> None:
     assert out.startswith("1 FallbackWarning: running the torch loop")
 
 
+@pytest.fixture(scope="module")
+def whole_cache(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The cache that the program fills, and what it prints then."""
+    cache = tmp_path_factory.mktemp("whole") / "cache"
+    return cache, run_program(cache)[0]
+
+
 @pytest.mark.skipif(not COMPILED, reason="needs a C++ compiler")
 @pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b[: len(b) // 2], lambda b: b"x" * 99, lambda b: b[:-1]])
-def test_a_damaged_cache_file_is_made_again(damage: Callable[[bytes], bytes], tmp_path: Path) -> None:
+def test_a_damaged_cache_file_is_made_again(
+    damage: Callable[[bytes], bytes], whole_cache: tuple[Path, str], tmp_path: Path
+) -> None:
+    made, first = whole_cache
     cache = tmp_path / "cache"
-    first, _ = run_program(cache)
+    shutil.copytree(made, cache)
     files = sorted(cache.glob("*.so"))
     whole = [file.read_bytes() for file in files]
     for file, content in zip(files, whole, strict=True):
@@ -101,11 +106,9 @@ def test_a_damaged_cache_file_is_made_again(damage: Callable[[bytes], bytes], tm
 @pytest.mark.skipif(not COMPILED, reason="needs a C++ compiler")
 def test_two_processes_at_once(tmp_path: Path) -> None:
     environment = {**os.environ, "FLEXSN_CACHE_DIR": str(tmp_path / "cache")}
-    running = [
-        subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True)
-        for _ in range(2)
-    ]
-    assert [process.communicate()[0] for process in running] == ["0\ncompiled\n"] * 2
+    with ThreadPoolExecutor() as pool:
+        running = [pool.submit(fresh.run, PROGRAM, environment=environment) for _ in range(2)]
+    assert [process.result().stdout for process in running] == ["0\ncompiled\n"] * 2
     assert {file.suffix for file in (tmp_path / "cache").iterdir()} == {".so"}
 
 

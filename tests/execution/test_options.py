@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import pickle
-import subprocess
-import sys
 from dataclasses import FrozenInstanceError, replace
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 
 from flexsn.execution.options import ScanOptions
+from tests import fresh
 
 
 @pytest.mark.parametrize(
@@ -56,5 +55,5 @@ def test_copies_are_equal_in_another_process_too() -> None:
     options = ScanOptions("cpp", output_dtype=(torch.uint8,))
     assert copy.deepcopy(options) == options
     program = f"import pickle; o = pickle.loads({pickle.dumps(options)!r}); print(o in {{type(o)(*o._values())}})"
-    printed = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout
+    printed = fresh.run(program).stdout
     assert printed.strip() == "True"

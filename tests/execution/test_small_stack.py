@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from flexsn.execution.backends import supported_backends
+from tests import fresh
 
 PROGRAM = """
 import threading, torch
@@ -77,5 +75,5 @@ assert len(found) == 9 and all(map(torch.equal, found, everything("torch")))
 
 @pytest.mark.skipif("cpp" not in supported_backends(), reason="no C++ compiler")
 def test_in_a_process_of_its_own() -> None:
-    done = subprocess.run([sys.executable, "-c", PROGRAM], capture_output=True, text=True, check=False)
+    done = fresh.run(PROGRAM)
     assert done.returncode == 0, done.stderr[-2000:]

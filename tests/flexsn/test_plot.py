@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import doctest
-import subprocess
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,6 +23,7 @@ from flexsn.plot import (  # noqa: E402
     plot_2d_heatmap,
     plot_one_neuron_v_s,
 )
+from tests import fresh  # noqa: E402
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +138,7 @@ def test_without_matplotlib_the_error_names_the_extra() -> None:
         "    try: draw(torch.zeros(2, 2))\n"
         "    except ImportError as error: print(error)\n"
     )
-    run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    run = fresh.run(program)
     assert run.stdout == 'flexsn.plot needs matplotlib: pip install "flexsn[plot]"\n' * 3
 
 

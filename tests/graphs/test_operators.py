@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ from torch import Tensor, nn
 
 from flexsn import FlexSN, FlexSNError, GradientError, surrogate
 from flexsn.graphs.call import GraphCall
+from tests import fresh
 from tests.flexsn.contract_cores import sequence
 
 spike = surrogate.ATan()
@@ -152,19 +151,15 @@ assert torch.equal(program(x), want)
 """
 
 
-def python(code: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, capture_output=True, text=True, check=False)
-
-
 def test_an_exported_model_runs_where_its_core_is_imported(tmp_path: Path) -> None:
     (tmp_path / "somewhere.py").write_text(CORES.format(tau=2.0))
-    done = python(EXPORT.format(module="somewhere"), tmp_path)
+    done = fresh.run(EXPORT.format(module="somewhere"), tmp_path)
     assert done.returncode == 0, done.stderr
-    done = python(LOAD.format(imports="somewhere"), tmp_path)
+    done = fresh.run(LOAD.format(imports="somewhere"), tmp_path)
     assert done.returncode == 0, done.stderr
-    missing = python(LOAD.format(imports="os"), tmp_path)
+    missing = fresh.run(LOAD.format(imports="os"), tmp_path)
     assert "FlexSNError: an exported program scans the core core of somewhere, which is not imported" in missing.stderr
     assert "import somewhere" in missing.stderr
     (tmp_path / "somewhere.py").write_text(CORES.format(tau=4.0))
-    changed = python(LOAD.format(imports="somewhere"), tmp_path)
+    changed = fresh.run(LOAD.format(imports="somewhere"), tmp_path)
     assert "is not there, or not what it was at the export" in changed.stderr

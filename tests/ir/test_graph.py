@@ -73,6 +73,7 @@ def test_a_literal_is_cast_at_once_unless_the_machine_decides_what_becomes_of_it
     assert b.cast(b.const(2.0, F32), I32) is b.const(2, I32)
     for odd in (2.5, 1e20, math.nan):
         assert b.cast(b.const(odd, F32), I32).op == "cast"
+    assert b.cast(b.const(math.nan, F32), BOOL).op == "cast"
     assert b.cast(x(b), F32) is x(b)
 
 
@@ -81,6 +82,15 @@ def test_what_a_rule_makes_comes_from_the_line_that_asked() -> None:
     outer, inner = (SourceLine("core.py", n, "core", "") for n in (1, 2))
     nested = b.op("div", b.op("exp", x(b), dtype=F32, line=inner), b.const(4.0, F32), dtype=F32, line=outer)
     assert (nested.op, nested.line, nested.args[0].line) == ("mul", outer, inner)
+
+
+def test_all_that_a_rule_makes_comes_from_that_line() -> None:
+    def rule(builder: Builder, op: str, args: tuple[Node, ...], dtype: torch.dtype) -> Node | None:
+        return builder.op("abs", builder.op("neg", *args, dtype=F32), dtype=F32) if op == "exp" else None
+
+    b, line = Builder(rule), SourceLine("core.py", 1, "core", "")
+    made = b.op("exp", x(b), dtype=F32, line=line)
+    assert (made.op, made.line, made.args[0].line) == ("abs", line, line)
 
 
 def test_arguments_come_before_their_users_and_each_once() -> None:

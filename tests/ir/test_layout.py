@@ -52,6 +52,10 @@ def test_dense_strides_make_a_tensor_without_holes(order: tuple[int, ...]) -> No
     assert places == set(range(24)) and lane_order((2, 3, 4), strides) == order
 
 
+def test_strides_of_a_tensor_without_elements_are_torchs() -> None:
+    assert dense_strides((2, 0, 3), (0, 1, 2)) == torch.empty(2, 0, 3).stride()
+
+
 @pytest.mark.parametrize("order", ORDERS)
 def test_any_permutation_shared_by_all_tensors_is_one_dense_run_of_lanes(order: tuple[int, ...]) -> None:
     strides = dense_strides((2, 3, 4), order)

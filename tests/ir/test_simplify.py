@@ -163,6 +163,10 @@ def _x(builder: Builder, dtype: torch.dtype = F32, index: int = 0) -> Node:
     return builder.leaf(LeafKind.INPUT, index, dtype)
 
 
+def _where(builder: Builder, *args: Node) -> Node:
+    return builder.op("where", *args, dtype=F32)
+
+
 SIMPLER: dict[str, Callable[[Builder, Node], tuple[Node, Node]]] = {
     "x * 1": lambda b, x: (b.op("mul", x, b.const(1, F32), dtype=F32), x),
     "1 * x": lambda b, x: (b.op("mul", b.const(1, F32), x, dtype=F32), x),
@@ -181,6 +185,29 @@ SIMPLER: dict[str, Callable[[Builder, Node], tuple[Node, Node]]] = {
         _x(b, BOOL),
     ),
     "float(c) != 0": lambda b, x: (b.op("ne", b.cast(_x(b, BOOL), F32), b.const(0, F32), dtype=BOOL), _x(b, BOOL)),
+    "|-x|": lambda b, x: (b.op("abs", b.op("neg", x, dtype=F32), dtype=F32), b.op("abs", x, dtype=F32)),
+    "||x||": lambda b, x: (b.op("abs", b.op("abs", x, dtype=F32), dtype=F32), b.op("abs", x, dtype=F32)),
+    "n + 0": lambda b, x: (b.op("add", _x(b, I32), b.const(0, I32), dtype=I32), _x(b, I32)),
+    "where(not c, x, y)": lambda b, x: (
+        _where(b, b.op("logical_not", _x(b, BOOL), dtype=BOOL), x, _x(b, F32, 1)),
+        _where(b, _x(b, BOOL), _x(b, F32, 1), x),
+    ),
+    "where(c, where(c, x, y), z)": lambda b, x: (
+        _where(b, _x(b, BOOL), _where(b, _x(b, BOOL), x, _x(b, F32, 1)), _x(b, F32, 2)),
+        _where(b, _x(b, BOOL), x, _x(b, F32, 2)),
+    ),
+    "where(c, x, where(c, y, z))": lambda b, x: (
+        _where(b, _x(b, BOOL), x, _where(b, _x(b, BOOL), _x(b, F32, 1), _x(b, F32, 2))),
+        _where(b, _x(b, BOOL), x, _x(b, F32, 2)),
+    ),
+    "bool(double(x))": lambda b, x: (b.cast(b.cast(x, F64), BOOL), b.cast(x, BOOL)),
+    "2 * 3 of int64": lambda b, x: (b.op("mul", b.const(2, I64), b.const(3, I64), dtype=I64), b.const(6, I64)),
+    "2 * 3 of int32": lambda b, x: (b.op("mul", b.const(2, I32), b.const(3, I32), dtype=I32), b.const(6, I32)),
+    "2 * 3 of fp64": lambda b, x: (b.op("mul", b.const(2, F64), b.const(3, F64), dtype=F64), b.const(6, F64)),
+    "true and false": lambda b, x: (
+        b.op("logical_xor", b.const(True, BOOL), b.const(False, BOOL), dtype=BOOL),
+        b.const(True, BOOL),
+    ),
     "2 * 3": lambda b, x: (b.op("mul", b.const(2, F32), b.const(3, F32), dtype=F32), b.const(6, F32)),
 }
 
@@ -198,6 +225,11 @@ KEPT: dict[str, Callable[[Builder, Node], Node]] = {
     "x * 0 is NaN for infinity": lambda b, x: b.op("mul", x, b.const(0, F32), dtype=F32),
     "x / 3 is no product": lambda b, x: b.op("div", x, b.const(3, F32), dtype=F32),
     "x / 2^-127 overflows as a product": lambda b, x: b.op("div", x, b.const(2.0**-127, F32), dtype=F32),
+    "integers that overflow are the machine's": lambda b, x: b.op(
+        "mul", b.const(2**30, I32), b.const(4, I32), dtype=I32
+    ),
+    "which integer holds a float is the machine's": lambda b, x: b.cast(b.cast(x, F64), I32),
+    "fp16 may overflow": lambda b, x: b.op("mul", b.const(2, F16), b.const(3, F16), dtype=F16),
     "rounding to fp32 is not undone": lambda b, x: b.cast(b.cast(_x(b, F64), F32), F64),
     "not x < y is not x >= y": lambda b, x: b.op("logical_not", b.op("lt", x, _x(b, F32, 1), dtype=BOOL), dtype=BOOL),
 }

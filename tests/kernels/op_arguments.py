@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from functools import cache
 
 import torch
 from torch import Tensor
 
 
+@cache
 def arguments(dtype: torch.dtype, arity: int) -> tuple[Tensor, ...]:
     """Special values in every combination, random ones, of one argument all of fp16; each ``[2, N]``."""
     special, random = _special(dtype), _random(dtype, arity)

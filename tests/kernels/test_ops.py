@@ -24,6 +24,7 @@ from flexsn.ir.plan import BackwardPlan, Plan
 from flexsn.ir.promises import EXACT, EXACT_FUNCTIONS, FUNCTIONS
 from flexsn.kernels.backend import Launch
 from flexsn.kernels.backend import backend as kernels_for
+from flexsn.kernels.triton import runtime as triton_runtime
 
 BACKEND = "triton" if os.environ.get("TRITON_INTERPRET", "0") not in ("", "0") else "cpp"
 DTYPES = (*FLOATS, *INTS, torch.bool)
@@ -35,6 +36,14 @@ NO_GRADIENT = {"floor_divide", "floor_divide_number", "floor_divide_zero", "heav
 _BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 
 
+@pytest.fixture(scope="module", autouse=True)
+def large_blocks() -> Iterator[None]:
+    """The interpreter takes as long for a block of 32,768 lanes as for one of 1,024."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(triton_runtime._Interpreted, "BLOCK", 1 << 15)
+        yield
+
+
 def _skip_missing(case: Case) -> None:
     if BACKEND == "triton" and "bfloat16" in case.name:
         pytest.skip("Triton's interpreter has no bf16")
@@ -44,6 +53,7 @@ def _id(value: object) -> str:
     return value.name if isinstance(value, Case) else str(value).removeprefix("torch.")
 
 
+@cache
 def _chunks(dtype: torch.dtype) -> list[list[Case]]:
     rows = []
     for arity in (1, 2, 3):

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
-from mutants import ROOMS, ROOT, equivalents, files, mutants
+from mutants import INTERPRETED, ROOMS, TESTS, equivalents
+from planting import ROOT, files, mutants, plant
 
 MADE = {
     "a = b < c": ["a = b <= c", "a = b >= c", "a = True", "a = False"],
@@ -32,10 +34,40 @@ def test_faults_of_a_statement(source: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("room", ROOMS)
 def test_a_room_has_mutants_and_tests(room: str) -> None:
     assert any(mutants(path) for path in files(room))
-    for path in (p for paths in ROOMS[room] for p in paths):
+    for path in (f"tests/{room}", *TESTS, *INTERPRETED):
         assert (ROOT / path).exists(), path
 
 
 def test_what_is_named_equivalent_is_still_there() -> None:
-    there = {m.name for room in ROOMS for path in files(room) for m in mutants(path)}
-    assert equivalents() <= there
+    of_room = {path for room in ROOMS for path in files(room)}
+    for file in {ROOT / name[0] for name in equivalents()}:
+        assert file in of_room
+        assert {name for name in equivalents() if ROOT / name[0] == file} <= {m.name for m in mutants(file)}
+
+
+MODULE = """
+def outer(a):
+    def inner(b):
+        return a + b
+    return inner
+
+class Held:
+    @property
+    def two(self):
+        return 2
+
+DEFAULT = 1 + 1
+"""
+
+
+def test_a_fault_is_planted_in_what_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "module.py"
+    path.write_text(MODULE)
+    module: dict[str, Any] = {}
+    exec(compile(MODULE, path, "exec"), module)
+    before, held = module["outer"](3), module["Held"]()
+    found = {(m.before, m.after): m for m in mutants(path)}
+    assert plant(found["return a + b", "return a - b"])
+    assert before(1) == module["outer"](3)(1) == 2  # the closure that was there, and one that is made now
+    assert plant(found["return 2", "return 3"]) and held.two == 3
+    assert not plant(found["DEFAULT = 1 + 1", "DEFAULT = 1 - 1"])  # only an import would see it

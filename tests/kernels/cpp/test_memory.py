@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-
 import pytest
 
 from flexsn.execution.backends import supported_backends
+from tests import fresh
 
 pytestmark = pytest.mark.skipif("cpp" not in supported_backends(), reason="no C++ compiler")
 
@@ -58,5 +56,5 @@ assert grown < 50_000, grown  # what is recomputed takes 131,072 bytes
 
 @pytest.mark.parametrize("program", [SMALL_STACK, MANY_THREADS], ids=["small stack", "many threads"])
 def test_in_a_process_of_its_own(program: str) -> None:
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = fresh.run(program)
     assert done.returncode == 0, done.stderr[-2000:]

@@ -168,8 +168,10 @@ class StepVjp:
 
 def with_sources(roots: Iterable[Node], products: Sequence[Product]) -> list[Node]:
     """The roots, and the sources of all products they depend on."""
-    by_leaf = {p.leaf: p for p in products}
     found = list(roots)
+    if not products:
+        return found
+    by_leaf = {p.leaf: p for p in products}
     seen: set[Node] = set()
     for root in found:  # grows
         for node in topological([root]):

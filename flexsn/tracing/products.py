@@ -126,6 +126,8 @@ class AcrossLanes:
 
         A node, a :class:`Viewed`, a :class:`Reduction`, or a :class:`Ref` that follows of a gradient.
         """
+        if call.name not in PRODUCTS | _VIEWS | {"sum"}:
+            return None
         given = [self._given(a, ref, call, tape) for a, ref in zip(args, call.args, strict=True)]
         if not any(isinstance(a, Viewed) for a in given) or (
             call.kwargs and call.name not in ("clone", "_unsafe_view")

@@ -84,7 +84,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def is_shaped(self, tensor: Tensor) -> bool:
         """Whether a tensor is as large as a placeholder, or was made from one that is."""
         cell = self._cells.get(id(tensor)) or self._by_storage.get(_storage_key(tensor))
-        return cell is not None and cell.ref.index in self.tape.live | self.tape.shaped
+        return cell is not None and (cell.ref.index in self.tape.live or cell.ref.index in self.tape.shaped)
 
     def ref(self, tensor: Tensor) -> ValueRef:
         """The recorded value a tensor holds now; an unknown tensor counts as captured."""

@@ -81,6 +81,7 @@ class Tracer:
         self.device = device
         self.host = HostProgram()
         self.operands: list[Ref] = []
+        self._called = argument_names(core, len(self.input_dtypes) + len(self.state_dtypes))
         self._on_gpu = device.type == "cuda" if on_gpu is None else on_gpu
         self._vjps: dict[tuple[tuple[bool, ...], tuple[int, ...], bool, bool], StepVjp] = {}
         self._whole: tuple[Sequence[Cotangent], Run] | None = None  # with the backward half, as first traced
@@ -178,8 +179,7 @@ class Tracer:
             seeds = [example((*self.graph.outputs, *self.graph.new_states)[c.value].dtype) for c in incoming]
             marking = [example(self.state_dtypes[m.value]) for m in marks]
             named = {c.name: seed for c, seed in zip((*incoming, *marks), (*seeds, *marking), strict=True)}
-            called = argument_names(core, len(arguments))
-            recorder = Recorder(arguments | named, self._sentinel.shape, is_kept, called)
+            recorder = Recorder(arguments | named, self._sentinel.shape, is_kept, self._called)
             questions = Questions(recorder.is_shaped, self._sentinel.shape, self._step_shape)
             since = autograd_clock()
             with recorder:

@@ -28,6 +28,7 @@ __all__ = ["GivenCore", "Scanned", "key_of", "number_of", "scanned"]
 
 _KEYS: WeakKeyDictionary[Scanned, str] = WeakKeyDictionary()
 _SCANNED: WeakValueDictionary[str, Scanned] = WeakValueDictionary()
+_KEPT: dict[str, Scanned] = {}  # what exported programs scan
 _NUMBERS: Counter[str] = Counter()  # how many keys were given to cores of a name
 
 
@@ -78,7 +79,7 @@ def scanned(key: str, num_states: int) -> Scanned:
     Raises:
         FlexSNError: nothing does.
     """
-    found = _SCANNED.get(key)
+    found: Scanned | None = _SCANNED.get(key)
     if "#" in key:
         if found is None:
             raise FlexSNError(
@@ -93,15 +94,12 @@ def scanned(key: str, num_states: int) -> Scanned:
     return found
 
 
-_KEPT: dict[str, Scanned] = {}  # what exported programs scan
-
-
 def _search(name: str, num_states: int) -> Scanned:
     path = name.partition("/")[0]
     module, _, qualname = path.partition(":")
     core: Any = None
     try:
-        core = reduce(getattr, qualname.split("."), sys.modules[module])
+        core: Any = reduce(getattr, qualname.split("."), sys.modules[module])
     except (AttributeError, KeyError):  # made inside a function, or not imported
         core = None
     if callable(core) and not isinstance(core, type):

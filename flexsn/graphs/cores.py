@@ -97,7 +97,6 @@ def scanned(key: str, num_states: int) -> Scanned:
 def _search(name: str, num_states: int) -> Scanned:
     path = name.partition("/")[0]
     module, _, qualname = path.partition(":")
-    core: Any = None
     try:
         core: Any = reduce(getattr, qualname.split("."), sys.modules[module])
     except (AttributeError, KeyError):  # made inside a function, or not imported

@@ -89,6 +89,14 @@ class ParameterBinding:
                 return self._written(neuron)
         return NOTHING_BOUND
 
+    def bound_anew(self, neuron: nn.Module) -> str | None:
+        """The name of a source that holds another parameter by now, which is not registered yet."""
+        for bound in self._bound:
+            read, registered = bound.sources[0].read(), neuron._parameters.get(bound.name)
+            if read is not registered and read is not bound.agreed and isinstance(read, nn.Parameter):
+                return bound.sources[0].name
+        return None
+
     @contextmanager
     def _written(self, neuron: nn.Module) -> Iterator[None]:
         with WRITING, ExitStack() as undo:

@@ -10,6 +10,7 @@ import gc
 import hashlib
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from types import CodeType, FunctionType, MethodType
@@ -24,7 +25,7 @@ from flexsn.captures.guards import Captures
 from flexsn.errors import FlexSNError
 from flexsn.execution.dispatch import ScanDispatcher
 
-__all__ = ["GivenCore", "Scanned", "key_of", "number_of", "scanned"]
+__all__ = ["GivenCore", "Scanned", "is_one", "key_of", "number_of", "scanned"]
 
 _KEYS: WeakKeyDictionary[Scanned, str] = WeakKeyDictionary()
 _SCANNED: WeakValueDictionary[str, Scanned] = WeakValueDictionary()
@@ -37,6 +38,9 @@ class Scanned(Protocol):
 
     def _scanned(self) -> AbstractContextManager[ScanDispatcher]:
         """Its dispatcher, for the length of a call, in which the core reads what is registered."""
+
+    def _bound_anew(self, handed: Mapping[str, Tensor]) -> str | None:
+        """The name of a variable that is bound to another parameter than a graph hands in for it."""
 
 
 class GivenCore:
@@ -58,6 +62,16 @@ class GivenCore:
 
     def _scanned(self) -> AbstractContextManager[ScanDispatcher]:
         return nullcontext(self.dispatcher)
+
+    def _bound_anew(self, handed: Mapping[str, Tensor]) -> str | None:
+        read = {source.name: source.read() for source in self.dispatcher.captures().tensors}
+        return next((n for n, t in handed.items() if n in read and not is_one(t, read[n])), None)
+
+
+def is_one(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same memory; a graph may hand in another view of it."""
+    same = a.untyped_storage()._cdata == b.untyped_storage()._cdata
+    return same and (a.shape, a.storage_offset()) == (b.shape, b.storage_offset())
 
 
 def key_of(of: Scanned) -> str:

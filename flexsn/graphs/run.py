@@ -17,7 +17,7 @@ from flexsn.execution.autograd import CallEntry, gradients
 from flexsn.execution.dispatch import ScanDispatcher
 from flexsn.execution.forward import BoundScan
 from flexsn.graphs.call import GraphCall
-from flexsn.graphs.cores import number_of, scanned
+from flexsn.graphs.cores import Scanned, number_of, scanned
 from flexsn.ir.layout import TensorSpec
 
 __all__ = ["GraphRun", "find", "pulled_back", "ran"]
@@ -36,6 +36,7 @@ class GraphRun:
         entry: kernels of a call without rules, that keep checkpoints.
         dispatcher: of the core.
         snapshot: what the core read.
+        tensors: those it read, by name.
         read: the tensors in the places of the graph's parameters.
         captured: the tensors the kernels are given.
         places: which of the parameters each of these is; ``None`` for one the graph does not hand in.
@@ -46,6 +47,7 @@ class GraphRun:
     entry: CallEntry | None
     dispatcher: ScanDispatcher
     snapshot: Snapshot
+    tensors: dict[str, Tensor]
     read: tuple[Tensor, ...]
     captured: tuple[Tensor, ...]
     places: tuple[int | None, ...]
@@ -122,23 +124,39 @@ class GraphRun:
 def find(core: str, call: GraphCall, groups: Groups, training: bool) -> GraphRun:
     """What runs such a call now."""
     inputs, states, *_ = groups
-    with scanned(core, len(states))._scanned() as dispatcher, torch.enable_grad():
+    of = scanned(core, len(states))
+    _check_current(of, core, call, groups[-1])
+    with of._scanned() as dispatcher, torch.enable_grad():
         entry = None if call.by_rules else dispatcher.prepare(inputs, states, call.options, None, training)[0]
         if entry is not None and not isinstance(entry.bound, BoundScan):
             entry = None
+        captures = dispatcher.captures()
+        named = {source.name: source.read() for source in captures.tensors}
         run: GraphRun | None = None if entry is None else entry.in_graphs.get(call)
-        if run is None:
-            captures = dispatcher.captures()
-            named = {source.name: source.read() for source in captures.tensors}
+        if run is None or any(t is not run.tensors.get(name) for name, t in named.items()):
             read = _read(named, call, training)
             place = {id(t): i for i, t in enumerate(read)}
             captured = () if entry is None else tuple(entry.traced.captured(captures))
             places = tuple(place.get(id(t)) for t in captured)
             number = number_of(captures)
-            run = GraphRun(call, entry, dispatcher, Snapshot(captures), read, captured, places, number)
+            run = GraphRun(call, entry, dispatcher, Snapshot(captures), named, read, captured, places, number)
             if entry is not None:
                 entry.in_graphs[call] = run
     return run
+
+
+def _check_current(of: Scanned, core: str, call: GraphCall, parameters: Tensors) -> None:
+    """A graph hands in what a variable held when it was made, or what is registered: is that what the core reads?"""
+    if "#" not in core:  # a program has parameters of its own
+        return
+    name = of._bound_anew(dict(zip(call.parameters, parameters, strict=True)))
+    if name is not None:
+        raise FlexSNError(
+            f"a compiled graph hands in the parameter that {name} was when the graph was made; by now it is another",
+            why="which tensors a core reads is fixed when a graph is made; their values and its numbers are not",
+            hint="write into the parameter, replace the one a neuron has registered (neuron.name = ...), or call "
+            "torch.compiler.reset()",
+        )
 
 
 def ran(core: str, call: GraphCall, groups: Groups, kept: Tensors) -> GraphRun:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from flexsn.execution.dispatch import ScanDispatcher, constant_to_compile
 from flexsn.execution.loop import Results
 from flexsn.execution.masks import Masks
 from flexsn.execution.options import ScanOptions
-from flexsn.graphs.cores import GivenCore
+from flexsn.graphs.cores import GivenCore, is_one
 from flexsn.graphs.describe import Described, described, parameter_paths
 from flexsn.modules.internals import Internals
 
@@ -44,6 +44,18 @@ class InGraph(nn.Module):
         binding = self._binding() if self._flexsn.bound_names else None
         with binding.applied(self) if binding else NOTHING_BOUND:
             yield self._dispatcher()
+
+    def _bound_anew(self, handed: Mapping[str, Tensor]) -> str | None:
+        """The name of a variable that is bound to a tensor that is not the neuron's."""
+        bound = self._flexsn.bound_names
+        name = self._binding().bound_anew(self) if bound else None
+        unbound = {n: t for n, t in handed.items() if n not in bound.values()}
+        if name is not None or not unbound:
+            return name
+        read = {source.name: source.read() for source in self._dispatcher().captures().tensors}
+        other = [n for n, t in unbound.items() if n in read and not is_one(t, read[n])]
+        owned = {id(t) for t in (*self.parameters(), *self.buffers())} if other else set()
+        return next((n for n in other if id(read[n]) not in owned), None)
 
 
 def neuron_in_graph(

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flexsn import FlexSN, FlexSNError, GradientError, surrogate
+from flexsn import FlexSN, FlexSNError, GradientError, scan, surrogate
 from flexsn.graphs.call import GraphCall
 from tests.flexsn.contract_cores import sequence
 
@@ -106,6 +106,56 @@ def test_a_core_that_reads_another_parameter_by_now_is_an_error() -> None:
     with pytest.raises(FlexSNError, match=r"hands in box.w, and now the core reads box.w, box.more") as caught:
         run(sequence(4, 3))
     assert "torch.compiler.reset() compiles anew" in str(caught.value)
+
+
+@pytest.mark.parametrize("owner", ["scan", "neuron", "module"])
+def test_a_variable_bound_to_another_parameter_is_an_error(owner: str) -> None:
+    weight = nn.Parameter(torch.tensor([0.5, 1.0, 0.25]))
+    neuron = FlexSN(lambda x, v: (v * weight, v + x * weight))
+    if owner == "module":  # which owns the parameter before the neuron looks for one
+        neuron = FlexSN(Held(weight, lambda x, v: (v * weight, v + x * weight)))
+
+    def eager(x: Tensor) -> Tensor:
+        neuron.reset()
+        y: Tensor = scan(neuron.core, x, torch.zeros(3))[0] if owner == "scan" else neuron(x)
+        return y
+
+    run, x = torch.compile(eager, backend="aot_eager", fullgraph=True), sequence(4, 3)
+    assert torch.equal(run(x), eager(x))
+    weight = nn.Parameter(torch.tensor([4.0, 2.0, 1.0]))
+    with pytest.raises(FlexSNError, match=r"the parameter that .*weight was when the graph was made") as caught:
+        run(x)
+    assert "torch.compiler.reset()" in str(caught.value)
+    torch.compiler.reset()
+    assert torch.equal(torch.compile(eager, backend="aot_eager")(x), eager(x))
+
+
+class Held(nn.Module):
+    def __init__(self, weight: nn.Parameter, step: Any) -> None:
+        super().__init__()
+        self.weight, self.step = weight, step
+
+    def forward(self, x: Tensor, v: Tensor) -> Any:
+        return self.step(x, v)
+
+
+@pytest.mark.parametrize("owner", ["scan", "neuron"])
+def test_a_variable_bound_to_another_tensor_that_is_no_parameter_counts(owner: str) -> None:
+    scale = torch.tensor([0.5, 1.0, 0.25])
+    neuron = FlexSN(lambda x, v: (v * scale, v + x * scale))
+
+    def eager(x: Tensor) -> Tensor:
+        neuron.reset()
+        y: Tensor = scan(neuron.core, x, torch.zeros(3))[0] if owner == "scan" else neuron(x)
+        return y
+
+    run = torch.compile(eager, backend="aot_eager", fullgraph=True)
+    for factor in (1.0, 4.0, 2.0):
+        scale = torch.tensor([0.5, 1.0, 0.25]) * factor
+        x = sequence(4, 3).requires_grad_()
+        grads = [torch.autograd.grad(f(x).sum(), x)[0] for f in (run, eager)]
+        assert torch.equal(run(x), eager(x))
+        assert torch.equal(*grads)
 
 
 def test_a_graph_of_a_neuron_that_is_gone_says_so() -> None:

@@ -62,7 +62,7 @@ def neuron_in_graph(
     neuron: InGraph, inputs: Tensors, states: Tensors, options: ScanOptions, masks: Masks | None
 ) -> Results | None:
     """What the neuron's dispatcher returns, as one node of the graph; ``None`` where there can be none."""
-    paths = _paths_of_neuron(neuron)
+    paths = None if torch._C._are_functorch_transforms_active() else _paths_of_neuron(neuron)
     if paths is None:
         return None
     parameters = [_attribute(neuron, path) for _, path in paths]
@@ -81,6 +81,8 @@ def core_in_graph(
     masks: Masks | None,
 ) -> Results | None:
     """The same for a core given to ``scan``, with the options asked for."""
+    if torch._C._are_functorch_transforms_active():
+        return None
     id(core)  # the graph is for this very function
     names = _names_of_core(core, dispatcher_of, len(states))
     parameters = [_tensor_of_core(core, dispatcher_of, len(states), name) for name in names]
@@ -106,6 +108,7 @@ def _kind(groups: list[list[Tensor]], masks: Masks | None, learning: bool) -> tu
         inputs[0].device,
         tuple([name for name, mask in given if mask is not None]),
         training,
+        () if masks is None else tuple([j for j, i in enumerate(masks.initial) if i.requires_grad]),
     )
 
 

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor, nn
 
 from flexsn import FlexSN, FlexSNError, GradientError, scan, surrogate
+from flexsn.execution.forward import BoundScan
 from flexsn.graphs.call import GraphCall
-from tests.flexsn.contract_cores import sequence
+from tests.flexsn.contract_cores import sequence, smooth
 
 spike = surrogate.ATan()
 
@@ -128,6 +129,40 @@ def test_a_variable_bound_to_another_parameter_is_an_error(owner: str) -> None:
     assert "torch.compiler.reset()" in str(caught.value)
     torch.compiler.reset()
     assert torch.equal(torch.compile(eager, backend="aot_eager")(x), eager(x))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"time_reduction": "max", "output_dtype": torch.bool},
+        {"time_reduction": "mean", "rate": True, "detach_every": 5},
+        {"store_state_seqs": True, "rate": True, "time_dim": 1},
+    ],
+)
+def test_a_backward_pass_starts_from_what_the_forward_pass_kept(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with lengths and resets, which initial states learn of."""
+    ran: list[BoundScan] = []
+    forward = BoundScan.forward
+    monkeypatch.setattr(BoundScan, "forward", lambda *args: (ran.append(args[0]), forward(*args))[1])
+    axis = options.get("time_dim", 0)
+    lengths, resets = torch.tensor([20, 0, 13]), (torch.arange(60).view(20, 3) % 7 == 4).movedim(0, axis)
+    results = []
+    for compiled in (True, False):
+        neuron, x = FlexSN(smooth, **options), sequence(20, 3, 2).movedim(0, axis).requires_grad_()
+        start = torch.full((3, 2), 0.5, requires_grad=True)
+        neuron.init_states = lambda *args, start=start: [start]  # type: ignore[method-assign]
+        run = torch.compile(neuron, backend="aot_eager", fullgraph=True) if compiled else neuron
+        ran.clear()
+        y = run(x, lengths=lengths, reset_mask=resets)
+        of = [y, neuron.v, *(neuron.state_seqs or ()), *([neuron.rate] if options.get("rate") else [])]
+        loss = sum((t.float() * (1.0 + i)).sum() for i, t in enumerate(of))
+        assert isinstance(loss, Tensor)
+        results.append((*(t + 0.0 for t in of), *torch.autograd.grad(loss, (x, start))))
+        assert [bound.spec.shape.num_steps for bound in ran].count(20) == 1  # others are of examples
+    assert all(map(torch.equal, *results))
 
 
 class Held(nn.Module):

@@ -30,8 +30,9 @@ def register_parameters(neuron: nn.Module, captures: Captures, names: dict[str, 
         names: extended by ``registered name -> name of the source``.
     """
     owned = {id(parameter) for parameter in neuron.parameters()}
+    named = set(names.values())  # what is registered may have been replaced meanwhile, by a shard of it, say
     for path, parameter in captures.parameters():
-        if id(parameter) not in owned:
+        if id(parameter) not in owned and path not in named:
             name = _free_name(neuron, path)
             neuron.register_parameter(name, parameter)
             names[name] = path

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+import flexsn.kernels.cpp.threads  # noqa: F401  which takes note of forks from now on
 from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout
 from flexsn.ir.plan import Plan

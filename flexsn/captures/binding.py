@@ -30,8 +30,9 @@ def register_parameters(neuron: nn.Module, captures: Captures, names: dict[str, 
         names: extended by ``registered name -> name of the source``.
     """
     owned = {id(parameter) for parameter in neuron.parameters()}
+    named = set(names.values())  # what is registered may have been replaced meanwhile, by a shard of it, say
     for path, parameter in captures.parameters():
-        if id(parameter) not in owned:
+        if id(parameter) not in owned and path not in named:
             name = _free_name(neuron, path)
             neuron.register_parameter(name, parameter)
             names[name] = path
@@ -88,6 +89,14 @@ class ParameterBinding:
             if bound.sources[0].read() is not registered.get(bound.name):
                 return self._written(neuron)
         return NOTHING_BOUND
+
+    def bound_anew(self, neuron: nn.Module) -> str | None:
+        """The name of a source that holds another parameter by now, which is not registered yet."""
+        for bound in self._bound:
+            read, registered = bound.sources[0].read(), neuron._parameters.get(bound.name)
+            if read is not registered and read is not bound.agreed and isinstance(read, nn.Parameter):
+                return bound.sources[0].name
+        return None
 
     @contextmanager
     def _written(self, neuron: nn.Module) -> Iterator[None]:

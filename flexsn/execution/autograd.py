@@ -118,9 +118,8 @@ def _loop_gradients(
     """Gradients through the torch loop, which can be differentiated again if gradients are enabled."""
     again = torch.is_grad_enabled()
     spec = entry.bound.spec
-    *given, captured, _ = spec.split(saved)
-    with torch.enable_grad():  # one tensor in two places has a gradient in each
-        inputs, states = ([t.view_as(t) for t in tensors] for tensors in given)
+    with torch.enable_grad():  # one tensor in two places has a gradient in each; its hooks are not for these
+        inputs, states, captured, _ = ([t.view_as(t) for t in tensors] for tensors in spec.split(saved))
     core = entry.traced.core_reading(spec.read_once(captured)[2])
     with torch.enable_grad():
         results = _by_loop(spec, core, inputs, states, captured)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -59,6 +60,11 @@ class BoundScan:
         groups = (*given, self._outputs, self._finals, self.checkpoints)
         self._launch = self.spec.bind(self.plan, [groups[group][index] for group, index in self._order])
         return self
+
+    def results(self) -> list[TensorSpec]:
+        """Layouts of outputs, as they are visible, and final states."""
+        visible = zip(self._outputs, self.spec.outputs, strict=True)
+        return [*(replace(spec, dtype=o.visible) for spec, o in visible), *self._finals]
 
     def forward(
         self, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from flexsn.execution.masks import Masks
+from flexsn.execution.masks import Masks, RuledCall
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import OutputDtype
 from flexsn.ir.layout import CallShape, TensorSpec, without_axis
@@ -53,6 +53,7 @@ class GraphCall:
         training: whether the forward pass keeps what the backward pass starts from.
         interval: steps between checkpoints.
         checkpoints: their dtypes.
+        learned: the states whose value after a reset has a gradient.
     """
 
     options: ScanOptions
@@ -64,6 +65,7 @@ class GraphCall:
     training: bool
     interval: int
     checkpoints: tuple[torch.dtype, ...]
+    learned: tuple[int, ...] = ()
 
     def text(self) -> str:
         """The same as text."""
@@ -99,6 +101,15 @@ class GraphCall:
         named = dict(zip(self.masks, tensors, strict=False))
         return Masks(named.get("lengths"), named.get("reset_mask"), tuple(tensors[len(self.masks) :]))
 
+    def ruled(self, inputs: Sequence[Tensor], states: Sequence[Tensor], masks: Sequence[Tensor]) -> RuledCall | None:
+        """The call by rules, of tensors the graph hands in; ``None`` without rules."""
+        if not self.by_rules:
+            return None
+        given = self.masked(masks) or Masks()
+        initial = tuple(_needing(i, j in self.learned) for j, i in enumerate(given.initial))
+        with torch.enable_grad():  # learned is what would be without a graph
+            return RuledCall.of(inputs, states, self.options, replace(given, initial=initial))
+
     def shape(self, inputs: Sequence[Tensor], states: Sequence[Tensor]) -> CallShape:
         """Shapes of a call, in the memory order of the first input where that has them all."""
         axis = self.options.time_dim
@@ -121,6 +132,10 @@ class GraphCall:
         """Layouts of the checkpoints."""
         count = max((shape.num_steps - 1) // self.interval, 0)
         return [shape.steps(count, dtype) for dtype in self.checkpoints]
+
+
+def _needing(tensor: Tensor, gradient: bool) -> Tensor:
+    return tensor if tensor.requires_grad is gradient else tensor.detach().requires_grad_(gradient)
 
 
 def _written(value: Any) -> Any:

@@ -10,6 +10,7 @@ import gc
 import hashlib
 import sys
 from collections import Counter
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, nullcontext
 from functools import reduce
 from types import CodeType, FunctionType, MethodType
@@ -24,10 +25,11 @@ from flexsn.captures.guards import Captures
 from flexsn.errors import FlexSNError
 from flexsn.execution.dispatch import ScanDispatcher
 
-__all__ = ["GivenCore", "Scanned", "key_of", "number_of", "scanned"]
+__all__ = ["GivenCore", "Scanned", "is_one", "key_of", "number_of", "scanned"]
 
 _KEYS: WeakKeyDictionary[Scanned, str] = WeakKeyDictionary()
 _SCANNED: WeakValueDictionary[str, Scanned] = WeakValueDictionary()
+_KEPT: dict[str, Scanned] = {}  # what exported programs scan
 _NUMBERS: Counter[str] = Counter()  # how many keys were given to cores of a name
 
 
@@ -36,6 +38,9 @@ class Scanned(Protocol):
 
     def _scanned(self) -> AbstractContextManager[ScanDispatcher]:
         """Its dispatcher, for the length of a call, in which the core reads what is registered."""
+
+    def _bound_anew(self, handed: Mapping[str, Tensor]) -> str | None:
+        """The name of a variable that is bound to another parameter than a graph hands in for it."""
 
 
 class GivenCore:
@@ -58,6 +63,16 @@ class GivenCore:
     def _scanned(self) -> AbstractContextManager[ScanDispatcher]:
         return nullcontext(self.dispatcher)
 
+    def _bound_anew(self, handed: Mapping[str, Tensor]) -> str | None:
+        read = {source.name: source.read() for source in self.dispatcher.captures().tensors}
+        return next((n for n, t in handed.items() if n in read and not is_one(t, read[n])), None)
+
+
+def is_one(a: Tensor, b: Tensor) -> bool:
+    """Whether two tensors are the same memory; a graph may hand in another view of it."""
+    same = a.untyped_storage()._cdata == b.untyped_storage()._cdata
+    return same and (a.shape, a.storage_offset()) == (b.shape, b.storage_offset())
+
 
 def key_of(of: Scanned) -> str:
     """What graphs call it by: alive as long as it lives; in an export, wherever its core is the same."""
@@ -78,7 +93,7 @@ def scanned(key: str, num_states: int) -> Scanned:
     Raises:
         FlexSNError: nothing does.
     """
-    found = _SCANNED.get(key)
+    found: Scanned | None = _SCANNED.get(key)
     if "#" in key:
         if found is None:
             raise FlexSNError(
@@ -93,15 +108,11 @@ def scanned(key: str, num_states: int) -> Scanned:
     return found
 
 
-_KEPT: dict[str, Scanned] = {}  # what exported programs scan
-
-
 def _search(name: str, num_states: int) -> Scanned:
     path = name.partition("/")[0]
     module, _, qualname = path.partition(":")
-    core: Any = None
     try:
-        core = reduce(getattr, qualname.split("."), sys.modules[module])
+        core: Any = reduce(getattr, qualname.split("."), sys.modules[module])
     except (AttributeError, KeyError):  # made inside a function, or not imported
         core = None
     if callable(core) and not isinstance(core, type):

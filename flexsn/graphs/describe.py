@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -14,14 +14,16 @@ from torch.utils._python_dispatch import _disable_current_modes
 
 from flexsn.errors import FlexSNError
 from flexsn.execution.backends import choose
+from flexsn.execution.call import CallSpec
 from flexsn.execution.dispatch import ScanDispatcher
+from flexsn.execution.masks import rules_of
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
 from flexsn.execution.spike_tensor import SpikeTensor
+from flexsn.execution.traces import TraceEntry
 from flexsn.graphs.call import GraphCall, GraphOutput
 from flexsn.graphs.cores import Scanned, key_of
 from flexsn.ir.dtypes import HALF, compute_dtype
-from flexsn.planning import ScanRequest, plan_scan
 
 __all__ = ["Described", "Kind", "described", "parameter_paths"]
 
@@ -37,7 +39,7 @@ class Kind:
         inputs, states: their dtypes.
         dims: how many dimensions the inputs have, at most.
         device: of all.
-        masks: which there are; see :class:`GraphCall`.
+        masks, learned: see :class:`GraphCall`.
         training: whether gradients will be wanted.
     """
 
@@ -47,6 +49,7 @@ class Kind:
     device: torch.device
     masks: tuple[str, ...]
     training: bool
+    learned: tuple[int, ...]
 
 
 def parameter_paths(
@@ -98,7 +101,6 @@ def _call(dispatcher: ScanDispatcher, options: ScanOptions, parameters: tuple[st
     captures, wanted = dispatcher.captures(), options.wanted_states
     traced = dispatcher.traces.find(captures, (computed, states), kind.device, wanted, None, kind.training)
     graph, shape = traced.tracer.graph, tuple(traced.tracer.param_shape)
-    interval, checkpoints = 1, Dtypes()
     if kind.masks or options.has_rules or graph.products:
         outputs = _as_on_examples(dispatcher, options, kind, shape)
     else:
@@ -106,14 +108,26 @@ def _call(dispatcher: ScanDispatcher, options: ScanOptions, parameters: tuple[st
         resolved = resolve_output_dtypes(dtypes[:split], kind.inputs, options.output_dtype)
         resolved += tuple(OutputDtype(d, d) for d in dtypes[split:])
         outputs = tuple(GraphOutput(dtype, True) for dtype in resolved)
-        backend = choose(_backend(options), kind.device)[0]
-        if kind.training and backend is not None:
-            every = None if options.checkpoint == "auto" else int(options.checkpoint)
-            request = ScanRequest(kind.inputs, tuple(d.stored for d in resolved), True, every)
-            plan = plan_scan(graph, traced.tracer.vjp, request, backend).forward
-            assert plan.interval is not None
-            interval, checkpoints = plan.interval, tuple(slot.dtype for slot, _ in plan.checkpoints)
-    return GraphCall(options, parameters, kind.masks, outputs, states, shape, kind.training, interval, checkpoints)
+    interval, checkpoints = _checkpoints(traced, options, kind)
+    fixed = shape, kind.training, interval, checkpoints, kind.learned
+    return GraphCall(options, parameters, kind.masks, outputs, states, *fixed)
+
+
+def _checkpoints(traced: TraceEntry, options: ScanOptions, kind: Kind) -> tuple[int, Dtypes]:
+    """How many steps apart checkpoints are, and their dtypes."""
+    backend = choose(_backend(options), kind.device)[0]
+    if not kind.training or backend is None or traced.tracer.graph.products:
+        return 1, ()
+    rules = None
+    if kind.masks or options.has_rules:
+        has_lengths, has_resets = "lengths" in kind.masks, "reset_mask" in kind.masks
+        rules = replace(rules_of(options), lengths=has_lengths, resets=has_resets, learned=kind.learned)
+    dtypes = (*kind.inputs, torch.bool) if "reset_mask" in kind.masks else kind.inputs
+    options = replace(options, time_dim=options.time_dim % kind.dims)
+    inputs = [torch.empty((1,) * kind.dims, dtype=d, device="meta") for d in dtypes]
+    plan = CallSpec.of(traced.tracer, backend, inputs, options, True, rules).plans().forward
+    assert plan.interval is not None
+    return plan.interval, tuple(slot.dtype for slot, _ in plan.checkpoints)
 
 
 def _as_on_examples(

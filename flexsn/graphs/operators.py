@@ -150,8 +150,9 @@ def _differentiate(ctx: Any, grads: Sequence[Tensor | None]) -> tuple[Any, ...]:
     if all(g is None for g in of_results):
         each: Sequence[Tensor | None] = [None] * len(needs)
     elif torch.is_grad_enabled():  # through the loop, which can be differentiated again
-        results = ran(ctx.core, call, groups, kept).replay(groups, "torch")
-        each = pulled_back(_flat(groups), results, of_results, needs)
+        views = [[t.view_as(t) for t in group] for group in groups]  # hooks of the tensors are not for these
+        results = ran(ctx.core, call, groups, kept).replay(views, "torch")
+        each = pulled_back(_flat(views), results, of_results, needs)
     else:
         found = iter(torch.ops.flexsn.scan_backward(ctx.core, ctx.text, *groups, kept, of_results, needs))
         each = [next(found) if need else None for need in needs]

@@ -12,12 +12,12 @@ from torch import Tensor
 from flexsn.captures.snapshot import Snapshot
 from flexsn.captures.source import WRITING
 from flexsn.errors import FlexSNError, GradientError
-from flexsn.execution.arguments import fit
 from flexsn.execution.autograd import CallEntry, gradients
 from flexsn.execution.dispatch import ScanDispatcher
 from flexsn.execution.forward import BoundScan
 from flexsn.graphs.call import GraphCall
-from flexsn.graphs.cores import number_of, scanned
+from flexsn.graphs.cores import Scanned, number_of, scanned
+from flexsn.graphs.kernel_call import KernelCall, pulled_back
 from flexsn.ir.layout import TensorSpec
 
 __all__ = ["GraphRun", "find", "pulled_back", "ran"]
@@ -33,9 +33,10 @@ class GraphRun:
 
     Attributes:
         call: the call.
-        entry: kernels of a call without rules, that keep checkpoints.
+        entry: kernels that keep checkpoints.
         dispatcher: of the core.
         snapshot: what the core read.
+        tensors: those it read, by name.
         read: the tensors in the places of the graph's parameters.
         captured: the tensors the kernels are given.
         places: which of the parameters each of these is; ``None`` for one the graph does not hand in.
@@ -46,6 +47,7 @@ class GraphRun:
     entry: CallEntry | None
     dispatcher: ScanDispatcher
     snapshot: Snapshot
+    tensors: dict[str, Tensor]
     read: tuple[Tensor, ...]
     captured: tuple[Tensor, ...]
     places: tuple[int | None, ...]
@@ -55,8 +57,10 @@ class GraphRun:
         """Outputs, sequences of wanted states and final states; and checkpoints."""
         if self.entry is None:
             return self.replay(groups), []
-        inputs, states = self._fitted(groups)
-        return self.entry.bound.forward(inputs, states, self._captured(groups[-1]))
+        given = self._given(groups)
+        captured = (*given.once, *self._captured(groups[-1]))
+        results, kept = self.entry.bound.forward(given.inputs, given.states, captured)
+        return given.finish(results, self.entry.num_outputs), kept
 
     def backward(self, groups: Groups, kept: Tensors, grads: Gradients, needs: Sequence[bool]) -> Gradients:
         """Gradients of all arguments; ``None`` where none is needed or none flows."""
@@ -64,14 +68,16 @@ class GraphRun:
         with torch.enable_grad():
             leaves = [t.detach().requires_grad_(need) for t, need in zip(flat, needs, strict=True)]
             split = _grouped(leaves, groups)
-            fitted = self._fitted(split)
-            results = self.replay(split) if self.entry is None else ()
+            if self.entry is None:
+                results = self.replay(split)
+            else:
+                given = self._given(split)
         if self.entry is None:
             return pulled_back(leaves, results, grads, needs)
-        of_fitted = self._by_kernels(fitted, groups[-1], kept, grads, needs)
-        count = len(groups[0]) + len(groups[1])
-        arguments = _through(leaves[:count], (*fitted[0], *fitted[1]), of_fitted[:count], needs[:count])
-        return [*arguments, *of_fitted[count:]]
+        count = len(flat) - len(groups[-1])
+        of_given, of_parameters = self._by_kernels(given, groups[-1], kept, grads, needs[count:])
+        arguments = _through(leaves[:count], (*given.inputs, *given.states), of_given, needs[:count])
+        return [*arguments, *of_parameters]
 
     def replay(self, groups: Groups, backend: str | None = None) -> tuple[Tensor, ...]:
         """The results, as of a call outside of graphs, with the core reading what it read."""
@@ -92,8 +98,9 @@ class GraphRun:
                 for _, undo in changed:
                     undo()
 
-    def _fitted(self, groups: Groups) -> Groups:
-        return fit(groups[0], groups[1], self.call.options.time_dim)[:2]
+    def _given(self, groups: Groups) -> KernelCall:
+        assert self.entry is not None
+        return KernelCall.of(self.call, groups, self.entry.traced.tracer.graph)
 
     def _captured(self, parameters: Tensors) -> list[Tensor]:
         """The captured tensors, those the graph hands in as it does."""
@@ -101,44 +108,65 @@ class GraphRun:
         return [t if place is None else _laid_out_as(t, parameters[place]) for t, place in pairs]
 
     def _by_kernels(
-        self, fitted: Groups, parameters: Tensors, kept: Tensors, grads: Gradients, needs: Sequence[bool]
-    ) -> Gradients:
-        """Gradients of the arguments as they fit together, and of the parameters."""
+        self, given: KernelCall, parameters: Tensors, kept: Tensors, grads: Gradients, needs: Sequence[bool]
+    ) -> tuple[Gradients, Gradients]:
+        """Gradients of what the kernels are given, and of the parameters that need one."""
         assert self.entry is not None
-        inputs, states = ([t.detach() for t in group] for group in fitted)
-        captured, split = self._captured(parameters), len(inputs) + len(states)
-        bound = self.entry.bound
-        if not isinstance(bound, BoundScan) or [TensorSpec.of(t) for t in kept] != bound.checkpoints:
+        inputs, states = ([t.detach() for t in group] for group in (given.inputs, given.states))
+        captured, bound = (*given.once, *self._captured(parameters)), self.entry.bound
+        assert isinstance(bound, BoundScan)
+        if [TensorSpec.of(t) for t in kept] != bound.checkpoints:
             kept = bound.forward(inputs, states, captured)[1]
-        wanted = [place is not None and needs[split + place] for place in self.places]
-        found = gradients(self.entry, (*inputs, *states, *captured, *kept), grads, (*needs[:split], *wanted))
+        wanted = [t.requires_grad for t in (*given.inputs, *given.states)]
+        wanted += [*(False for _ in given.once), *(place is not None and needs[place] for place in self.places)]
+        grads = given.before_finish(grads, bound.results(), self.entry.num_outputs)
+        found = gradients(self.entry, (*inputs, *states, *captured, *kept), grads, wanted)
         of_parameters: list[Tensor | None] = [None] * len(parameters)
-        for place, gradient in zip(self.places, found[split:], strict=True):
+        for place, gradient in zip(self.places, found[len(found) - len(self.places) :], strict=True):
             if place is not None:
                 of_parameters[place] = gradient
-        return [*found[:split], *of_parameters]
+        return found[: len(inputs) + len(states)], of_parameters
 
 
 def find(core: str, call: GraphCall, groups: Groups, training: bool) -> GraphRun:
     """What runs such a call now."""
-    inputs, states, *_ = groups
-    with scanned(core, len(states))._scanned() as dispatcher, torch.enable_grad():
-        entry = None if call.by_rules else dispatcher.prepare(inputs, states, call.options, None, training)[0]
+    inputs, states, masks, parameters = groups
+    of = scanned(core, len(states))
+    _check_current(of, core, call, parameters)
+    with of._scanned() as dispatcher, torch.enable_grad():
+        ruled = call.ruled(inputs, states, masks)
+        if ruled is not None:
+            inputs, states = ruled.inputs, ruled.states
+        entry = dispatcher.prepare(inputs, states, call.options, ruled, training)[0]
         if entry is not None and not isinstance(entry.bound, BoundScan):
             entry = None
+        captures = dispatcher.captures()
+        named = {source.name: source.read() for source in captures.tensors}
         run: GraphRun | None = None if entry is None else entry.in_graphs.get(call)
-        if run is None:
-            captures = dispatcher.captures()
-            named = {source.name: source.read() for source in captures.tensors}
+        if run is None or any(t is not run.tensors.get(name) for name, t in named.items()):
             read = _read(named, call, training)
             place = {id(t): i for i, t in enumerate(read)}
             captured = () if entry is None else tuple(entry.traced.captured(captures))
             places = tuple(place.get(id(t)) for t in captured)
             number = number_of(captures)
-            run = GraphRun(call, entry, dispatcher, Snapshot(captures), read, captured, places, number)
+            run = GraphRun(call, entry, dispatcher, Snapshot(captures), named, read, captured, places, number)
             if entry is not None:
                 entry.in_graphs[call] = run
     return run
+
+
+def _check_current(of: Scanned, core: str, call: GraphCall, parameters: Tensors) -> None:
+    """A graph hands in what a variable held when it was made, or what is registered: is that what the core reads?"""
+    if "#" not in core:  # a program has parameters of its own
+        return
+    name = of._bound_anew(dict(zip(call.parameters, parameters, strict=True)))
+    if name is not None:
+        raise FlexSNError(
+            f"a compiled graph hands in the parameter that {name} was when the graph was made; by now it is another",
+            why="which tensors a core reads is fixed when a graph is made; their values and its numbers are not",
+            hint="write into the parameter, replace the one a neuron has registered (neuron.name = ...), or call "
+            "torch.compiler.reset()",
+        )
 
 
 def ran(core: str, call: GraphCall, groups: Groups, kept: Tensors) -> GraphRun:
@@ -182,20 +210,8 @@ def _laid_out_as(like: Tensor, given: Tensor) -> Tensor:
     return given if given.stride() == like.stride() else torch.empty_like(like).copy_(given)
 
 
-def _through(leaves: Tensors, fitted: Tensors, grads: Gradients, needs: Sequence[bool]) -> Gradients:
-    """Gradients of arguments, of those as they fit together."""
-    if all(a is b for a, b in zip(leaves, fitted, strict=True)):
+def _through(leaves: Tensors, given: Tensors, grads: Gradients, needs: Sequence[bool]) -> Gradients:
+    """Gradients of arguments, of those of what kernels are given."""
+    if len(leaves) == len(given) and all(a is b for a, b in zip(leaves, given, strict=True)):
         return grads
-    return pulled_back(leaves, fitted, grads, needs)
-
-
-def pulled_back(of: Tensors, results: Tensors, grads: Gradients, needs: Sequence[bool]) -> Gradients:
-    """Gradients of those tensors that need one; differentiable where gradients are enabled."""
-    pairs = [(r, g) for r, g in zip(results, grads, strict=True) if g is not None and r.requires_grad]
-    wanted = [t for t, need in zip(of, needs, strict=True) if need]
-    if not pairs or not wanted:
-        return [None] * len(of)
-    again = torch.is_grad_enabled()
-    outputs, cotangents = zip(*pairs, strict=True)
-    found = iter(torch.autograd.grad(outputs, wanted, cotangents, create_graph=again, allow_unused=True))
-    return [next(found) if need else None for need in needs]
+    return pulled_back(leaves, given, grads, needs)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import reduce
 from typing import Any, ClassVar
@@ -16,7 +16,7 @@ from flexsn.execution.dispatch import ScanDispatcher, constant_to_compile
 from flexsn.execution.loop import Results
 from flexsn.execution.masks import Masks
 from flexsn.execution.options import ScanOptions
-from flexsn.graphs.cores import GivenCore
+from flexsn.graphs.cores import GivenCore, is_one
 from flexsn.graphs.describe import Described, described, parameter_paths
 from flexsn.modules.internals import Internals
 
@@ -45,12 +45,24 @@ class InGraph(nn.Module):
         with binding.applied(self) if binding else NOTHING_BOUND:
             yield self._dispatcher()
 
+    def _bound_anew(self, handed: Mapping[str, Tensor]) -> str | None:
+        """The name of a variable that is bound to a tensor that is not the neuron's."""
+        bound = self._flexsn.bound_names
+        name = self._binding().bound_anew(self) if bound else None
+        unbound = {n: t for n, t in handed.items() if n not in bound.values()}
+        if name is not None or not unbound:
+            return name
+        read = {source.name: source.read() for source in self._dispatcher().captures().tensors}
+        other = [n for n, t in unbound.items() if n in read and not is_one(t, read[n])]
+        owned = {id(t) for t in (*self.parameters(), *self.buffers())} if other else set()
+        return next((n for n in other if id(read[n]) not in owned), None)
+
 
 def neuron_in_graph(
     neuron: InGraph, inputs: Tensors, states: Tensors, options: ScanOptions, masks: Masks | None
 ) -> Results | None:
     """What the neuron's dispatcher returns, as one node of the graph; ``None`` where there can be none."""
-    paths = _paths_of_neuron(neuron)
+    paths = None if torch._C._are_functorch_transforms_active() else _paths_of_neuron(neuron)
     if paths is None:
         return None
     parameters = [_attribute(neuron, path) for _, path in paths]
@@ -69,6 +81,8 @@ def core_in_graph(
     masks: Masks | None,
 ) -> Results | None:
     """The same for a core given to ``scan``, with the options asked for."""
+    if torch._C._are_functorch_transforms_active():
+        return None
     id(core)  # the graph is for this very function
     names = _names_of_core(core, dispatcher_of, len(states))
     parameters = [_tensor_of_core(core, dispatcher_of, len(states), name) for name in names]
@@ -94,6 +108,7 @@ def _kind(groups: list[list[Tensor]], masks: Masks | None, learning: bool) -> tu
         inputs[0].device,
         tuple([name for name, mask in given if mask is not None]),
         training,
+        () if masks is None else tuple([j for j, i in enumerate(masks.initial) if i.requires_grad]),
     )
 
 

@@ -7,7 +7,6 @@ from typing import Any, ClassVar
 
 from torch import Tensor
 
-from flexsn.execution.dispatch import opaque_to_compile
 from flexsn.execution.options import ScanOptions
 
 __all__ = ["FlexSNKernel"]
@@ -61,7 +60,6 @@ class FlexSNKernel:
         self._neuron = neuron
         self._options = ScanOptions(neuron.backend, wanted_states=tuple(range(neuron.num_states)))
 
-    @opaque_to_compile
     def __call__(self, *args: Tensor) -> tuple[Tensor, ...]:
         """Scan the input sequences ``[T, ...]`` from the given states ``[...]``."""
         neuron = self._neuron

@@ -236,6 +236,9 @@ class Stateful(nn.Module):
         own = self._flexsn
         if own.states is not None:
             moved = [(state, fn(state)) for state in own.states]
+            if any(old.is_meta and not new.is_meta for old, new in moved):
+                own.hold(None)  # they never had a value
+                return self
             # .half() and .bfloat16() leave states in fp32, as calls with such inputs do
             states = tuple(n if compute_dtype(n.dtype) is n.dtype else o.to(n.device) for o, n in moved)
             own.hold(states, own.input_shapes)

@@ -13,7 +13,8 @@ any other, so that every summand of the step itself is an addition to it.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,7 +24,16 @@ from torch import Tensor
 from flexsn.errors import UnsupportedOpError
 from flexsn.ir.graph import Builder, LeafKind, Node, leaf_name
 
-__all__ = ["Cotangent", "autograd_clock", "cotangents", "mark", "pullback", "summands", "unread_parameters"]
+__all__ = [
+    "Cotangent",
+    "autograd_clock",
+    "cotangents",
+    "hooks_set_aside",
+    "mark",
+    "pullback",
+    "summands",
+    "unread_parameters",
+]
 
 _MARK = -1  # the part of a state's gradient that a mark is
 
@@ -99,6 +109,19 @@ def pullback(
         (root,), (torch.ones(()),), False, False, tuple(sources), allow_unreachable=True, accumulate_grad=False
     )
     return found
+
+
+@contextmanager
+def hooks_set_aside(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """The user's hooks are for the gradients of a call: traced, they would be in its kernel as well."""
+    held = [(hooks, dict(hooks)) for tensor in tensors if (hooks := tensor._backward_hooks)]
+    for hooks, _ in held:
+        hooks.clear()
+    try:
+        yield
+    finally:
+        for hooks, content in held:
+            hooks.update(content)
 
 
 def autograd_clock() -> int:

@@ -264,10 +264,12 @@ def _unchanged(tensor: Tensor) -> Tensor:
 
 @contextmanager
 def clean_context() -> Iterator[None]:
-    """Gradients on, autocast, inference mode and compilation off: the caller's context must not leak in."""
+    """Gradients on; autocast, inference mode, anomaly mode, compilation off: the caller's context must not leak in."""
     with ExitStack() as stack:
         stack.enter_context(torch.inference_mode(False))
         stack.enter_context(torch.enable_grad())
+        if torch.is_anomaly_enabled():  # it looks into every gradient
+            stack.enter_context(torch.autograd.set_detect_anomaly(False))
         stack.enter_context(saved_tensors_hooks(_unchanged, _unchanged))  # activation checkpointing brings its own
         if "torch._dynamo" in sys.modules:  # what a core has compiled is recorded like the rest
             stack.enter_context(torch.compiler.set_stance("force_eager"))

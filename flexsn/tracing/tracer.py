@@ -20,6 +20,7 @@ from flexsn.tracing.cotangents import (
     Cotangent,
     autograd_clock,
     cotangents,
+    hooks_set_aside,
     mark,
     pullback,
     summands,
@@ -202,7 +203,7 @@ class Tracer:
                         grads.append(seed)
                     elif cotangent.kind is LeafKind.COTANGENT:
                         blocked.insert(0, (cotangent.value, self.graph.outputs[cotangent.index].line))
-                with questions:
+                with hooks_set_aside(wanted), questions:
                     found = iter(pullback(roots, grads, wanted))
                 results = [next(found) if s.requires_grad else None for s in sources]
             refs = [None if r is None else recorder.ref(r) for r in results]

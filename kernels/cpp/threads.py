@@ -19,6 +19,8 @@ groups that no block divides.
 
 from __future__ import annotations
 
+import math
+import os
 import time
 
 import torch
@@ -53,6 +55,17 @@ class Team:
     def __init__(self) -> None:
         self._alone_until = 0.0
         self._alone_for = 0.0
+        self._forks_from_threads = False
+        if hasattr(os, "register_at_fork"):
+            os.register_at_fork(before=self._before_fork, after_in_child=self._after_fork)
+
+    def _before_fork(self) -> None:
+        self._forks_from_threads = not _has_one_thread()
+
+    def _after_fork(self) -> None:
+        """A child process has the locks of its parent's threads, but not the threads: to wait for them never ends."""
+        if self._forks_from_threads:
+            self._alone_until = math.inf
 
     def size(self, seconds: float) -> int:
         """How many threads to split a scan among that takes one of them so long: ``torch.get_num_threads()`` or 1."""
@@ -63,9 +76,17 @@ class Team:
 
     def lost(self, seconds: float) -> None:
         """Take note of what waiting cost."""
-        if seconds > 0.0:
+        if seconds > 0.0 and self._alone_until < math.inf:
             self._alone_until = time.perf_counter() + min(LONGEST, PATIENCE * seconds)
             self._alone_for = min(LONGEST, REGAINED * seconds)
+
+
+def _has_one_thread() -> bool:
+    """Whether this process has certainly started no other."""
+    try:
+        return len(os.listdir("/proc/self/task")) == 1
+    except OSError:
+        return False
 
 
 TEAM = Team()

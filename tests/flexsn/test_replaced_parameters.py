@@ -73,3 +73,12 @@ def test_second_derivative_after_the_parameter_was_swapped_out(backend: str) -> 
     y = torch.func.functional_call(loop, {parameter: given}, (x,))
     (grad,) = torch.autograd.grad(y.pow(3).sum(), x, create_graph=True)
     torch.testing.assert_close(mixed, torch.autograd.grad(grad.sum(), given)[0])
+
+
+def test_one_replaced_before_the_first_call_has_no_second_name(backend: str) -> None:
+    neuron, parameter = make("closure", backend)
+    fresh = nn.Parameter(torch.tensor([2.0, 0.0, 1.0]))
+    setattr(neuron, parameter, fresh)
+    neuron(X).square().sum().backward()
+    assert dict(neuron.named_parameters()).keys() == {parameter}
+    assert fresh.grad is not None

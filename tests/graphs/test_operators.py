@@ -9,10 +9,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from flexsn import FlexSN, FlexSNError, GradientError, surrogate
+from flexsn import FlexSN, FlexSNError, GradientError, scan, surrogate
+from flexsn.execution.forward import BoundScan
 from flexsn.graphs.call import GraphCall
 from tests import fresh
-from tests.flexsn.contract_cores import sequence
+from tests.flexsn.contract_cores import sequence, smooth
 
 spike = surrogate.ATan()
 
@@ -105,6 +106,90 @@ def test_a_core_that_reads_another_parameter_by_now_is_an_error() -> None:
     with pytest.raises(FlexSNError, match=r"hands in box.w, and now the core reads box.w, box.more") as caught:
         run(sequence(4, 3))
     assert "torch.compiler.reset() compiles anew" in str(caught.value)
+
+
+@pytest.mark.parametrize("owner", ["scan", "neuron", "module"])
+def test_a_variable_bound_to_another_parameter_is_an_error(owner: str) -> None:
+    weight = nn.Parameter(torch.tensor([0.5, 1.0, 0.25]))
+    neuron = FlexSN(lambda x, v: (v * weight, v + x * weight))
+    if owner == "module":  # which owns the parameter before the neuron looks for one
+        neuron = FlexSN(Held(weight, lambda x, v: (v * weight, v + x * weight)))
+
+    def eager(x: Tensor) -> Tensor:
+        neuron.reset()
+        y: Tensor = scan(neuron.core, x, torch.zeros(3))[0] if owner == "scan" else neuron(x)
+        return y
+
+    run, x = torch.compile(eager, backend="aot_eager", fullgraph=True), sequence(4, 3)
+    assert torch.equal(run(x), eager(x))
+    weight = nn.Parameter(torch.tensor([4.0, 2.0, 1.0]))
+    with pytest.raises(FlexSNError, match=r"the parameter that .*weight was when the graph was made") as caught:
+        run(x)
+    assert "torch.compiler.reset()" in str(caught.value)
+    torch.compiler.reset()
+    assert torch.equal(torch.compile(eager, backend="aot_eager")(x), eager(x))
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"time_reduction": "max", "output_dtype": torch.bool},
+        {"time_reduction": "mean", "rate": True, "detach_every": 5},
+        {"store_state_seqs": True, "rate": True, "time_dim": 1},
+    ],
+)
+def test_a_backward_pass_starts_from_what_the_forward_pass_kept(
+    options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also with lengths and resets, which initial states learn of."""
+    ran: list[BoundScan] = []
+    forward = BoundScan.forward
+    monkeypatch.setattr(BoundScan, "forward", lambda *args: (ran.append(args[0]), forward(*args))[1])
+    axis = options.get("time_dim", 0)
+    lengths, resets = torch.tensor([20, 0, 13]), (torch.arange(60).view(20, 3) % 7 == 4).movedim(0, axis)
+    results = []
+    for compiled in (True, False):
+        neuron, x = FlexSN(smooth, **options), sequence(20, 3, 2).movedim(0, axis).requires_grad_()
+        start = torch.full((3, 2), 0.5, requires_grad=True)
+        neuron.init_states = lambda *args, start=start: [start]  # type: ignore[method-assign]
+        run = torch.compile(neuron, backend="aot_eager", fullgraph=True) if compiled else neuron
+        ran.clear()
+        y = run(x, lengths=lengths, reset_mask=resets)
+        of = [y, neuron.v, *(neuron.state_seqs or ()), *([neuron.rate] if options.get("rate") else [])]
+        loss = sum((t.float() * (1.0 + i)).sum() for i, t in enumerate(of))
+        assert isinstance(loss, Tensor)
+        results.append((*(t + 0.0 for t in of), *torch.autograd.grad(loss, (x, start))))
+        assert [bound.spec.shape.num_steps for bound in ran].count(20) == 1  # others are of examples
+    assert all(map(torch.equal, *results))
+
+
+class Held(nn.Module):
+    def __init__(self, weight: nn.Parameter, step: Any) -> None:
+        super().__init__()
+        self.weight, self.step = weight, step
+
+    def forward(self, x: Tensor, v: Tensor) -> Any:
+        return self.step(x, v)
+
+
+@pytest.mark.parametrize("owner", ["scan", "neuron"])
+def test_a_variable_bound_to_another_tensor_that_is_no_parameter_counts(owner: str) -> None:
+    scale = torch.tensor([0.5, 1.0, 0.25])
+    neuron = FlexSN(lambda x, v: (v * scale, v + x * scale))
+
+    def eager(x: Tensor) -> Tensor:
+        neuron.reset()
+        y: Tensor = scan(neuron.core, x, torch.zeros(3))[0] if owner == "scan" else neuron(x)
+        return y
+
+    run = torch.compile(eager, backend="aot_eager", fullgraph=True)
+    for factor in (1.0, 4.0, 2.0):
+        scale = torch.tensor([0.5, 1.0, 0.25]) * factor
+        x = sequence(4, 3).requires_grad_()
+        grads = [torch.autograd.grad(f(x).sum(), x)[0] for f in (run, eager)]
+        assert torch.equal(run(x), eager(x))
+        assert torch.equal(*grads)
 
 
 def test_a_graph_of_a_neuron_that_is_gone_says_so() -> None:

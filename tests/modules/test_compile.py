@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from flexsn import FlexSN, scan, surrogate
+from flexsn import FlexSN, FlexSNKernel, scan, surrogate
 from flexsn.neurons import LIF, BaseNode
 from flexsn.neurons.norse import LIF as NorseLIF
 from flexsn.neurons.snntorch import Leaky
@@ -177,6 +177,15 @@ def test_a_core_with_a_product() -> None:
         neuron, x = FlexSN(core, num_states=2), sequence(5, 3, 4).requires_grad_()
         y = run(neuron, x)
         results.append((y, *torch.autograd.grad(y.sum(), (x, *recurrent.parameters()))))
+    assert all(map(torch.equal, *results))
+
+
+def test_the_stateless_form() -> None:
+    results = []
+    for run in (compiled(lambda k, x, v: k(x, v)), lambda k, x, v: k(x, v)):
+        x = sequence(4, 3).requires_grad_()
+        y, seq = run(FlexSNKernel(smooth, 1, 1, 1), x, torch.zeros(3))
+        results.append((y, seq, *torch.autograd.grad((y * seq).sum(), x)))
     assert all(map(torch.equal, *results))
 
 

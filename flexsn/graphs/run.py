@@ -132,7 +132,7 @@ def find(core: str, call: GraphCall, groups: Groups, training: bool) -> GraphRun
             named = {source.name: source.read() for source in captures.tensors}
             read = _read(named, call, training)
             place = {id(t): i for i, t in enumerate(read)}
-            captured = () if entry is None else tuple(entry.traced.captured(captures))
+            captured = () if entry is None else tuple(entry.traced.captured(captures.read() or ()))
             places = tuple(place.get(id(t)) for t in captured)
             number = number_of(captures)
             run = GraphRun(call, entry, dispatcher, Snapshot(captures), read, captured, places, number)

@@ -6,9 +6,10 @@ The registered tensor and the one its source holds are kept the same: whichever 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
+from operator import is_
 from typing import Any
 
 from torch import Tensor, nn
@@ -77,6 +78,13 @@ class ParameterBinding:
             for name, path in names.items()
             if path in sources
         ]
+        self._names = [bound.name for bound in self._bound]
+        self._places = [captures.tensors.index(bound.sources[0]) for bound in self._bound]
+
+    def holds(self, neuron: nn.Module, read: Sequence[Tensor]) -> bool:
+        """Whether what the core reads is what is registered."""
+        registered = map(neuron._parameters.get, self._names)
+        return all(map(is_, map(read.__getitem__, self._places), registered))
 
     def applied(self, neuron: nn.Module) -> AbstractContextManager[None]:
         """A context in which the core reads what is registered.
@@ -84,11 +92,8 @@ class ParameterBinding:
         What was put there for its length only, by ``torch.func.functional_call``, a parametrization, or a copy that
         reads a global, is taken back at the end.
         """
-        registered: dict[str, Any] = neuron._parameters
-        for bound in self._bound:
-            if bound.sources[0].read() is not registered.get(bound.name):
-                return self._written(neuron)
-        return NOTHING_BOUND
+        read = [source.read() for source in self.captures.tensors]
+        return NOTHING_BOUND if self.holds(neuron, read) else self._written(neuron)
 
     def bound_anew(self, neuron: nn.Module) -> str | None:
         """The name of a source that holds another parameter by now, which is not registered yet."""

@@ -66,21 +66,24 @@ class Captures:
         self.code = tuple(f.value if isinstance(f.value, int) else id(f.value) for f in self._fixed)
         self._guard = _guard(pairs, self._fixed)
 
-    def unchanged(self) -> bool:
-        """Whether what the core reads is what it was.
+    def read(self) -> tuple[Tensor, ...] | None:
+        """What :attr:`tensors` hold, if what the core reads is what it was, ``None`` if not.
 
         Every constant the very same object, every container of the same content; tensors may be replaced by
         tensors, but two sources that held the same one still do, and no two others.
         """
         try:
-            if not self._guard():
-                return False
+            read = self._guard()
         except (KeyError, ValueError):  # a key or a cell's content is gone
-            return False
-        return not self.containers or all(
-            same_content(content_of(held), before)
-            for (_, held), before in zip(self.containers, self._contents, strict=True)
-        )
+            return None
+        if self.containers and read is not None:
+            now = [content_of(held) for _, held in self.containers]
+            return read if all(map(same_content, now, self._contents)) else None
+        return read
+
+    def unchanged(self) -> bool:
+        """Whether what the core reads is what it was; see :meth:`read`."""
+        return self.read() is not None
 
     def parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The ``nn.Parameter`` objects the core can reach, each with the name of the first source that holds it."""
@@ -92,23 +95,30 @@ class Captures:
         yield from found.values()
 
 
-def _guard(pairs: list[tuple[Source, Any]], fixed: list[Fixed]) -> Callable[[], bool]:
+_Guard = Callable[[], tuple[Tensor, ...] | None]
+
+
+def _guard(pairs: list[tuple[Source, Any]], fixed: list[Fixed]) -> _Guard:
     """What reads every source and compares, in expressions of a size that Python compiles fast."""
     if len(pairs) + len(fixed) <= _IN_ONE:
         return _expression(pairs, fixed)
     tensors = [pair for pair in pairs if isinstance(pair[1], Tensor)]  # are compared with one another
     others = [pair for pair in pairs if not isinstance(pair[1], Tensor)]
-    parts = [_expression(tensors, [])]
-    parts += [_expression(others[i : i + _IN_ONE], []) for i in range(0, len(others), _IN_ONE)]
+    parts = [_expression(others[i : i + _IN_ONE], []) for i in range(0, len(others), _IN_ONE)]
     parts += [_expression([], fixed[i : i + _IN_ONE]) for i in range(0, len(fixed), _IN_ONE)]
-    return lambda: all(part() for part in parts)
+    read = _expression(tensors, [])
+    return lambda: read() if all(part() is not None for part in parts) else None
 
 
-def _expression(pairs: list[tuple[Source, Any]], fixed: list[Fixed]) -> Callable[[], bool]:
-    """One expression that reads every source and compares; ``KeyError`` or ``ValueError`` if one is gone."""
+def _expression(pairs: list[tuple[Source, Any]], fixed: list[Fixed]) -> _Guard:
+    """One expression that reads every source and compares: the tensors, or ``None`` if something is another.
+
+    ``KeyError`` or ``ValueError`` if something is gone.
+    """
     names: dict[str, Any] = {"Tensor": Tensor}
     checks: list[str] = []
     first: dict[int, str] = {}  # which tensors are the same
+    tensors: list[str] = []
 
     def name(value: Any) -> str:
         names[called := f"n{len(names)}"] = value
@@ -134,14 +144,17 @@ def _expression(pairs: list[tuple[Source, Any]], fixed: list[Fixed]) -> Callable
             read = f"{name(source.read)}()"
         if not isinstance(value, Tensor):
             checks.append(f"{read} is {name(value)}")
-        elif id(value) in first:
+            continue
+        if id(value) in first:
             checks.append(f"{read} is {first[id(value)]}")
         else:
             tensor = first[id(value)] = f"t{len(first)}"
             checks.append(f"isinstance({tensor} := {read}, Tensor)")
+        tensors.append(first[id(value)])
     if len(first) > 1:
         checks.append(f"len({{{', '.join(f'id({tensor})' for tensor in first.values())}}}) == {len(first)}")
-    guard: Callable[[], bool] = _compiled(tuple(names), " and ".join(checks) or "True")(**names)
+    held = f"({''.join(f'{tensor}, ' for tensor in tensors)})"
+    guard: _Guard = _compiled(tuple(names), f"{held} if {' and '.join(checks) or True} else None")(**names)
     return guard
 
 

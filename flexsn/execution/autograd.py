@@ -5,10 +5,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from itertools import chain
+from operator import is_
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import unwrap_if_dead
+from torch.autograd.function import _SingleLevelFunction
 
 from flexsn.errors import BackendError, FallbackWarning, GradientError, stack_level
 from flexsn.execution.alternating.forward import AlternatingScan
@@ -45,19 +49,26 @@ def run_compiled(
     entry: CallEntry, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]
 ) -> tuple[Tensor, ...]:
     """``(*outputs, *final_states)``, differentiable in training."""
-    if entry.training:
-        tensors = (*inputs, *states, *captured)
+    if not entry.training:
         try:
-            results: tuple[Tensor, ...] = _Scan.apply(entry, *tensors)  # type: ignore[no-untyped-call]
+            return entry.bound.forward(inputs, states, captured)[0]
         except RuntimeError:
-            if kept(tensors) is tensors:
+            alive = [[*map(unwrap_if_dead, group)] for group in (inputs, states, captured)]
+            if all(map(is_, (*inputs, *states, *captured), chain(*alive))):
                 raise
-            results = _Scan.apply(entry, *kept(tensors))  # type: ignore[no-untyped-call]
-        return results
-    return entry.bound.forward(inputs, states, captured)[0]
+            return entry.bound.forward(*alive)[0]
+    # those of a vmap or grad that has ended; torch's own Function does the same, and more that is of no use here
+    tensors = (*map(unwrap_if_dead, inputs), *map(unwrap_if_dead, states), *map(unwrap_if_dead, captured))
+    try:
+        results: tuple[Tensor, ...] = _Scan.apply(entry, *tensors)
+    except RuntimeError:
+        if kept(tensors) is tensors:
+            raise
+        results = _Scan.apply(entry, *kept(tensors))
+    return results
 
 
-class _Scan(torch.autograd.Function):
+class _Scan(_SingleLevelFunction):
     @staticmethod
     def forward(ctx: Any, entry: CallEntry, *tensors: Tensor) -> tuple[Tensor, ...]:
         compiled = entry.bound
@@ -75,11 +86,12 @@ class _Scan(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         entry: CallEntry = ctx.entry
         needs = ctx.needs_input_grad[1:]
-        if all(g is None for g in grads):
+        present = [g for g in grads if g is not None]
+        if not present:
             return (None,) * (len(needs) + 1)
         saved = _saved_tensors(ctx)
-        usual = all(g is None or is_memory(g) for g in grads)
-        if torch.is_grad_enabled() or (not usual and any(g is not None and needs_loop(g) for g in grads)):
+        usual = all(map(is_memory, present))
+        if torch.is_grad_enabled() or (not usual and any(map(needs_loop, present))):
             return (None, *_loop_gradients(entry, saved, grads, needs))
         if not usual:
             grads = tuple(None if g is None else written_out(g) for g in grads)

@@ -136,9 +136,9 @@ class ParameterSide:
         """Reduce what was accumulated over lanes, run the rest of the parameters' backward pass, and add it."""
         if not self.wanted:
             return
-        reduced = [
-            sums[self.first + k].sum_to_size(base).reshape(shape) for k, (base, shape) in enumerate(self.reductions)
-        ]
+        reduced = [sums[self.first + k].sum_to_size(base) for k, (base, _) in enumerate(self.reductions)]
+        shaped = zip(reduced, self.reductions, strict=True)
+        reduced = [total if total.shape == shape else total.reshape(shape) for total, (_, shape) in shaped]
         for i, value in zip(self.wanted, self.program(*captured, *reduced, *outers), strict=True):
             total = totals[i]
             totals[i] = value if total is None else total + value

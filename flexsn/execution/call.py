@@ -106,10 +106,13 @@ class CallSpec:
 
         The captured tensors come after what a call by rules reads once per lane.
         """
-        a = self.num_inputs
-        b = a + self.num_states
-        c = b + sum(self._num_once) + len(self.tracer.captured)
+        a, b, c = self._bounds
         return values[:a], values[a:b], values[b:c], values[c:]
+
+    @cached_property
+    def _bounds(self) -> tuple[int, int, int]:
+        a, b = self.num_inputs, self.num_inputs + self.num_states
+        return a, b, b + sum(self._num_once) + len(self.tracer.captured)
 
     @cached_property
     def _num_once(self) -> tuple[int, int]:

@@ -61,6 +61,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 _BY_LOOP = "running the torch loop instead of a fused kernel"
 _BY_EXAMPLES = "running the core on examples before every call of its kernel"
 _NEW: Any = object()  # in the place of an entry that is not there
+_ENVIRONMENT, _BACKEND = vars(os.environ)["_data"], os.environ.encodekey("FLEXSN_BACKEND")  # a look at os.environ: 1 us
 
 
 class ScanDispatcher:
@@ -87,9 +88,16 @@ class ScanDispatcher:
 
     def captures(self) -> Captures:
         """What the core reads, as it is now."""
-        if not self._captures.unchanged():
-            self._captures, self._entries = Captures(self.core), {}
+        self.read()
         return self._captures
+
+    def read(self) -> tuple[Captures, tuple[Tensor, ...]]:
+        """The same, and the tensors there."""
+        read = self._captures.read()
+        if read is None:
+            self._captures, self._entries = Captures(self.core), {}
+            read = tuple([source.read() for source in self._captures.tensors])
+        return self._captures, read
 
     def keeps_a_graph(self) -> bool:
         """Whether something the core reads has a graph of autograd."""
@@ -97,11 +105,20 @@ class ScanDispatcher:
         return any(isinstance(t, Tensor) and t.grad_fn is not None for t in read)
 
     def __call__(
-        self, inputs: Sequence[Tensor], states: Sequence[Tensor], options: ScanOptions, masks: Masks | None = None
+        self,
+        inputs: Sequence[Tensor],
+        states: Sequence[Tensor],
+        options: ScanOptions,
+        masks: Masks | None = None,
+        read: tuple[Tensor, ...] | None = None,
     ) -> Results:
         """Scan; returns ``(outputs, final_states, state_seqs)``, the sequences of the wanted states alone.
 
         If ``options.rate``, it is behind the outputs.
+
+        Args:
+            inputs, states, options, masks: of the call.
+            read: what :meth:`read` has just found, if it was asked already.
 
         Raises:
             UnsupportedOpError, BackendError: the backend was asked for by name and cannot.
@@ -114,13 +131,14 @@ class ScanDispatcher:
         if masks is not None or options.has_rules:
             call = RuledCall.of(inputs, states, options, masks or Masks())
             inputs, states = call.inputs, call.states
-        entry, inputs, states, options = self.prepare(inputs, states, options, call)
+        if read is None:
+            read = self.read()[1]
+        entry, inputs, states, options = self.prepare(inputs, states, options, call, read=read)
         if entry is None:
-            read = [source.read() for source in self._captures.tensors]
             options = options if call is None else call.options
             looped = scan_by_loop(self.core, inputs, states, options, parameters=read, call=call)
             return looped if call is None else call.finish(*looped)
-        captured = entry.traced.captured(self._captures)
+        captured = entry.traced.captured(read)
         if call is not None:
             return self._by_rules(call, entry, captured)
         results = run_compiled(entry, inputs, states, captured)
@@ -134,42 +152,29 @@ class ScanDispatcher:
         options: ScanOptions,
         call: RuledCall | None = None,
         training: bool | None = None,
+        read: tuple[Tensor, ...] | None = None,
     ) -> tuple[CallEntry | None, Sequence[Tensor], Sequence[Tensor], ScanOptions]:
         """What runs a call, ``None`` for the loop; its arguments as they fit together, and its options.
 
         Args:
             inputs, states, options, call: of the call.
             training: whether gradients will be wanted, where the tensors do not tell.
+            read: what :meth:`read` has just found, if it was asked already.
 
         Raises: as a call does.
         """
-        read = [source.read() for source in self.captures().tensors]
+        if read is None:
+            read = self.read()[1]
         backend = options.backend
-        if backend == "auto":
-            backend = os.environ.get("FLEXSN_BACKEND", backend)
-        try:
-            everything = (*inputs, *states, *read) if call is None else (*inputs, *states, *read, *call.masks.tensors)
-            alike = [
-                (
-                    t.shape,
-                    t.stride(),
-                    t.dtype,
-                    t.requires_grad,
-                    t.device,
-                    type(t),
-                    t.layout,
-                    t.is_neg(),
-                    t._is_zerotensor(),
-                )
-                for t in everything
-            ]
-        except (AttributeError, RuntimeError):  # something is no tensor, or has no strides: what, is said below
-            alike = []
+        if backend == "auto" and _BACKEND in _ENVIRONMENT:
+            backend = os.environ["FLEXSN_BACKEND"]
+        rules = None if call is None else call.rules
+        everything = (*inputs, *states, *read) if call is None else (*inputs, *states, *read, *call.masks.tensors)
+        alike = _alike(everything)
         read_ids = [id(t) for t in read]
         shared = tuple(map(read_ids.index, read_ids))  # which names hold one tensor decides what the kernel reads
-        rules = None if call is None else call.rules
         default = torch.get_default_dtype()
-        key = (options, backend, torch.is_grad_enabled(), training, default, tuple(alike), shared, rules)
+        key = (options, backend, torch.is_grad_enabled(), training, default, alike, shared, rules)
         entry = self._entries.get(key, _NEW)
         if self._captures.unwatched is not None and not (entry is _NEW or entry is None or entry.traced.still_holds()):
             self._entries = {}
@@ -241,7 +246,7 @@ class ScanDispatcher:
         traced = self.traces.find(self._captures, dtypes, device, options.wanted_states, step, training)
         if self._captures.unwatched is not None:
             self._warn(_BY_EXAMPLES, _not_all_watched(self.core, self._captures.unwatched))
-        tracer, captured = traced.tracer, traced.captured(self._captures)
+        tracer, captured = traced.tracer, traced.captured(read)
         check_values(tracer.graph)
         if tracer.graph.products and call is not None:
             raise UnsupportedOpError(
@@ -281,6 +286,29 @@ def _not_all_watched(core: Callable[..., Any], reason: str) -> FlexSNError:
         why="so it is looked at again each time, which costs a little and is right",
         hint="read numbers from arguments, closures, globals or attributes, in plain lists, dicts and classes",
     )
+
+
+def _alike(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    """What kernels, and the choice of what runs, go by; empty if something is no tensor, or has no strides."""
+    try:
+        return tuple(
+            [
+                (
+                    t.shape,
+                    t.stride(),
+                    t.dtype,
+                    t.requires_grad,
+                    t.device,
+                    type(t),
+                    t.layout,
+                    t.is_neg(),
+                    t._is_zerotensor(),
+                )
+                for t in tensors
+            ]
+        )
+    except (AttributeError, RuntimeError):  # which of them it is, is said later
+        return ()
 
 
 def opaque_to_compile(function: Function) -> Function:

@@ -256,11 +256,11 @@ class TraceEntry:
         """The core, with other tensors in the places of those it captured."""
         return self._core.reading(self._seen, captured)
 
-    def captured(self, captures: Captures) -> list[Tensor]:
-        """The captured tensors as they are now, where captures of the same key read them."""
+    def captured(self, read: Sequence[Tensor]) -> list[Tensor]:
+        """The captured tensors as they are now, where captures of the same key read these."""
         if len(self._captured) < len(self._seen):  # the backward half reads more
             self._captured = [self._places.get(id(t), t) for t in self._seen]
-        return [captures.tensors[c].read() if isinstance(c, int) else c for c in self._captured]
+        return [read[c] if isinstance(c, int) else c for c in self._captured]
 
     @property
     def _core(self) -> SnapshotCore:

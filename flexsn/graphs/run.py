@@ -146,7 +146,7 @@ def find(core: str, call: GraphCall, groups: Groups, training: bool) -> GraphRun
         if run is None or any(t is not run.tensors.get(name) for name, t in named.items()):
             read = _read(named, call, training)
             place = {id(t): i for i, t in enumerate(read)}
-            captured = () if entry is None else tuple(entry.traced.captured(captures))
+            captured = () if entry is None else tuple(entry.traced.captured(captures.read() or ()))
             places = tuple(place.get(id(t)) for t in captured)
             number = number_of(captures)
             run = GraphRun(call, entry, dispatcher, Snapshot(captures), named, read, captured, places, number)

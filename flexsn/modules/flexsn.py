@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from torch import Tensor
 
-from flexsn.captures.binding import NOTHING_BOUND, ParameterBinding, register_parameters
+from flexsn.captures.binding import ParameterBinding, register_parameters
 from flexsn.captures.contract import CoreSignature, count_outputs, read_signature
+from flexsn.captures.guards import Captures
 from flexsn.errors import CoreError, defined_at
 from flexsn.execution.arguments import Tensors, as_floats, check
 from flexsn.execution.backends import supported_backends
@@ -233,10 +234,13 @@ class FlexSN(Options, StepForms, InGraph):
 
     @opaque_to_compile
     def _dispatched(self, inputs: Tensors, states: Tensors, options: ScanOptions, masks: Masks | None) -> Results:
-        own = self._flexsn
-        binding = self._binding() if own.bound_names else None
-        with binding.applied(self) if binding else NOTHING_BOUND:
-            results = self._dispatcher()(inputs, states, options, masks)
+        own, dispatcher = self._flexsn, self._dispatcher()
+        captures, read = dispatcher.read()
+        if own.bound_names and not (binding := self._binding(captures)).holds(self, read):
+            with binding.applied(self):
+                results = dispatcher(inputs, states, options, masks)
+        else:
+            results = dispatcher(inputs, states, options, masks, read)
         num_outputs = len(results[0]) - options.rate
         if own.num_outputs != num_outputs:
             self._check_num_outputs(num_outputs)
@@ -250,8 +254,8 @@ class FlexSN(Options, StepForms, InGraph):
         assert own.dispatcher is not None
         return own.dispatcher
 
-    def _binding(self) -> ParameterBinding:
-        own, captures = self._flexsn, self._dispatcher().captures()
+    def _binding(self, captures: Captures) -> ParameterBinding:
+        own = self._flexsn
         if own.binding is None or own.binding.captures is not captures:
             register_parameters(self, captures, own.bound_names)
             own.binding = ParameterBinding(captures, own.bound_names, own.binding)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 import flexsn.graphs.operators  # noqa: F401  registers them
 from flexsn.captures.binding import NOTHING_BOUND, ParameterBinding
+from flexsn.captures.guards import Captures
 from flexsn.execution.dispatch import ScanDispatcher, constant_to_compile
 from flexsn.execution.loop import Results
 from flexsn.execution.masks import Masks
@@ -35,13 +36,13 @@ class InGraph(nn.Module):
     def _dispatcher(self) -> ScanDispatcher:
         raise NotImplementedError
 
-    def _binding(self) -> ParameterBinding:
+    def _binding(self, captures: Captures) -> ParameterBinding:
         raise NotImplementedError
 
     @contextmanager
     def _scanned(self) -> Iterator[ScanDispatcher]:
         """The dispatcher, for the length of a call, in which the core reads what is registered."""
-        binding = self._binding() if self._flexsn.bound_names else None
+        binding = self._binding(self._dispatcher().captures()) if self._flexsn.bound_names else None
         with binding.applied(self) if binding else NOTHING_BOUND:
             yield self._dispatcher()
 

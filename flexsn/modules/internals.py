@@ -83,9 +83,9 @@ class Internals:
     def hold(self, states: tuple[Tensor, ...] | None, input_shapes: Shapes | None = None) -> None:
         """Start the next call from these states."""
         self.states, self.input_shapes = states, input_shapes
-        self.in_transform = torch._C._are_functorch_transforms_active()
-        unknown = states is None or torch.compiler.is_compiling()
-        self.in_backward = -1 if unknown else torch._C._current_graph_task_id()
+        if states is not None:
+            self.in_transform = torch._C._are_functorch_transforms_active()
+            self.in_backward = -1 if torch.compiler.is_compiling() else torch._C._current_graph_task_id()
         if self.starts:
             self.starts = {}
 

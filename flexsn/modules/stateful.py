@@ -52,8 +52,9 @@ class Stateful(nn.Module):
         x = args[0]
         zero = torch.zeros((), dtype=compute_dtype(x.dtype), device=x.device)
         shapes = [a.shape[1:] if step_mode == "m" else a.shape for a in args]
-        shape = shapes[0] if len(shapes) == 1 else torch.Size(np.broadcast_shapes(*shapes))
-        return [zero.expand(shape)] * num_states
+        same = all(shape == shapes[0] for shape in shapes[1:])
+        shape = shapes[0] if same else torch.Size(np.broadcast_shapes(*shapes))
+        return [torch.broadcast_to(zero, shape)] * num_states  # half of what expand takes
 
     @property
     def states(self) -> tuple[Tensor, ...] | None:
@@ -91,11 +92,12 @@ class Stateful(nn.Module):
         own = self._flexsn
         try:
             time_first = tuple(x.movedim(time_dim, 0) for x in inputs) if time_dim else inputs
-            states = tuple(self.init_states(self.num_states, own.step_mode, *time_first))
-            if len(states) != self.num_states or not all(isinstance(s, Tensor) for s in states):
+            count = len(own.state_names)
+            states = tuple(self.init_states(count, own.step_mode, *time_first))
+            if len(states) != count or [s for s in states if not isinstance(s, Tensor)]:
                 raise CoreError(
                     f"init_states returned {len(states)} value(s) {tuple(type(s).__name__ for s in states)}, "
-                    f"expected {self.num_states} tensor(s) for the states {self.state_names}"
+                    f"expected {count} tensor(s) for the states {self.state_names}"
                 )
             if own.example_dtypes is not None:
                 dtypes = own.example_dtypes[own.num_inputs :]

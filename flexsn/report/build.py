@@ -116,7 +116,8 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
     device = next((p.device for p in subject.parameters()), torch.device("cpu"))
     captures = Captures(subject.core)
     entry = _trace(subject, captures, backend, dtype, device)
-    tracer, captured = entry.tracer, [t.detach() for t in entry.captured(captures)]
+    tracer = entry.tracer
+    captured = [t.detach() for t in entry.captured([source.read() for source in captures.tensors])]
     step = (_BATCH, *(_FREE if size == 1 else size for size in tracer.param_shape))
     inputs = [torch.empty(_STEPS, *step, dtype=dtype, device=device)] * subject.num_inputs
 

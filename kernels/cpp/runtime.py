@@ -6,7 +6,7 @@ import ctypes
 import os
 import struct
 from array import array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, MutableSequence, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -39,15 +39,20 @@ def bind(plan: Plan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
     for tensor in layout.tensors:
         addresses.append(len(record))
         record += [0, tensor.time, tensor.dense, *tensor.strides]
+
+    def split(record: MutableSequence[int], threads: int) -> None:
+        block = min(BLOCK, _round_up(-(-layout.num_lanes // threads), _PAD))
+        record[3] = min(threads, -(-layout.num_lanes // block))
+        record[4] = block
+
+    split(record, 1)
     template = array("q", record)
     alone = seconds_alone(plan, layout)
 
     def launch(tensors: Sequence[Tensor]) -> None:
         record = template[:]
-        threads = min(TEAM.size(alone), _MOST_THREADS) if alone >= WORTH_SPLITTING else 1
-        block = min(BLOCK, _round_up(-(-layout.num_lanes // threads), _PAD))
-        record[3] = min(threads, -(-layout.num_lanes // block))
-        record[4] = block
+        if alone >= WORTH_SPLITTING:
+            split(record, min(TEAM.size(alone), _MOST_THREADS))
         for address, tensor in zip(addresses, tensors, strict=True):
             record[address] = tensor.data_ptr()
         TEAM.lost(kernel(record))

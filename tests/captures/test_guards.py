@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import is_
 from types import SimpleNamespace
 from typing import Any
 
@@ -48,6 +49,20 @@ def test_an_equal_object_is_another_constant() -> None:
     held.gain = float("2.5")
     assert not captures.unchanged()
     assert Captures(lambda x, v: (x * held.gain, v)).key == captures.key  # so nothing is compiled anew
+
+
+@pytest.mark.parametrize("others", [0, 300])  # more than one expression
+def test_the_tensors_come_as_they_are_now_one_per_source(others: int) -> None:
+    shared, numbers = torch.ones(1), {str(i): float(i) for i in range(others)}
+    held = SimpleNamespace(a=torch.ones(3), b=shared, c=shared, **numbers)
+    captures = Captures(lambda x, v: (x * held.a * held.b * held.c + sum(vars(held)[key] for key in numbers), v))
+    held.a = torch.zeros(3)
+    read = captures.read()
+    assert read is not None
+    assert [source.name for source in captures.tensors] == ["held.a", "held.b", "held.c"]
+    assert all(map(is_, read, (held.a, shared, shared)))
+    held.c = torch.ones(1)
+    assert captures.read() is None
 
 
 def test_tensors_may_be_replaced_by_tensors_only() -> None:

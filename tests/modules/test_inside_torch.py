@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from flexsn import FlexSN, FlexSNKernel
+from flexsn import FlexSN, FlexSNKernel, scan
 from tests.flexsn.contract_cores import lif, loop, sequence, smooth
 
 
@@ -76,6 +76,18 @@ def test_states_of_an_ended_transform_are_an_error(backend: str) -> None:
     torch.vmap(neuron)(sequence(2, 4, 3))
     with pytest.raises(ValueError, match=r"states of a vmap, grad or jvp that has ended; call reset"):
         neuron(sequence(4, 3))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_what_is_left_of_an_ended_transform_is_the_tensor_it_was(training: bool, backend: str) -> None:
+    x, left = sequence(4, 3).requires_grad_(), []
+    torch.func.grad(lambda t: (left.append(t), t.sum())[1])(x)
+    found = []
+    for given in (x, left[0]):
+        with torch.set_grad_enabled(training):
+            y, _ = scan(smooth, given, torch.zeros(3), backend)
+        found.append((y, *(torch.autograd.grad(y.sum(), x) if training else ())))
+    assert all(map(torch.equal, *found))
 
 
 def test_hooks(backend: str) -> None:

@@ -53,6 +53,7 @@ class GraphCall:
         training: whether the forward pass keeps what the backward pass starts from.
         interval: steps between checkpoints.
         checkpoints: their dtypes.
+        products: dtypes of the products that are kept of every step, of a core that has products.
     """
 
     options: ScanOptions
@@ -64,6 +65,7 @@ class GraphCall:
     training: bool
     interval: int
     checkpoints: tuple[torch.dtype, ...]
+    products: tuple[torch.dtype, ...] | None = None
 
     def text(self) -> str:
         """The same as text."""
@@ -118,9 +120,12 @@ class GraphCall:
         return [*outputs, *map(shape.step, self.states)]
 
     def kept(self, shape: CallShape) -> list[TensorSpec]:
-        """Layouts of the checkpoints."""
+        """Layouts of the checkpoints, and of products."""
         count = max((shape.num_steps - 1) // self.interval, 0)
-        return [shape.steps(count, dtype) for dtype in self.checkpoints]
+        if self.products is None:
+            return [shape.steps(count, dtype) for dtype in self.checkpoints]
+        kept = [(dtype, count) for dtype in self.checkpoints] + [(dtype, shape.num_steps) for dtype in self.products]
+        return [shape.rows(*sequence) for sequence in kept]
 
 
 def _written(value: Any) -> Any:

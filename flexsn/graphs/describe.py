@@ -22,6 +22,7 @@ from flexsn.graphs.call import GraphCall, GraphOutput
 from flexsn.graphs.cores import Scanned, key_of
 from flexsn.ir.dtypes import HALF, compute_dtype
 from flexsn.planning import ScanRequest, plan_scan
+from flexsn.planning.alternating import plan_alternating
 
 __all__ = ["Described", "Kind", "described", "parameter_paths"]
 
@@ -98,8 +99,8 @@ def _call(dispatcher: ScanDispatcher, options: ScanOptions, parameters: tuple[st
     captures, wanted = dispatcher.captures(), options.wanted_states
     traced = dispatcher.traces.find(captures, (computed, states), kind.device, wanted, None, kind.training)
     graph, shape = traced.tracer.graph, tuple(traced.tracer.param_shape)
-    interval, checkpoints = 1, Dtypes()
-    if kind.masks or options.has_rules or graph.products:
+    interval, checkpoints, products = 1, Dtypes(), Dtypes() if graph.products else None
+    if kind.masks or options.has_rules:
         outputs = _as_on_examples(dispatcher, options, kind, shape)
     else:
         dtypes, split = [node.dtype for node in graph.outputs], len(graph.outputs) - len(wanted)
@@ -110,10 +111,17 @@ def _call(dispatcher: ScanDispatcher, options: ScanOptions, parameters: tuple[st
         if kind.training and backend is not None:
             every = None if options.checkpoint == "auto" else int(options.checkpoint)
             request = ScanRequest(kind.inputs, tuple(d.stored for d in resolved), True, every)
-            plan = plan_scan(graph, traced.tracer.vjp, request, backend).forward
-            assert plan.interval is not None
-            interval, checkpoints = plan.interval, tuple(slot.dtype for slot, _ in plan.checkpoints)
-    return GraphCall(options, parameters, kind.masks, outputs, states, shape, kind.training, interval, checkpoints)
+            if graph.products:
+                stepwise = plan_alternating(graph, traced.tracer.vjp, request, backend)
+                found, checkpoints = stepwise.interval, tuple(graph.states[j].dtype for j in stepwise.live)
+                products = tuple(leaf.dtype for leaf in stepwise.kept)
+            else:
+                plan = plan_scan(graph, traced.tracer.vjp, request, backend).forward
+                found, checkpoints = plan.interval, tuple(slot.dtype for slot, _ in plan.checkpoints)
+            assert found is not None
+            interval = found
+    known = options, parameters, kind.masks, outputs, states, shape, kind.training
+    return GraphCall(*known, interval, checkpoints, products)
 
 
 def _as_on_examples(

@@ -15,7 +15,6 @@ from flexsn.errors import FlexSNError, GradientError
 from flexsn.execution.arguments import fit
 from flexsn.execution.autograd import CallEntry, gradients
 from flexsn.execution.dispatch import ScanDispatcher
-from flexsn.execution.forward import BoundScan
 from flexsn.graphs.call import GraphCall
 from flexsn.graphs.cores import number_of, scanned
 from flexsn.ir.layout import TensorSpec
@@ -108,7 +107,7 @@ class GraphRun:
         inputs, states = ([t.detach() for t in group] for group in fitted)
         captured, split = self._captured(parameters), len(inputs) + len(states)
         bound = self.entry.bound
-        if not isinstance(bound, BoundScan) or [TensorSpec.of(t) for t in kept] != bound.checkpoints:
+        if [TensorSpec.of(t) for t in kept] != bound.checkpoints:
             kept = bound.forward(inputs, states, captured)[1]
         wanted = [place is not None and needs[split + place] for place in self.places]
         found = gradients(self.entry, (*inputs, *states, *captured, *kept), grads, (*needs[:split], *wanted))
@@ -124,8 +123,6 @@ def find(core: str, call: GraphCall, groups: Groups, training: bool) -> GraphRun
     inputs, states, *_ = groups
     with scanned(core, len(states))._scanned() as dispatcher, torch.enable_grad():
         entry = None if call.by_rules else dispatcher.prepare(inputs, states, call.options, None, training)[0]
-        if entry is not None and not isinstance(entry.bound, BoundScan):
-            entry = None
         run: GraphRun | None = None if entry is None else entry.in_graphs.get(call)
         if run is None:
             captures = dispatcher.captures()

@@ -248,12 +248,6 @@ class ScanDispatcher:
             self._warn(_BY_EXAMPLES, _not_all_watched(self.core, self._captures.unwatched))
         tracer, captured = traced.tracer, traced.captured(read)
         check_values(tracer.graph)
-        if tracer.graph.products and call is not None:
-            raise UnsupportedOpError(
-                "lengths, resets, cuts and reductions of a core with products",
-                where=defined_at(self.core),
-                why="they are planned around steps whose lanes are independent",
-            )
         check_devices(traced.names(self._captures), captured, device)
         check_step(torch.Size(step), tracer.param_shape, traced.names(self._captures), captured)
         rules = None

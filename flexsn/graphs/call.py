@@ -54,6 +54,7 @@ class GraphCall:
         interval: steps between checkpoints.
         checkpoints: their dtypes.
         learned: the states whose value after a reset has a gradient.
+        products: dtypes of the products that are kept of every step, of a core that has products.
     """
 
     options: ScanOptions
@@ -66,6 +67,7 @@ class GraphCall:
     interval: int
     checkpoints: tuple[torch.dtype, ...]
     learned: tuple[int, ...] = ()
+    products: tuple[torch.dtype, ...] | None = None
 
     def text(self) -> str:
         """The same as text."""
@@ -129,9 +131,12 @@ class GraphCall:
         return [*outputs, *map(shape.step, self.states)]
 
     def kept(self, shape: CallShape) -> list[TensorSpec]:
-        """Layouts of the checkpoints."""
+        """Layouts of the checkpoints, and of products."""
         count = max((shape.num_steps - 1) // self.interval, 0)
-        return [shape.steps(count, dtype) for dtype in self.checkpoints]
+        if self.products is None:
+            return [shape.steps(count, dtype) for dtype in self.checkpoints]
+        kept = [(dtype, count) for dtype in self.checkpoints] + [(dtype, shape.num_steps) for dtype in self.products]
+        return [shape.rows(*sequence) for sequence in kept]
 
 
 def _needing(tensor: Tensor, gradient: bool) -> Tensor:

@@ -24,6 +24,7 @@ from flexsn.execution.traces import TraceEntry
 from flexsn.graphs.call import GraphCall, GraphOutput
 from flexsn.graphs.cores import Scanned, key_of
 from flexsn.ir.dtypes import HALF, compute_dtype
+from flexsn.planning.alternating import plan_alternating
 
 __all__ = ["Described", "Kind", "described", "parameter_paths"]
 
@@ -101,23 +102,23 @@ def _call(dispatcher: ScanDispatcher, options: ScanOptions, parameters: tuple[st
     captures, wanted = dispatcher.captures(), options.wanted_states
     traced = dispatcher.traces.find(captures, (computed, states), kind.device, wanted, None, kind.training)
     graph, shape = traced.tracer.graph, tuple(traced.tracer.param_shape)
-    if kind.masks or options.has_rules or graph.products:
+    if kind.masks or options.has_rules:
         outputs = _as_on_examples(dispatcher, options, kind, shape)
     else:
         dtypes, split = [node.dtype for node in graph.outputs], len(graph.outputs) - len(wanted)
         resolved = resolve_output_dtypes(dtypes[:split], kind.inputs, options.output_dtype)
         resolved += tuple(OutputDtype(d, d) for d in dtypes[split:])
         outputs = tuple(GraphOutput(dtype, True) for dtype in resolved)
-    interval, checkpoints = _checkpoints(traced, options, kind)
-    fixed = shape, kind.training, interval, checkpoints, kind.learned
+    interval, checkpoints, products = _kept(traced, options, kind)
+    fixed = shape, kind.training, interval, checkpoints, kind.learned, products
     return GraphCall(options, parameters, kind.masks, outputs, states, *fixed)
 
 
-def _checkpoints(traced: TraceEntry, options: ScanOptions, kind: Kind) -> tuple[int, Dtypes]:
-    """How many steps apart checkpoints are, and their dtypes."""
-    backend = choose(_backend(options), kind.device)[0]
-    if not kind.training or backend is None or traced.tracer.graph.products:
-        return 1, ()
+def _kept(traced: TraceEntry, options: ScanOptions, kind: Kind) -> tuple[int, Dtypes, Dtypes | None]:
+    """How many steps apart checkpoints are, their dtypes, and those of the products that are kept of every step."""
+    backend, graph = choose(_backend(options), kind.device)[0], traced.tracer.graph
+    if not kind.training or backend is None:
+        return 1, (), () if graph.products else None
     rules = None
     if kind.masks or options.has_rules:
         has_lengths, has_resets = "lengths" in kind.masks, "reset_mask" in kind.masks
@@ -125,9 +126,15 @@ def _checkpoints(traced: TraceEntry, options: ScanOptions, kind: Kind) -> tuple[
     dtypes = (*kind.inputs, torch.bool) if "reset_mask" in kind.masks else kind.inputs
     options = replace(options, time_dim=options.time_dim % kind.dims)
     inputs = [torch.empty((1,) * kind.dims, dtype=d, device="meta") for d in dtypes]
-    plan = CallSpec.of(traced.tracer, backend, inputs, options, True, rules).plans().forward
+    spec = CallSpec.of(traced.tracer, backend, inputs, options, True, rules)
+    if graph.products:
+        steps = plan_alternating(graph, traced.tracer.vjp, spec.request, backend)
+        assert steps.interval is not None
+        checkpoints = tuple(steps.step.states[j].dtype for j in steps.live)
+        return steps.interval, checkpoints, tuple(leaf.dtype for leaf in steps.kept)
+    plan = spec.plans().forward
     assert plan.interval is not None
-    return plan.interval, tuple(slot.dtype for slot, _ in plan.checkpoints)
+    return plan.interval, tuple(slot.dtype for slot, _ in plan.checkpoints), None
 
 
 def _as_on_examples(

@@ -14,7 +14,6 @@ from flexsn.captures.source import WRITING
 from flexsn.errors import FlexSNError, GradientError
 from flexsn.execution.autograd import CallEntry, gradients
 from flexsn.execution.dispatch import ScanDispatcher
-from flexsn.execution.forward import BoundScan
 from flexsn.graphs.call import GraphCall
 from flexsn.graphs.cores import Scanned, number_of, scanned
 from flexsn.graphs.kernel_call import KernelCall, pulled_back
@@ -114,7 +113,6 @@ class GraphRun:
         assert self.entry is not None
         inputs, states = ([t.detach() for t in group] for group in (given.inputs, given.states))
         captured, bound = (*given.once, *self._captured(parameters)), self.entry.bound
-        assert isinstance(bound, BoundScan)
         if [TensorSpec.of(t) for t in kept] != bound.checkpoints:
             kept = bound.forward(inputs, states, captured)[1]
         wanted = [t.requires_grad for t in (*given.inputs, *given.states)]
@@ -138,15 +136,13 @@ def find(core: str, call: GraphCall, groups: Groups, training: bool) -> GraphRun
         if ruled is not None:
             inputs, states = ruled.inputs, ruled.states
         entry = dispatcher.prepare(inputs, states, call.options, ruled, training)[0]
-        if entry is not None and not isinstance(entry.bound, BoundScan):
-            entry = None
-        captures = dispatcher.captures()
-        named = {source.name: source.read() for source in captures.tensors}
+        captures, tensors = dispatcher.read()
+        named = {source.name: tensor for source, tensor in zip(captures.tensors, tensors, strict=True)}
         run: GraphRun | None = None if entry is None else entry.in_graphs.get(call)
         if run is None or any(t is not run.tensors.get(name) for name, t in named.items()):
             read = _read(named, call, training)
             place = {id(t): i for i, t in enumerate(read)}
-            captured = () if entry is None else tuple(entry.traced.captured(captures.read() or ()))
+            captured = () if entry is None else tuple(entry.traced.captured(tensors))
             places = tuple(place.get(id(t)) for t in captured)
             number = number_of(captures)
             run = GraphRun(call, entry, dispatcher, Snapshot(captures), named, read, captured, places, number)

@@ -127,6 +127,11 @@ class CallShape:
         lanes = math.prod(self.step_shape)
         return TensorSpec((count, *self.step_shape), (lanes, *strides), dtype)
 
+    def rows(self, dtype: torch.dtype, *count: int) -> TensorSpec:
+        """A tensor of one step, or of so many, as torch multiplies it: a row per sample, whatever the memory order."""
+        shape = (*count, math.prod(self.step_shape[:-1]), *self.step_shape[-1:])
+        return TensorSpec(shape, dense_strides(shape, range(len(shape))), dtype)
+
     def groups(self, dtype: torch.dtype) -> TensorSpec:
         """One value per group of lanes."""
         return TensorSpec((-(-math.prod(self.step_shape) // LANE_GROUP),), (1,), dtype)

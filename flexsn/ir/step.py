@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -164,6 +164,17 @@ class StepVjp:
         every += [r.node for r in self.reductions]
         every += [factor for outer in self.outers for factor in (outer.left, outer.right)]
         return tuple(n for n in every if n is not None)
+
+    def copied(self, copy: Callable[[Node], Node]) -> StepVjp:
+        """The same of other values: every node is what ``copy`` makes of it."""
+        return replace(
+            self,
+            grad_inputs=tuple(None if g is None else copy(g) for g in self.grad_inputs),
+            grad_states=tuple(tuple(map(copy, summands)) for summands in self.grad_states),
+            reductions=tuple(replace(r, node=copy(r.node)) for r in self.reductions),
+            outers=tuple(replace(o, left=copy(o.left), right=copy(o.right)) for o in self.outers),
+            products=tuple(replace(p, source=copy(p.source)) for p in self.products),
+        )
 
 
 def with_sources(roots: Iterable[Node], products: Sequence[Product]) -> list[Node]:

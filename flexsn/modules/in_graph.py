@@ -49,7 +49,7 @@ class InGraph(nn.Module):
     def _bound_anew(self, handed: Mapping[str, Tensor]) -> str | None:
         """The name of a variable that is bound to a tensor that is not the neuron's."""
         bound = self._flexsn.bound_names
-        name = self._binding().bound_anew(self) if bound else None
+        name = self._binding(self._dispatcher().captures()).bound_anew(self) if bound else None
         unbound = {n: t for n, t in handed.items() if n not in bound.values()}
         if name is not None or not unbound:
             return name

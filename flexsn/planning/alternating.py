@@ -3,93 +3,37 @@
 Any step with products can be run so, of any size, on any device. A stage is planned as a scan of one step without
 states: what it reads (inputs, states, products, gradients) are its inputs, and it computes anew what an earlier stage
 computed of these, so that nothing else has to be handed on.
+
+A product is dear and its value is not, so training keeps the products of every step that the way back reads: what is
+recomputed there is pointwise.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from flexsn.ir.graph import Builder, LeafKind, Node, topological
-from flexsn.ir.plan import ForwardPlan, Holds, Slot
-from flexsn.ir.step import Product, StepGraph, StepVjp, with_sources
+from flexsn.ir.plan import Holds, Slot
+from flexsn.ir.step import Outer, StepGraph, StepVjp, with_sources
 from flexsn.ir.substitute import Substitution
+from flexsn.planning import step_by_rules
 from flexsn.planning.backward import share_accumulators
-from flexsn.planning.boundary import steps_from_end
+from flexsn.planning.boundary import Cut, branches_from_end
 from flexsn.planning.forward import plan_forward, step_bytes
 from flexsn.planning.liveness import leads_nowhere, live_states, prune_gradients, states_to_checkpoint
 from flexsn.planning.request import Gradients, ScanRequest, Target, Vjp
-from flexsn.planning.stages import split_stages
+from flexsn.planning.stages import Key, Result, StageKernel, StepPlan, as_inputs, plan_step
 
 __all__ = [
     "AlternatingBackward",
     "AlternatingForward",
     "BackwardBranch",
-    "Key",
-    "StageKernel",
-    "in_place",
     "plan_alternating",
     "plan_alternating_backward",
-    "plan_stages",
-    "source_key",
 ]
-
-Key = Node | tuple[str, int]
-"""What a tensor of one step is: a leaf's value, or ``("root", i)``, ``("source", product)``, ``("operand", i)``, ..."""
-
-
-@dataclass(frozen=True, eq=False)
-class StageKernel:
-    """One stage of a step.
-
-    Attributes:
-        plan: its kernel; none where there is nothing to compute.
-        keys: what the plan's slots are, in their order.
-        products: what is multiplied next.
-    """
-
-    plan: ForwardPlan | None
-    keys: tuple[Key, ...]
-    products: tuple[Product, ...]
-
-
-def in_place(source: Node) -> bool:
-    """Whether a product can read its source where it is: a value that nothing computes, dense and of its own dtype."""
-    return source.op in (LeafKind.STATE, LeafKind.STATE_COTANGENT, LeafKind.PRODUCT)
-
-
-def source_key(product: Product) -> Key:
-    """Which tensor a product multiplies."""
-    return product.source if in_place(product.source) else ("source", product.leaf.index)
-
-
-def plan_stages(
-    builder: Builder,
-    roots: Sequence[tuple[Node, torch.dtype]],
-    products: Sequence[Product],
-    memory_dtype: Callable[[Node], torch.dtype],
-    wanted: Sequence[Node] = (),
-) -> tuple[StageKernel, ...]:
-    """Plan one step.
-
-    Args:
-        builder: of the step.
-        roots: what it computes, and the dtypes these are stored in.
-        products: those it may compute; any other counts as one that is there already.
-        memory_dtype: of a leaf's value.
-        wanted: products that are wanted for themselves.
-    """
-    *early, last = split_stages([*(node for node, _ in roots), *wanted], products)
-    kernels = []
-    for stage in early:
-        written = {source_key(p): p.source for p in stage.products if not in_place(p.source)}
-        kernels.append(
-            _kernel(builder, [(key, n, n.dtype) for key, n in written.items()], stage.products, memory_dtype)
-        )
-    final: list[tuple[Key, Node, torch.dtype]] = [(("root", i), n, dtype) for i, (n, dtype) in enumerate(roots)]
-    return (*kernels, _kernel(builder, final, last.products, memory_dtype))
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,118 +41,174 @@ class AlternatingForward:
     """The forward pass.
 
     Attributes:
-        stages: of a step, whose roots are outputs, then new states.
-        products: of a step.
+        step: one step, by the rules of the call.
+        kernels: compute ``("output", k)`` and ``("next", j)``.
         live: which states are checkpointed.
         interval: every how many steps; ``None`` in inference.
+        kept: the products of every step that training keeps.
     """
 
-    stages: tuple[StageKernel, ...]
-    products: tuple[Product, ...]
+    step: StepGraph
+    kernels: StepPlan
     live: tuple[int, ...]
     interval: int | None
+    kept: tuple[Node, ...]
 
 
 @dataclass(frozen=True, eq=False)
 class BackwardBranch:
-    """A step on the way back, at one distance from the end.
+    """A step on the way back.
 
     Attributes:
+        when: of which steps; ``None`` for all no other branch is for.
         vjp: what is computed.
-        stages, products: how.
-        results: what the roots are: ``("input", i, 0)``, ``("state", j, part)``, ``("sum", accumulator, 0)`` or
-            ``("factor", outer, side)``.
+        kernels: compute ``("input", i)``, ``("carry", c)``, the accumulators, and the factors of outer products.
         group: the branches that have the accumulators and outer products in common.
     """
 
+    when: Node | None
     vjp: StepVjp
-    stages: tuple[StageKernel, ...]
-    products: tuple[Product, ...]
-    results: tuple[tuple[str, int, int], ...]
+    kernels: StepPlan
     group: int
+
+    @property
+    def factors(self) -> tuple[Node, ...]:
+        """Of its outer products, those that are computed on the way back."""
+        every = dict.fromkeys(_factors(self.vjp.outers))
+        own = {p.leaf for p in self.vjp.products}
+        return tuple(n for n in every if n in own or n.op not in (LeafKind.STATE, LeafKind.PRODUCT))
+
+    def hands_on(self, carry: Node) -> bool:
+        """Whether it gives a carried gradient its next value."""
+        return carry.part < len(self.vjp.grad_states[carry.index])
 
 
 @dataclass(frozen=True, eq=False)
 class AlternatingBackward:
-    """The backward pass: the steps of an interval again, with their products kept, then back through them.
+    """The backward pass: the states of an interval again, by one kernel, then back through its steps.
 
     Attributes:
+        step: one step forward.
         live: the states that must be known at every step.
-        kept: the products of the forward step that are read on the way back.
-        advance, products: computes the next live states and the kept products.
-        branches: by distance from the end, the last for all others.
+        advance: a scan of the live states alone, whose outputs are those before every step; it starts with
+            ``("first", j)`` and ends with ``("after", j)``.
+        branches: what a step does.
+        carries: the gradients of states that go from step to step, each state's in the order they are added up.
         accumulators: the leaf of each.
         groups: ``(first accumulator, vjp)``.
     """
 
+    step: StepGraph
     live: tuple[int, ...]
-    kept: tuple[Node, ...]
-    advance: tuple[StageKernel, ...]
-    products: tuple[Product, ...]
+    advance: StageKernel
     branches: tuple[BackwardBranch, ...]
+    carries: tuple[Node, ...]
     accumulators: tuple[Node, ...]
     groups: tuple[tuple[int, StepVjp], ...]
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Every tensor its kernels touch."""
+        advance = self.advance.plan.slots if self.advance.plan else ()
+        return [*advance, *(slot for branch in self.branches for slot in branch.kernels.slots)]
 
 
 def plan_alternating(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) -> AlternatingForward:
     """Plan the forward pass."""
-    live: tuple[int, ...] = ()
-    interval = None
+    step, vjp = step_by_rules(step, vjp, request.rules)
+    live, kept, interval = (), (), None
     if request.training:
-        live = states_to_checkpoint(step, vjp)
+        after, vjp = _products_known(step, vjp)
+        live = states_to_checkpoint(after, vjp)
+        every = vjp((True,) * len(step.outputs), (1,) * len(step.states), False, False)
+        read = {*topological(with_sources(every.results, every.products))}
+        read.update(topological(step.new_states[j] for j in live))
+        kept = tuple(p.leaf for p in step.products if p.leaf in read)
         interval = request.interval or target.choose_interval(step_bytes(step, request, live))
-    roots = [*zip(step.outputs, request.output_dtypes, strict=True), *((n, n.dtype) for n in step.new_states)]
-    stages = plan_stages(step.builder, roots, step.products, _memory_dtype(request, None))
-    return AlternatingForward(stages, step.products, live, interval)
+    outputs = zip(step.outputs, request.output_dtypes, strict=True)
+    results = [Result(("output", k), n, dtype, in_rows=False) for k, (n, dtype) in enumerate(outputs)]
+    results += [Result(("next", j), n, n.dtype) for j, n in enumerate(step.new_states)]
+    kernels = plan_step(step.builder, results, step.products, _memory_dtype(request, None), kept)
+    return AlternatingForward(step, kernels, live, interval, kept)
 
 
 def plan_alternating_backward(
-    step: StepGraph, vjp: Vjp, request: ScanRequest, gradients: Gradients
+    step: StepGraph, vjp: Vjp, request: ScanRequest, gradients: Gradients, in_rows: bool
 ) -> AlternatingBackward | None:
-    """Plan the backward pass; ``None`` where gradients come in and lead nowhere."""
-    vjps = steps_from_end(vjp, gradients)
-    if leads_nowhere(vjps):
+    """Plan the backward pass; ``None`` where gradients come in and lead nowhere.
+
+    Args:
+        step, vjp, request, gradients: as for :func:`~flexsn.planning.plan_scan`.
+        in_rows: whether every step of an input's gradient lies in memory row by row.
+    """
+    num_states = len(step.states)
+    step, vjp = step_by_rules(step, vjp, request.rules)
+    after, vjp = _products_known(step, vjp)
+    every = request.rules and request.rules.detach_every
+    branches = branches_from_end(after, vjp, gradients, Cut(every, num_states) if every else None)
+    if leads_nowhere([v for _, v in branches], num_states):
         return None
-    vjps = list(prune_gradients(vjps, gradients))
-    live = live_states(step, vjps)
-    read = {n for v in vjps for n in topological(with_sources(v.results, _own(v, step)))}
-    kept = tuple(p.leaf for p in step.products if p.leaf in read)
+    vjps = prune_gradients([v for _, v in branches], gradients)
+    live = live_states(after, vjps)
     dtype_of = _memory_dtype(request, gradients)
-    following = [(step.new_states[j], step.states[j].dtype) for j in live]
+    leaf = step.builder.leaf
+    carries = tuple(
+        leaf(LeafKind.STATE_COTANGENT, j, state.dtype, part)
+        for j, state in enumerate(step.states)
+        for part in range(max(len(v.grad_states[j]) for v in vjps) or 1)
+    )
     groups, group_of = share_accumulators(vjps)
     sums = [r for _, v in groups for r in v.reductions]
-    leaf = step.builder.leaf
     accumulators = tuple(leaf(LeafKind.STATE, len(step.states) + i, r.node.dtype) for i, r in enumerate(sums))
-    branches = []
-    for v, group in zip(vjps, group_of, strict=True):
-        first = groups[group][0]
-        results, roots = _roots(step, v, request, accumulators[first:])
-        stages = plan_stages(step.builder, roots, _own(v, step), dtype_of)
-        named = tuple((what, i + first * (what == "sum"), part) for what, i, part in results)
-        branches.append(BackwardBranch(v, stages, _own(v, step), named, group))
-    advance = plan_stages(step.builder, following, step.products, dtype_of, kept)
-    return AlternatingBackward(live, kept, advance, step.products, tuple(branches), accumulators, groups)
+    planned = []
+    for (when, _), v, group in zip(branches, vjps, group_of, strict=True):
+        results = _gradient_results(step.builder, v, request, carries, accumulators[groups[group][0] :], in_rows)
+        wanted = [n for n in _factors(v.outers) if n.op is LeafKind.PRODUCT]
+        kernels = plan_step(step.builder, results, v.products, dtype_of, wanted)
+        planned.append(BackwardBranch(when, v, kernels, group))
+    advance = _plan_advance(after, live, dtype_of)
+    return AlternatingBackward(step, live, advance, tuple(planned), carries, accumulators, groups)
 
 
-def _own(vjp: StepVjp, step: StepGraph) -> tuple[Product, ...]:
-    """The products that are computed on the way back; the others are there."""
-    return tuple(p for p in vjp.products if p not in step.products)
+def _products_known(step: StepGraph, vjp: Vjp) -> tuple[StepGraph, Vjp]:
+    """The step and its vjps as they are on the way back, where the products of the way there are known."""
+
+    def without_those(outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
+        found = vjp(outputs, states, apart, last)
+        return replace(found, products=tuple(p for p in found.products if p not in step.products))
+
+    return replace(step, products=()), without_those
 
 
-def _roots(
-    step: StepGraph, vjp: StepVjp, request: ScanRequest, accumulators: Sequence[Node]
-) -> tuple[list[tuple[str, int, int]], list[tuple[Node, torch.dtype]]]:
-    """What a step on the way back computes: what it is, and the node with its dtype in memory."""
-    found = [(("input", i, 0), n, request.input_dtypes[i]) for i, n in enumerate(vjp.grad_inputs) if n is not None]
-    for j, summands in enumerate(vjp.grad_states):
-        found += [(("state", j, part), n, n.dtype) for part, n in enumerate(summands)]
-    for i, (reduction, so_far) in enumerate(zip(vjp.reductions, accumulators, strict=False)):
-        total = step.builder.op("add", so_far, reduction.node, dtype=so_far.dtype)
-        found.append((("sum", i, 0), total, total.dtype))
-    for k, outer in enumerate(vjp.outers):
-        factors = enumerate((outer.left, outer.right))
-        found += [(("factor", k, side), n, n.dtype) for side, n in factors if n.op is not LeafKind.STATE]
-    return [what for what, *_ in found], [(node, dtype) for _, node, dtype in found]
+def _gradient_results(
+    builder: Builder,
+    vjp: StepVjp,
+    request: ScanRequest,
+    carries: Sequence[Node],
+    accumulators: Sequence[Node],
+    in_rows: bool,
+) -> list[Result]:
+    """What a step on the way back computes."""
+    inputs = [
+        Result(("input", i), n, request.input_dtypes[i], in_rows)
+        for i, n in enumerate(vjp.grad_inputs)
+        if n is not None
+    ]
+    there = {r.node for r in inputs if r.in_rows and r.dtype is r.node.dtype}
+    factors = (n for n in dict.fromkeys(_factors(vjp.outers)) if n.op not in (LeafKind.STATE, LeafKind.PRODUCT))
+    found = [*inputs, *(Result(n, n, n.dtype) for n in factors if n not in there)]
+    for c, carry in enumerate(carries):
+        summands = vjp.grad_states[carry.index]
+        if carry.part < len(summands):
+            found.append(Result(("carry", c), summands[carry.part], carry.dtype))
+    for reduction, so_far in zip(vjp.reductions, accumulators, strict=False):
+        total = builder.op("add", so_far, reduction.node, dtype=so_far.dtype)
+        found.append(Result(so_far, total, total.dtype, in_rows=False))
+    return found
+
+
+def _factors(outers: Sequence[Outer]) -> list[Node]:
+    return [n for outer in outers for n in (outer.left, outer.right)]
 
 
 def _memory_dtype(request: ScanRequest, gradients: Gradients | None) -> Callable[[Node], torch.dtype]:
@@ -221,25 +221,22 @@ def _memory_dtype(request: ScanRequest, gradients: Gradients | None) -> Callable
     return dtype
 
 
-def _kernel(
-    builder: Builder,
-    written: Sequence[tuple[Key, Node, torch.dtype]],
-    products: tuple[Product, ...],
-    memory_dtype: Callable[[Node], torch.dtype],
-) -> StageKernel:
-    if not written:
-        return StageKernel(None, (), products)
-    nodes = [node for _, node, _ in written]
-    reads = [n for n in topological(nodes) if isinstance(n.op, LeafKind) and n.op.varies]
-    inputs = {n: builder.leaf(LeafKind.INPUT, i, n.dtype) for i, n in enumerate(reads)}
-    copy = Substitution(builder, inputs)
-    step = StepGraph(builder, tuple(inputs.values()), (), tuple(map(copy, nodes)), ())
-    request = ScanRequest(tuple(map(memory_dtype, reads)), tuple(dtype for *_, dtype in written), training=False)
-    plan = plan_forward(step, request, (), None)
+def _plan_advance(step: StepGraph, live: Sequence[int], memory_dtype: Callable[[Node], torch.dtype]) -> StageKernel:
+    states, following = tuple(step.states[j] for j in live), [step.new_states[j] for j in live]
+    inputs = as_inputs(step.builder, following, states)
+    copy = Substitution(step.builder, inputs)
+    alone = StepGraph(step.builder, tuple(inputs.values()), states, states, tuple(map(copy, following)))
+    dtypes = tuple(map(memory_dtype, inputs)), tuple(s.dtype for s in states)
+    plan, reads = plan_forward(alone, ScanRequest(*dtypes, training=False), (), None), tuple(inputs)
+    named = {Holds.STATE: "first", Holds.FINAL_STATE: "after"}
 
     def key(slot: Slot) -> Key:
         if slot.holds is Holds.INPUT:
             return reads[slot.index]
-        return written[slot.index][0] if slot.holds is Holds.OUTPUT else (slot.holds.name.lower(), slot.index)
+        return (
+            states[slot.index]
+            if slot.holds is Holds.OUTPUT
+            else (named.get(slot.holds, slot.holds.name.lower()), slot.index)
+        )
 
-    return StageKernel(plan, tuple(map(key, plan.slots)), products)
+    return StageKernel(plan, tuple(map(key, plan.slots)), ())

@@ -20,7 +20,16 @@ from flexsn.ir.step import StepGraph, StepVjp
 from flexsn.ir.substitute import Substitution
 from flexsn.planning.request import Gradients, Vjp
 
-__all__ = ["Cut", "Unifier", "branch_at", "branches_from_end", "nth_from_end", "steps_from_end", "unify_last_steps"]
+__all__ = [
+    "Cut",
+    "Unifier",
+    "branch_at",
+    "branches_from_end",
+    "holds",
+    "nth_from_end",
+    "steps_from_end",
+    "unify_last_steps",
+]
 
 Branch = tuple[Node | None, StepVjp]
 """When, and what; ``None`` for all steps no other branch is for."""
@@ -114,13 +123,7 @@ def _without_later(step: StepGraph, vjp: StepVjp, cut: Cut) -> StepVjp:
     """The vjp with zeros for the gradients that come in from after a cut."""
     builder, cut_states = step.builder, step.states[: cut.num_states]
     zeros = {builder.leaf(LeafKind.STATE_COTANGENT, s.index, s.dtype): builder.const(0, s.dtype) for s in cut_states}
-    copy = Substitution(builder, zeros)
-    return replace(
-        vjp,
-        grad_inputs=tuple(None if g is None else copy(g) for g in vjp.grad_inputs),
-        grad_states=tuple(tuple(map(copy, summands)) for summands in vjp.grad_states),
-        reductions=tuple(replace(r, node=copy(r.node)) for r in vjp.reductions),
-    )
+    return vjp.copied(Substitution(builder, zeros))
 
 
 def nth_from_end(builder: Builder, n: int) -> Node:
@@ -141,6 +144,11 @@ def _ahead(builder: Builder, n: int) -> Node:
 
 def branch_at(plan: BackwardPlan, step_index: int, num_steps: int) -> BackwardStep:
     """The branch that a step takes."""
+    return next(branch for branch in plan.branches if holds(branch.when, step_index, num_steps))
+
+
+def holds(when: Node | None, step_index: int, num_steps: int) -> bool:
+    """Whether a branch is for a step, if none before it is."""
     coordinates = {LeafKind.STEP_INDEX: step_index, LeafKind.NUM_STEPS: num_steps}
 
     def value(node: Node) -> Any:
@@ -148,7 +156,7 @@ def branch_at(plan: BackwardPlan, step_index: int, num_steps: int) -> BackwardSt
             return node.value if node.is_const else coordinates[node.op]
         return _UNIFORM[node.op](*map(value, node.args))
 
-    return next(branch for branch in plan.branches if branch.when is None or value(branch.when))
+    return when is None or bool(value(when))
 
 
 _UNIFORM: dict[str, Callable[..., Any]] = {

@@ -40,20 +40,20 @@ def with_lengths(step: StepGraph, vjp: Vjp, wanted: tuple[int, ...]) -> tuple[St
         totals = [_total(step, j, bool(n), num_outputs, outputs, wanted) for j, n in enumerate(states)]
         # the loop gives zeros for outputs once it is through, so their gradients are there before the states'
         patterns = (*outputs[:num_outputs], *(False for _ in wanted)), tuple(int(t is not None) for t in totals)
-        live = vjp(*patterns, False, False)
         incoming = {_cotangent(step, j): total for j, total in enumerate(totals) if total is not None}
-        copy = Substitution(builder, incoming)
+        live = vjp(*patterns, False, False).copied(Substitution(builder, incoming))
 
         def state(summands: tuple[Node, ...], total: Node | None) -> tuple[Node, ...]:
             if summands:
-                return (choose(copy(summands[0]), total),)
+                return (choose(summands[0], total),)
             return () if total is None else (choose(builder.const(0, total.dtype), total),)
 
         return replace(
             live,
-            grad_inputs=tuple(None if g is None else choose(copy(g), None) for g in live.grad_inputs),
+            grad_inputs=tuple(None if g is None else choose(g, None) for g in live.grad_inputs),
             grad_states=tuple(map(state, live.grad_states, totals)),
-            reductions=tuple(replace(r, node=choose(copy(r.node), None)) for r in live.reductions),
+            reductions=tuple(replace(r, node=choose(r.node, None)) for r in live.reductions),
+            outers=tuple(replace(o, left=choose(o.left, None), right=choose(o.right, None)) for o in live.outers),
         )
 
     return replace(step, outputs=outputs, new_states=new_states), vjp_of_ended

@@ -37,18 +37,13 @@ def with_reductions(step: StepGraph, vjp: Vjp, rules: SequenceRules) -> tuple[St
         for k, accumulator, there in zip(of_output, accumulators, comes, strict=True):
             if there:
                 grads[k].append(accumulator.grad_output())
-        own = vjp(tuple(bool(g) for g in grads.values()), states[:num_states], apart, last)
         incoming = {
             builder.leaf(LeafKind.COTANGENT, k, step.outputs[k].dtype): _sum(builder, g) for k, g in grads.items() if g
         }
-        copy = Substitution(builder, incoming)
+        own = vjp(tuple(bool(g) for g in grads.values()), states[:num_states], apart, last)
+        own = own.copied(Substitution(builder, incoming))
         carried = (a.grad_before() if there else () for a, there in zip(accumulators, comes, strict=True))
-        return replace(
-            own,
-            grad_inputs=tuple(None if g is None else copy(g) for g in own.grad_inputs),
-            grad_states=(*(tuple(map(copy, summands)) for summands in own.grad_states), *carried),
-            reductions=tuple(replace(r, node=copy(r.node)) for r in own.reductions),
-        )
+        return replace(own, grad_states=(*own.grad_states, *carried))
 
     changed = replace(
         step,

@@ -33,20 +33,18 @@ def with_resets(step: StepGraph, vjp: Vjp, learned: tuple[int, ...]) -> tuple[St
     constant = tuple(builder.leaf(LeafKind.STATE, num_states + i, step.states[j].dtype) for i, j in enumerate(learned))
 
     def vjp_of_reset(outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
-        own = vjp(outputs, states[:num_states], False, last)
-        summands = [tuple(map(copy, grads)) for grads in own.grad_states]
+        own = vjp(outputs, states[:num_states], False, last).copied(copy)
 
         def of_initial(state: Node, j: int, comes: bool) -> tuple[Node, ...]:
             before = [builder.leaf(LeafKind.STATE_COTANGENT, state.index, state.dtype)] if comes else []
-            parts = [*before, *map(at_reset, summands[j])]
+            parts = [*before, *map(at_reset, own.grad_states[j])]
             return tuple(parts[:1]) if len(parts) < 2 else (builder.op("add", *parts, dtype=state.dtype),)
 
         initial = map(of_initial, constant, learned, map(bool, states[num_states:]))
         return replace(
             own,
-            grad_inputs=(*(None if g is None else copy(g) for g in own.grad_inputs), None),
-            grad_states=(*(tuple(map(elsewhere, grads)) for grads in summands), *initial),
-            reductions=tuple(replace(r, node=copy(r.node)) for r in own.reductions),
+            grad_inputs=(*own.grad_inputs, None),
+            grad_states=(*(tuple(map(elsewhere, grads)) for grads in own.grad_states), *initial),
         )
 
     changed = replace(
@@ -55,5 +53,6 @@ def with_resets(step: StepGraph, vjp: Vjp, learned: tuple[int, ...]) -> tuple[St
         states=(*step.states, *constant),
         outputs=tuple(map(copy, step.outputs)),
         new_states=(*map(copy, step.new_states), *constant),
+        products=tuple(replace(p, source=copy(p.source)) for p in step.products),
     )
     return changed, vjp_of_reset

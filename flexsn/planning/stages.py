@@ -1,14 +1,25 @@
-"""Stages: how products cut a step."""
+"""Stages: how products cut a step, and the kernels of the stages, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from flexsn.ir.graph import Node, topological
-from flexsn.ir.step import Product, with_sources
+import torch
 
-__all__ = ["Stage", "split_stages"]
+from flexsn.ir.graph import Builder, LeafKind, Node, topological
+from flexsn.ir.plan import ForwardPlan, Holds, Slot
+from flexsn.ir.step import Product, StepGraph, with_sources
+from flexsn.ir.substitute import Substitution
+from flexsn.planning.forward import plan_forward
+from flexsn.planning.request import ScanRequest
+
+__all__ = ["Key", "Result", "Stage", "StageKernel", "StepPlan", "as_inputs", "plan_step", "split_stages"]
+
+Key = Node | tuple[str, int]
+"""What a tensor of one step is: the value of a node, or ``("output", k)``, ``("next", j)``, ``("operand", i)``, ..."""
+
+_IN_PLACE = (LeafKind.STATE, LeafKind.STATE_COTANGENT, LeafKind.PRODUCT)
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,3 +62,126 @@ def split_stages(roots: Iterable[Node], products: Sequence[Product]) -> tuple[St
         )
         for stage in range(max(depth.values(), default=0) + 1)
     )
+
+
+# ---- kernels ---------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Result:
+    """What a step computes.
+
+    Attributes:
+        key: its tensor.
+        node: its value.
+        dtype: in memory.
+        in_rows: whether its tensor lies in memory row by row, so that torch can multiply it, or write a product to it.
+    """
+
+    key: Key
+    node: Node
+    dtype: torch.dtype
+    in_rows: bool = True
+
+
+@dataclass(frozen=True, eq=False)
+class StageKernel:
+    """One stage of a step.
+
+    Attributes:
+        plan: its kernel; none where there is nothing to compute.
+        keys: what the plan's slots are, in their order.
+        products: what is multiplied next.
+    """
+
+    plan: ForwardPlan | None
+    keys: tuple[Key, ...]
+    products: tuple[Product, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class StepPlan:
+    """One step.
+
+    Attributes:
+        stages: in order.
+        same: tensors that need no memory of their own, each with the one it is.
+    """
+
+    stages: tuple[StageKernel, ...]
+    same: Mapping[Key, Key]
+
+    @property
+    def slots(self) -> list[Slot]:
+        """Every tensor its kernels touch."""
+        return [slot for stage in self.stages if stage.plan for slot in stage.plan.slots]
+
+
+def plan_step(
+    builder: Builder,
+    results: Sequence[Result],
+    products: Sequence[Product],
+    memory_dtype: Callable[[Node], torch.dtype],
+    wanted: Sequence[Node] = (),
+) -> StepPlan:
+    """Plan one step: what a product is of and what is computed of the same in one kernel, none where nothing is left.
+
+    Args:
+        builder: of the step.
+        results: what it computes.
+        products: those it may compute; any other counts as one that is there already.
+        memory_dtype: of a leaf's value.
+        wanted: products that are kept where they are.
+    """
+    *early, last = split_stages([*(r.node for r in results), *wanted], products)
+    computed = {p.leaf for stage in early for p in stage.products}
+    in_rows = {r.node: r for r in reversed(results) if r.in_rows and r.dtype is r.node.dtype}
+    same: dict[Key, Key] = {r.key: n for n, r in in_rows.items() if n in computed and n not in wanted}
+    same |= {r.node: first.key for r in results if r.key is r.node and (first := in_rows[r.node]) is not r}
+    waiting = {r.key: r for r in results if r.key not in same}
+    behind = {r.key: computed.intersection(topological([r.node])) for r in results}
+    written, there, stages = set[Key](), set[Node](), []
+    for stage in early:
+        sources: dict[Key, Result] = {}
+        for source in (p.source for p in stage.products if p.source.op not in _IN_PLACE):
+            found = in_rows.get(source, Result(source, source, source.dtype))
+            if found.key is not source:
+                same[source] = found.key
+            if found.key not in written:
+                sources[found.key] = found
+        if sources:  # what can be computed beside them is
+            sources |= {key: r for key, r in waiting.items() if behind[key] <= there}
+        waiting = {key: r for key, r in waiting.items() if key not in sources}
+        written.update(sources)
+        there.update(p.leaf for p in stage.products)
+        stages.append(_kernel(builder, tuple(sources.values()), stage.products, memory_dtype))
+    return StepPlan((*stages, _kernel(builder, tuple(waiting.values()), last.products, memory_dtype)), same)
+
+
+def as_inputs(builder: Builder, nodes: Sequence[Node], but: Sequence[Node] = ()) -> dict[Node, Node]:
+    """What changes from step to step and the nodes read, as inputs of a step of its own."""
+    reads = [n for n in topological(nodes) if isinstance(n.op, LeafKind) and n.op.varies and n not in but]
+    return {n: builder.leaf(LeafKind.INPUT, i, n.dtype) for i, n in enumerate(reads)}
+
+
+def _kernel(
+    builder: Builder,
+    results: Sequence[Result],
+    products: tuple[Product, ...],
+    memory_dtype: Callable[[Node], torch.dtype],
+) -> StageKernel:
+    if not results:
+        return StageKernel(None, (), products)
+    nodes = [r.node for r in results]
+    inputs = as_inputs(builder, nodes)
+    copy = Substitution(builder, inputs)
+    step = StepGraph(builder, tuple(inputs.values()), (), tuple(map(copy, nodes)), ())
+    request = ScanRequest(tuple(map(memory_dtype, inputs)), tuple(r.dtype for r in results), training=False)
+    plan, reads = plan_forward(step, request, (), None), tuple(inputs)
+
+    def key(slot: Slot) -> Key:
+        if slot.holds is Holds.INPUT:
+            return reads[slot.index]
+        return results[slot.index].key if slot.holds is Holds.OUTPUT else (slot.holds.name.lower(), slot.index)
+
+    return StageKernel(plan, tuple(map(key, plan.slots)), products)

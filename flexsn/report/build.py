@@ -152,18 +152,18 @@ def _plan_stages(
 ) -> PlannedKernels:
     """The kernels of the stages of a step with products; on the way back, of a step far from the end."""
     graph, vjp = spec.tracer.graph, spec.tracer.vjp
-    stages = {"forward": plan_alternating(graph, vjp, spec.request, spec.backend).stages}
-    backward = plan_alternating_backward(graph, vjp, spec.request, gradients)
+    forward = plan_alternating(graph, vjp, spec.request, spec.backend)
+    backward = plan_alternating_backward(graph, vjp, spec.request, gradients, in_rows=True)
+    kernels = {f"forward stage {n}": stage.plan for n, stage in enumerate(forward.kernels.stages)}
     if backward is not None:
-        stages["backward"] = backward.branches[-1].stages
+        kernels["backward states"] = backward.advance.plan if backward.live else None
+        stages = backward.branches[-1].kernels.stages
+        kernels |= {f"backward stage {n}": stage.plan for n, stage in enumerate(stages)}
     one = replace(spec, shape=CallShape(1, spec.shape.step_shape, 0, spec.shape.order))
     plans: dict[str, tuple[Plan, Layout]] = {
-        f"{way} stage {number}": (stage.plan, _layout(one, stage.plan, captured))
-        for way, kernels in stages.items()
-        for number, stage in enumerate(kernels)
-        if stage.plan is not None
+        name: (plan, _layout(one, plan, captured)) for name, plan in kernels.items() if plan is not None
     }
-    return PlannedKernels(graph, plans, None if backward is not None else _blocked(spec), unwatched)
+    return PlannedKernels(forward.step, plans, None if backward is not None else _blocked(spec), unwatched)
 
 
 def _blocked(spec: CallSpec) -> str:

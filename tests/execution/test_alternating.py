@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -13,6 +14,8 @@ from torch import Tensor, nn
 
 from flexsn import FallbackWarning, scan, surrogate
 
+INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+KERNELS = "triton" if INTERPRETING else "cpp"
 H = 5
 spike = surrogate.ATan()
 Core = Callable[..., Any]
@@ -86,13 +89,20 @@ EXACT: dict[str, tuple[Core, list[Tensor], tuple[int, ...]]] = {
 }
 
 
+@pytest.mark.parametrize("backend", [KERNELS])
 @pytest.mark.parametrize("core, parameters, lanes", EXACT.values(), ids=EXACT)
 @pytest.mark.parametrize("num_steps, batch, checkpoint", [(1, 1, "auto"), (2, 3, 1), (11, 3, 4)])
 def test_bits_are_those_of_the_loop_where_sums_are_exact(
-    core: Core, parameters: list[Tensor], lanes: tuple[int, ...], num_steps: int, batch: int, checkpoint: int | str
+    core: Core,
+    parameters: list[Tensor],
+    lanes: tuple[int, ...],
+    num_steps: int,
+    batch: int,
+    checkpoint: int | str,
+    backend: str,
 ) -> None:
     x, states = dyadic(num_steps, batch, *lanes), (dyadic(batch, *lanes), dyadic(batch, *lanes))
-    mine = run(core, parameters, x, states, "cpp", checkpoint=checkpoint)
+    mine = run(core, parameters, x, states, backend, checkpoint=checkpoint)
     loop = run(core, parameters, x, states, "torch")
     for a, b in zip(mine[0], loop[0], strict=True):
         assert torch.equal(a, b)
@@ -100,11 +110,12 @@ def test_bits_are_those_of_the_loop_where_sums_are_exact(
     close(mine[2], loop[2], rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("backend", [KERNELS])
 @pytest.mark.parametrize("num_steps, checkpoint", [(1, 1), (13, 5), (40, "auto")])
-def test_gates_are_those_of_the_loop_to_rounding(num_steps: int, checkpoint: int | str) -> None:
+def test_gates_are_those_of_the_loop_to_rounding(num_steps: int, checkpoint: int | str, backend: str) -> None:
     x, states = dyadic(num_steps, 3, H), (dyadic(3, H), dyadic(3, H))
     parameters = [W, B, *LINEAR.parameters()]
-    mine = run(gated, parameters, x, states, "cpp", checkpoint=checkpoint)
+    mine = run(gated, parameters, x, states, backend, checkpoint=checkpoint)
     loop = run(gated, parameters, x, states, "torch")
     for a, b in zip(mine, loop, strict=True):
         close(a, b, rtol=1e-4, atol=1e-5)
@@ -120,7 +131,7 @@ def test_gradients_are_right_in_fp64() -> None:
     x, v = torch.randn(6, 2, H, dtype=torch.float64), torch.randn(2, H, dtype=torch.float64)
     given = (x.requires_grad_(), v.requires_grad_(), weight)
     assert torch.autograd.gradcheck(
-        lambda x, v, _: scan(core, x, v, backend="cpp", checkpoint=4), given, fast_mode=True, nondet_tol=0.0
+        lambda x, v, _: scan(core, x, v, backend=KERNELS, checkpoint=4), given, fast_mode=True, nondet_tol=0.0
     )
 
 
@@ -128,7 +139,7 @@ def test_gradients_are_right_in_fp64() -> None:
 def test_16_bit_inputs_are_computed_in_fp32(dtype: torch.dtype) -> None:
     x, states = dyadic(5, 3, H, dtype=dtype), (dyadic(3, H), dyadic(3, H))
     core = feeding(lambda z: LINEAR(z), TAU)
-    mine, loop = (run(core, [TAU], x, states, b) for b in ("cpp", "torch"))
+    mine, loop = (run(core, [TAU], x, states, b) for b in (KERNELS, "torch"))
     assert mine[0][0].dtype == dtype
     for a, b in zip(mine[0], loop[0], strict=True):
         assert torch.equal(a, b)
@@ -139,7 +150,7 @@ def test_16_bit_inputs_are_computed_in_fp32(dtype: torch.dtype) -> None:
 def test_sequences_are_used_where_they_lie(time_dim: int) -> None:
     x = dyadic(4, 3, H).transpose(0, 1) if time_dim else dyadic(4, 3, H)
     core, states = feeding(LINEAR, TAU), (dyadic(3, H), torch.zeros(()))
-    results = [scan(core, x, states, b, time_dim, return_state_seqs=True) for b in ("cpp", "torch")]
+    results = [scan(core, x, states, b, time_dim, return_state_seqs=True) for b in (KERNELS, "torch")]
     for a, b in zip(*((y, *finals, *seqs) for y, finals, seqs in results), strict=True):
         assert (torch.equal(a, b) and a.stride() == b.stride()) or torch.equal(a, b)
 
@@ -147,27 +158,44 @@ def test_sequences_are_used_where_they_lie(time_dim: int) -> None:
 def test_spikes_come_in_the_dtype_asked_for() -> None:
     x, states = dyadic(4, 3, H), (dyadic(3, H), dyadic(3, H))
     core = feeding(LINEAR, TAU)
-    y, _ = scan(core, x, states, "cpp", output_dtype=torch.uint8)
+    y, _ = scan(core, x, states, KERNELS, output_dtype=torch.uint8)
     expected, _ = scan(core, x, states, "torch")
     assert torch.equal(y.dense(), expected)
 
 
+def test_padding_may_be_anything() -> None:
+    lengths = torch.tensor([4, 0, 2])
+    weight = parameter(H, H)
+    core = feeding(lambda z: z @ weight, TAU)
+
+    def grads(padding: float) -> Sequence[Tensor]:
+        x = dyadic(4, 3, H).masked_fill(torch.arange(4)[:, None, None] >= lengths[:, None], padding).requires_grad_()
+        y, _ = scan(core, x, (torch.zeros(3, H), torch.zeros(3, H)), KERNELS, lengths=lengths)
+        return y, *torch.autograd.grad(y.sum(), (x, weight))
+
+    torch.manual_seed(2)
+    zeros = grads(0.0)
+    torch.manual_seed(2)
+    for a, b in zip(grads(float("nan")), zeros, strict=True):
+        assert torch.equal(a, b)
+
+
 def test_no_steps_leave_the_states() -> None:
     states = (dyadic(3, H), dyadic(3, H))
-    y, finals = scan(feeding(LINEAR, TAU), torch.zeros(0, 3, H), states, "cpp")
+    y, finals = scan(feeding(LINEAR, TAU), torch.zeros(0, 3, H), states, KERNELS)
     assert y.shape == (0, 3, H) and torch.equal(finals[1], states[1])
 
 
 def test_steps_without_a_batch() -> None:
     x, states = dyadic(6, H), (dyadic(H), dyadic(H))
-    mine, loop = (scan(feeding(LINEAR, TAU), x, states, b)[0] for b in ("cpp", "torch"))
+    mine, loop = (scan(feeding(LINEAR, TAU), x, states, b)[0] for b in (KERNELS, "torch"))
     assert torch.equal(mine, loop)
 
 
 def test_two_runs_have_the_same_bits() -> None:
     x, states = torch.randn(20, 3, H), (torch.randn(3, H), torch.randn(3, H))
     parameters = [W, B, *LINEAR.parameters()]
-    first, second = (run(gated, parameters, x, states, "cpp") for _ in range(2))
+    first, second = (run(gated, parameters, x, states, KERNELS) for _ in range(2))
     for a, b in zip((*first[0], *first[1], *first[2]), (*second[0], *second[1], *second[2]), strict=True):
         assert torch.equal(a, b)
 
@@ -176,10 +204,10 @@ def test_a_changed_matrix_counts_at_the_next_call() -> None:
     weight = nn.Parameter(torch.eye(H))
     core = feeding(lambda z: z @ weight, TAU)
     x, states = dyadic(4, 3, H), (dyadic(3, H), dyadic(3, H))
-    scan(core, x, states, "cpp")
+    scan(core, x, states, KERNELS)
     with torch.no_grad():
         weight.mul_(-2.0)
-    mine, loop = (scan(core, x, states, b)[0] for b in ("cpp", "torch"))
+    mine, loop = (scan(core, x, states, b)[0] for b in (KERNELS, "torch"))
     assert torch.equal(mine, loop)
 
 
@@ -187,5 +215,5 @@ def test_autocast_rounds_no_product() -> None:
     x, states = dyadic(4, 3, H), (dyadic(3, H), dyadic(3, H))
     weight = nn.Parameter(torch.randn(H, H))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mine, _ = scan(feeding(lambda z: z @ weight, TAU), x, states, "cpp")
+        mine, _ = scan(feeding(lambda z: z @ weight, TAU), x, states, KERNELS)
     close([mine], [scan(feeding(lambda z: z @ weight, TAU), x, states, "torch")[0]], rtol=1e-5, atol=1e-5)

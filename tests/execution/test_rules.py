@@ -46,10 +46,28 @@ class Adaptive(nn.Module):
         return s, h - y, h * (1.0 - s.detach()), w * 0.5 + s * 0.25
 
 
+class Recurrent(nn.Module):
+    """Products with matrices: of a state, and of a value of the step."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        generator = torch.Generator().manual_seed(7)
+        self.fed, self.mixed = (
+            nn.Parameter(torch.randint(-4, 5, (CHANNELS, CHANNELS), generator=generator) / 4.0) for _ in range(2)
+        )
+        self.bias = nn.Parameter(torch.tensor([0.25, 0.0, -0.5]))
+
+    def forward(self, x: Tensor, v: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+        h = v * 0.5 + x + nn.functional.linear(z, self.fed, self.bias)
+        s = spike(h - 0.5)
+        return s, h, h * (1.0 - s.detach()), s - (x * 0.5) @ self.mixed
+
+
 CORES: dict[str, tuple[Core, int, int]] = {
     "lif": (lif, 1, 1),
     "readout": (readout, 1, 1),
     "adaptive": (Adaptive(), 2, 2),
+    "recurrent": (Recurrent(), 1, 2),
 }
 LENGTHS = (7, 0, 3, 5)
 RESETS = torch.tensor([[0, 0, 1, 0, 0, 0, 1], [0, 1, 0, 1, 0, 0, 0], [1, 0, 0, 1, 1, 0, 0], [0] * 7]).bool().T
@@ -130,7 +148,7 @@ def test_the_loop_gives_what_is_written_by_hand(core: str, asked: Asked) -> None
 
 
 @pytest.mark.parametrize("backend", [KERNELS])
-@pytest.mark.parametrize("core", ["readout", "adaptive"])
+@pytest.mark.parametrize("core", ["readout", "adaptive", "recurrent"])
 @pytest.mark.parametrize("asked", COVERING, ids=named)
 def test_kernels_give_what_is_written_by_hand(core: str, asked: Asked, backend: str) -> None:
     check(core, asked, backend)

@@ -47,11 +47,10 @@ def weighted(options: dict[str, Any]) -> FlexSN:
     return FlexSN(core, **options)
 
 
-@pytest.mark.parametrize("options", [{}, {"output_dtype": torch.bool, "time_dim": 1}, {"backend": "torch"}])
-def test_what_torch_asks_of_operators(options: dict[str, Any]) -> None:
-    captured, neuron = Captured(), weighted(options)
-    x = sequence(4, 12, 3).requires_grad_()
-    torch.compile(neuron, backend=captured, fullgraph=True)(x)
+def check_operators(neuron: FlexSN, x: Tensor) -> GraphCall:
+    """Ask what torch asks of every operator, of those a compiled neuron runs as; returns their call."""
+    captured = Captured()
+    torch.compile(neuron, backend=captured, fullgraph=True)(x.requires_grad_())
     (arguments,) = captured.calls
     torch.library.opcheck(torch.ops.flexsn.scan.default, arguments)
     call = GraphCall.of(arguments[1])
@@ -62,6 +61,12 @@ def test_what_torch_asks_of_operators(options: dict[str, Any]) -> None:
     kept = results[split + call.num_results :]
     backward = (*arguments[:2], *plain, kept, grads, [True] * sum(map(len, plain)))
     torch.library.opcheck(torch.ops.flexsn.scan_backward.default, backward)
+    return call
+
+
+@pytest.mark.parametrize("options", [{}, {"output_dtype": torch.bool, "time_dim": 1}, {"backend": "torch"}])
+def test_what_torch_asks_of_operators(options: dict[str, Any]) -> None:
+    check_operators(weighted(options), sequence(4, 12, 3))
 
 
 def test_without_gradients_nothing_is_kept() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from typing import Any
 
@@ -13,6 +14,8 @@ import flexsn
 from flexsn import FlexSN, Recurrent, surrogate
 from flexsn.neurons import LIF, AdLIF
 
+INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
+KERNELS = "triton" if INTERPRETING else "cpp"
 H = 6
 spike = surrogate.ATan()
 
@@ -47,7 +50,7 @@ def by_hand(layer: Recurrent, x: Tensor, weight: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("autapses", [True, False])
 def test_the_output_of_the_last_step_is_added_to_the_input(autapses: bool) -> None:
-    layer, x = Recurrent(FlexSN(lif, backend="cpp"), linear(), autapses=autapses), dyadic(9, 3, H)
+    layer, x = Recurrent(FlexSN(lif, backend=KERNELS), linear(), autapses=autapses), dyadic(9, 3, H)
     weight: Any = layer.connection.weight  # type: ignore[union-attr]
     masked = weight if autapses else weight * (1 - torch.eye(H))
     expected = by_hand(layer, x, masked)
@@ -60,7 +63,7 @@ def test_the_output_of_the_last_step_is_added_to_the_input(autapses: bool) -> No
 
 
 def test_a_call_in_chunks_is_the_whole() -> None:
-    layer, x = Recurrent(FlexSN(lif, backend="cpp"), linear()), dyadic(7, 3, H)
+    layer, x = Recurrent(FlexSN(lif, backend=KERNELS), linear()), dyadic(7, 3, H)
     whole = layer(x)
     assert layer.state_names == ("v", "y") and torch.equal(layer.y, whole[-1])
     layer.reset()
@@ -76,7 +79,7 @@ def test_it_is_called_step_by_step() -> None:
 
 @pytest.mark.parametrize("connection", [nn.Parameter(dyadic(H)), nn.Parameter(torch.tensor(-0.5))])
 def test_a_parameter_connects_lane_by_lane(connection: nn.Parameter) -> None:
-    layer, x = Recurrent(FlexSN(lif, backend="cpp"), connection), dyadic(6, 3, H)
+    layer, x = Recurrent(FlexSN(lif, backend=KERNELS), connection), dyadic(6, 3, H)
     loop = Recurrent(FlexSN(lif, backend="torch"), connection)
     assert torch.equal(layer(x), loop(x))
     assert any(p is connection for p in layer.parameters())
@@ -87,7 +90,7 @@ def test_a_convolution_connects_pixels() -> None:
     with torch.no_grad():
         for p in connection.parameters():
             p.copy_(dyadic(*p.shape))
-    layer, loop = (Recurrent(FlexSN(lif, backend=b), connection) for b in ("cpp", "torch"))
+    layer, loop = (Recurrent(FlexSN(lif, backend=b), connection) for b in (KERNELS, "torch"))
     x = dyadic(5, 3, 2, 4, 5)
     y, expected = layer(x), loop(x)
     assert torch.equal(y, expected)
@@ -98,9 +101,9 @@ def test_a_convolution_connects_pixels() -> None:
 
 
 def test_a_built_in_neuron_keeps_its_start_and_its_options() -> None:
-    layer = Recurrent(LIF(v_reset=-1.0, step_mode="m", backend="cpp", learnable=["tau"]), linear())
+    layer = Recurrent(LIF(v_reset=-1.0, step_mode="m", backend=KERNELS, learnable=["tau"]), linear())
     layer(dyadic(3, 2, H))
-    assert layer.step_mode == "m" and layer.backend == "cpp"
+    assert layer.step_mode == "m" and layer.backend == KERNELS
     assert {"neuron.tau_raw", "connection.weight", "connection.bias"} <= {name for name, _ in layer.named_parameters()}
     assert torch.equal(layer.init_states(2, "m", torch.zeros(3, 2, H))[0], torch.full((2, H), -1.0))
 
@@ -139,7 +142,7 @@ def test_what_does_not_fit_is_said(arguments: dict[str, Any], text: str) -> None
 def test_the_published_adaptive_baselines(neuron: AdLIF) -> None:
     connection, x = linear(bias=False), 4 * dyadic(12, 3, H)
     results = []
-    for backend in ("cpp", "torch"):
+    for backend in (KERNELS, "torch"):
         neuron.backend = backend
         y = Recurrent(neuron, connection, autapses=False)(x)
         results.append((y, torch.autograd.grad(y.sum(), connection.weight)[0]))

@@ -125,7 +125,9 @@ def test_warmup_leaves_no_trace() -> None:
 def test_a_core_with_products_is_reported_by_its_stages() -> None:
     connection = nn.Linear(6, 6)
     report = flexsn.explain(flexsn.Recurrent(FlexSN(lif), connection))
-    assert list(report.kernels) == ["forward stage 1", "backward stage 0", "backward stage 1"]
+    assert list(report.kernels) == ["forward stage 1", "backward states", "backward stage 0"]
     text = str(report)
     assert "Alternating: every step runs 1 product(s) by torch" in text
     assert "product0 = matmul(y, operand0)  # float32" in text
+    reduced = flexsn.explain(flexsn.Recurrent(FlexSN(lif, time_reduction="sum"), connection))
+    assert list(reduced.kernels) == list(report.kernels) and "accumulator0" in str(reduced)

@@ -8,12 +8,22 @@ from itertools import groupby
 import torch
 from torch import Tensor
 
-from flexsn.execution.alternating.stages import BoundStages, add_outer, step_tensor
+from flexsn.execution.alternating.steps import (
+    BoundStep,
+    add_outer,
+    bind_steps,
+    in_rows,
+    rows,
+    same_at_every_step,
+    step_by_step,
+)
 from flexsn.execution.backward import ParameterSide, nowhere
 from flexsn.execution.call import CallSpec
 from flexsn.ir.graph import LeafKind, Node
-from flexsn.ir.step import Product
-from flexsn.planning.alternating import BackwardBranch, Key, in_place, plan_alternating_backward, source_key
+from flexsn.kernels.backend import Launch
+from flexsn.planning.alternating import AlternatingForward, plan_alternating_backward
+from flexsn.planning.boundary import holds
+from flexsn.planning.stages import Key
 
 __all__ = ["BoundAlternatingBackward"]
 
@@ -22,8 +32,8 @@ class BoundAlternatingBackward:
     """Walks back, for one pattern of present and wanted gradients.
 
     Args:
-        spec, live, captured, grads, needs: as for :class:`~flexsn.execution.backward.BoundBackward`.
-        interval: steps between checkpoints.
+        spec, captured, grads, needs: as for :class:`~flexsn.execution.backward.BoundBackward`.
+        forward: the plan of the forward pass.
 
     Raises:
         GradientError: gradients came in, and none of them can flow back.
@@ -32,44 +42,57 @@ class BoundAlternatingBackward:
     def __init__(
         self,
         spec: CallSpec,
-        live: Sequence[int],
-        interval: int,
+        forward: AlternatingForward,
         captured: Sequence[Tensor],
         grads: Sequence[Tensor | None],
         needs: Sequence[bool],
     ) -> None:
-        self.spec, self._live, self._interval = spec, live, interval
-        self._split = len(spec.outputs)
-        self._wanted = gradients = spec.gradients(grads, needs)
-        self._graph = graph = spec.tracer.graph
-        plan = plan_alternating_backward(graph, spec.tracer.vjp, spec.request, gradients)
+        assert forward.interval is not None
+        self.spec, self.forward = spec, forward
+        self.interval, self.num_outputs = min(forward.interval, spec.shape.num_steps), len(spec.outputs)
+        self.wanted = spec.gradients(grads, needs)
+        tracer = spec.tracer
+        plan = plan_alternating_backward(tracer.graph, tracer.vjp, spec.request, self.wanted, in_rows(spec))
         if plan is None:
             raise nowhere(spec)
         self.plan = plan
-        self._operands = spec.operands(captured)
-        kernels = [*plan.advance, *(stage for branch in plan.branches for stage in branch.stages)]
-        self.lane_index = spec.lane_index([s for stage in kernels if stage.plan for s in stage.plan.slots])
-        counts = ([len(b.vjp.grad_states[j]) for b in plan.branches] for j in range(spec.num_states))
+        *once, read = spec.read_once(captured)
+        self.num_once = sum(map(len, once))
+        self.operands = spec.operands(read)
+        self.lane_index = spec.lane_index(plan.slots)
+        step = plan.step
+        self.index = step.builder.coordinate(LeafKind.STEP_INDEX)
+        self.indices = torch.arange(spec.shape.num_steps, device=spec.device)
+        self.cotangents = [step.builder.leaf(LeafKind.COTANGENT, k, n.dtype) for k, n in enumerate(step.outputs)]
+        per_step: list[Key] = [*step.inputs, *(step.states[j] for j in plan.live), *forward.kept, *self.cotangents]
+        per_step += [*(("input", i) for i in range(spec.num_inputs)), self.index]
+        self.steps = [BoundStep(spec, b.kernels, [*per_step, *b.factors]) for b in plan.branches]
         self.carried = [
-            graph.builder.leaf(LeafKind.STATE_COTANGENT, j, graph.states[j].dtype, part)
-            for j, count in enumerate(counts)
-            for part in range(max(count) or 1)
+            [
+                (c, step.place(c), step.place(("carry", n)) if b.hands_on(c) else None)
+                for n, c in enumerate(plan.carries)
+            ]
+            for step, b in zip(self.steps, plan.branches, strict=True)
         ]
-        of_captured = spec.split(needs)[2]
-        self._sides = [ParameterSide.of(spec, vjp, first, of_captured) for first, vjp in plan.groups]
-        self._bound: dict[int, BoundStages] = {}  # by branch; -1: the way there
+        *_, needs_captured = spec.read_once(spec.split(needs)[2])
+        self.sides = [ParameterSide.of(spec, vjp, first, needs_captured) for first, vjp in plan.groups]
+        every = range(spec.shape.num_steps)
+        self.branch_of = [next(n for n, b in enumerate(plan.branches) if holds(b.when, t, len(every))) for t in every]
+        self._advance: dict[int, Launch | None] = {}  # by number of steps
 
     def __call__(self, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Gradients of inputs, states and captured tensors."""
         with torch.no_grad(), torch.autocast(self.spec.device.type, enabled=False):
             return _WalkBack(self, saved, grads).run()
 
-    def stages(self, number: int, values: dict[Key, Tensor]) -> BoundStages:
-        """The stages of a branch, built when they are first needed."""
-        if number not in self._bound:
-            kernels = self.plan.advance if number < 0 else self.plan.branches[number].stages
-            self._bound[number] = BoundStages(self.spec, kernels, values)
-        return self._bound[number]
+    def advance(self, num_steps: int, tensors: Sequence[Tensor]) -> None:
+        """Compute the live states before each of so many steps."""
+        assert self.plan.advance.plan is not None
+        if num_steps not in self._advance:
+            self._advance[num_steps] = bind_steps(self.spec, self.plan.advance.plan, num_steps, tensors)
+        launch = self._advance[num_steps]
+        if launch is not None:
+            launch(tensors)
 
 
 class _WalkBack:
@@ -79,133 +102,117 @@ class _WalkBack:
         self, bound: BoundAlternatingBackward, saved: Sequence[Tensor], grads: Sequence[Tensor | None]
     ) -> None:
         self._bound, self.spec, self.plan = bound, bound.spec, bound.plan
-        spec, plan, axis = self.spec, self.plan, self.spec.options.time_dim
-        self._steps, self._interval = spec.shape.num_steps, min(bound._interval, spec.shape.num_steps)
-        inputs, self._initial, self._captured, self._checkpoints = spec.split(saved)
-        self._xs = [x.unbind(axis) for x in inputs]
-        self._gys = {k: g.unbind(axis) for k, g in enumerate(grads[: bound._split]) if g is not None}
-        flows = {i for b in plan.branches for what, i, _ in b.results if what == "input"}
-        fresh = {i: spec.shape.sequence(spec.request.input_dtypes[i]).make(spec.device) for i in flows}
-        missing = {i for i in flows for b in plan.branches if b.vjp.grad_inputs[i] is None}
-        self._grad_inputs = {i: g.zero_() if i in missing else g for i, g in fresh.items()}
-        self._gxs = {i: g.unbind(axis) for i, g in self._grad_inputs.items()}
-        graph, k = bound._graph, self._interval
-        self._states = {j: step_tensor(spec, graph.states[j].dtype, k + 1) for j in plan.live}
-        self._kept = {leaf: step_tensor(spec, leaf.dtype, k) for leaf in plan.kept}
-        self._sums = [step_tensor(spec, leaf.dtype).zero_() for leaf in plan.accumulators]
-        self._factors: dict[tuple[int, int], Tensor] = {}
-        self._outers: dict[tuple[int, int], Tensor] = {}  # by group and outer product
-        self._carried = {
-            graph.builder.leaf(LeafKind.STATE_COTANGENT, j, s.dtype): step_tensor(spec, s.dtype).copy_(g)
-            for j, (s, g) in enumerate(zip(graph.states, grads[bound._split :], strict=True))
-            if g is not None
+        spec, plan = self.spec, self.plan
+        inputs, self._initial, captured, kept = spec.split(saved)
+        *_, self._captured = spec.read_once(captured)
+        self._operands = bound.operands(*self._captured)
+        self._same = same_at_every_step(spec, self._operands, bound.lane_index, captured)
+        forward, states = bound.forward, [plan.step.states[j] for j in plan.live]
+        self._checkpoints = dict(zip(forward.live, kept, strict=False))
+        flows = {i: [b.vjp.grad_inputs[i] for b in plan.branches] for i in range(spec.num_inputs)}
+        fresh = {
+            i: spec.shape.sequence(d).make(spec.device)
+            for i, d in enumerate(spec.request.input_dtypes)
+            if any(flows[i])
         }
-        self._values: dict[Key, Tensor] = {("operand", i): v for i, v in enumerate(bound._operands(*self._captured))}
-        self._values |= {("lane_index", i): lanes for i, lanes in enumerate(bound.lane_index)}
-        for product in {*plan.products, *(p for b in plan.branches for p in b.products)}:
-            self._make_room(product)
+        self._grad_inputs = {i: g.zero_() if None in flows[i] else g for i, g in fresh.items()}
+        outputs, finals = grads[: bound.num_outputs], grads[bound.num_outputs :]
+        self._sequences = self._with_time_in_front(inputs, outputs) | {bound.index: bound.indices}
+        self._sequences |= dict(zip(forward.kept, kept[len(forward.live) :], strict=True))
+        self._chunk = {s: rows(spec, s.dtype, bound.interval) for s in states}
+        self._ends: dict[Key, Tensor] = {(end, s.index): self._step(s) for s in states for end in ("first", "after")}
+        self._factors: dict[Node, Tensor] = {}
+        self._sums: dict[Key, Tensor] = {leaf: self._step(leaf).zero_() for leaf in plan.accumulators}
+        self._outers: dict[tuple[int, int], Tensor] = {}  # by group and outer product
+        self._tensors = [step.tensors(self._same | self._sums) for step in bound.steps]
+        # per gradient that goes from step to step: its value, where it is there, and memory for the next one
+        self._carried = {leaf: [rows(spec, leaf.dtype), rows(spec, leaf.dtype)] for leaf in plan.carries}
+        self._there = {leaf for leaf in plan.carries if leaf.part == 0 and finals[leaf.index] is not None}
+        for leaf in self._there:
+            self._carried[leaf][0].view(spec.shape.step_shape).copy_(finals[leaf.index])
 
     def run(self) -> list[Tensor | None]:
-        for start in reversed(range(0, self._steps, self._interval)):
-            steps = range(start, min(start + self._interval, self._steps))
-            self._advance(steps)
-            for t in reversed(steps):
-                self._step_back(t, t - start)
-            self._add_outers(steps)
-        spec, graph = self.spec, self._bound._graph
+        bound, spec = self._bound, self.spec
+        for start in reversed(range(0, spec.shape.num_steps, bound.interval)):
+            chunk = range(start, min(start + bound.interval, spec.shape.num_steps))
+            self._advance(chunk)
+            for number, steps in groupby(reversed(chunk), bound.branch_of.__getitem__):
+                *_, first = every = list(steps)
+                self._walk(number, range(first, every[0] + 1), start)
         of_inputs = [self._grad_inputs.get(i) for i in range(spec.num_inputs)]
-        of_states = [self._grad_state(j) if self._bound._wanted.states[j] else None for j in range(len(graph.states))]
+        of_states = [self._grad_state(j) if wanted else None for j, wanted in enumerate(bound.wanted.states)]
         totals: list[Tensor | None] = [None] * len(self._captured)
-        for number, side in enumerate(self._bound._sides):
+        for number, side in enumerate(bound.sides):
             outers = [self._outers.get((number, k)) for k in range(len(self.plan.groups[number][1].outers))]
             if all(o is not None for o in outers):  # a group of steps that there were
-                side.add(totals, self._captured, self._sums, [o for o in outers if o is not None])
-        return [*of_inputs, *of_states, *totals]
+                side.add(totals, self._captured, list(self._sums.values()), [o for o in outers if o is not None])
+        return [*of_inputs, *of_states, *[None] * bound.num_once, *totals]
 
     # ---- pieces -----------------------------------------------------------------------------------------------
 
-    def _make_room(self, product: Product) -> None:
-        self._values[product.leaf] = step_tensor(self.spec, product.leaf.dtype)
-        if not in_place(product.source):
-            self._values[source_key(product)] = step_tensor(self.spec, product.source.dtype)
+    def _advance(self, chunk: range) -> None:
+        """Compute the live states before every step."""
+        bound, step = self._bound, self.spec.shape.step_shape
+        for j in self.plan.live:
+            place = chunk.start // bound.interval - 1
+            first = self._checkpoints[j][place].view(step) if chunk.start else self._initial[j]
+            self._ends["first", j].copy_(first)
+        if self.plan.live:
+            values = self._same | self._ends
+            values |= {key: seq[chunk.start : chunk.stop] for key, seq in self._sequences.items()}
+            values |= {state: seq[: len(chunk)] for state, seq in self._chunk.items()}
+            bound.advance(len(chunk), [values[key] for key in self.plan.advance.keys])
 
-    def _advance(self, steps: range) -> None:
-        """Compute the states before every step, and the kept products of every step."""
-        plan = self.plan
-        chunk = steps.start // self._bound._interval
-        for j, rows in self._states.items():
-            place = list(self._bound._live).index(j)
-            rows[0].copy_(self._checkpoints[place][chunk - 1] if chunk else self._initial[j])
-        for i, t in enumerate(steps if plan.kept else steps[:-1]):
-            values = self._values
-            self._read(values, t, i)
-            for number, j in enumerate(plan.live):
-                values["root", number] = self._states[j][i + 1]
-            self._bound.stages(-1, values)(values)
+    def _walk(self, number: int, steps: range, start: int) -> None:
+        """Walk back through steps of one branch, in a chunk from ``start`` on."""
+        step, tensors, branch = self._bound.steps[number], self._tensors[number], self.plan.branches[number]
+        carried = self._bound.carried[number]
+        run: dict[Key, Tensor] = {n: self._factor(n, len(steps)) for n in branch.factors if step.same(n) is n}
+        run |= {state: seq[steps.start - start : steps.stop - start] for state, seq in self._chunk.items()}
+        run = {key: seq[steps.start : steps.stop] for key, seq in self._sequences.items()} | run
+        for leaf, old, new in carried:
+            tensors[old], following = self._carried[leaf]
+            if leaf not in self._there:
+                tensors[old].fill_(-0.0)  # adds nothing
+            if new is not None:
+                tensors[new] = following
+        moving = [(old, new) for _, old, new in carried if new is not None]
+        ending = [old for leaf, old, new in carried if new is None and step.reads(leaf)]
+        at_steps = [run[key].unbind(0)[::-1] for key in step.per_step]
+        for at_step in step_by_step(at_steps, len(steps)):
+            tensors[: len(at_step)] = at_step
+            step.run(tensors)
+            for old, new in moving:
+                tensors[old], tensors[new] = tensors[new], tensors[old]
+            for old in ending:
+                tensors[old].fill_(-0.0)
+        self._carried |= {leaf: [tensors[old], tensors[new]] for leaf, old, new in carried if new is not None}
+        self._there = {leaf for leaf, _, new in carried if new is not None}
+        for k, outer in enumerate(branch.vjp.outers):
+            factors = [run[step.same(n)] for n in (outer.left, outer.right)]
+            so_far = self._outers.get((branch.group, k))
+            self._outers[branch.group, k] = add_outer(self.spec, outer, factors, self._operands, so_far)
 
-    def _read(self, values: dict[Key, Tensor], t: int, row: int) -> None:
-        graph = self._bound._graph
-        for leaf, x in zip(graph.inputs, self._xs, strict=True):
-            values[leaf] = x[t]
-        for j, rows in self._states.items():
-            values[graph.states[j]] = rows[row]
-        for leaf, rows in self._kept.items():
-            values[leaf] = rows[row]
+    # ---- tensors ----------------------------------------------------------------------------------------------
 
-    def _step_back(self, t: int, row: int) -> None:
-        number = min(self._steps - 1 - t, len(self.plan.branches) - 1)
-        branch, values, graph = self.plan.branches[number], self._values, self._bound._graph
-        self._read(values, t, row)
-        for k, output in enumerate(graph.outputs):
-            if k in self._gys:
-                values[graph.builder.leaf(LeafKind.COTANGENT, k, output.dtype)] = self._gys[k][t]
-        for leaf in self._bound.carried:
-            values[leaf] = self._carried[leaf] if leaf in self._carried else self._nothing(leaf)
-        for leaf, total in zip(self.plan.accumulators, self._sums, strict=True):
-            values[leaf] = total
-        following = self._place_results(branch, t, row)
-        self._bound.stages(number, values)(values)
-        self._carried = following
+    def _with_time_in_front(self, inputs: Sequence[Tensor], grads: Sequence[Tensor | None]) -> dict[Key, Tensor]:
+        """Inputs, gradients of outputs, and gradients of inputs, of which the first and last have those."""
+        axis = self.spec.shape.time_dim
+        named: dict[Key, Tensor] = dict(zip(self.plan.step.inputs, inputs, strict=True))
+        named |= {leaf: g for leaf, g in zip(self._bound.cotangents, grads, strict=True) if g is not None}
+        named |= {("input", i): g for i, g in self._grad_inputs.items()}
+        return {key: seq.movedim(axis, 0) for key, seq in named.items()}
 
-    def _place_results(self, branch: BackwardBranch, t: int, row: int) -> dict[Node, Tensor]:
-        """Give every result its memory; returns what the next step is given."""
-        spec, graph, following = self.spec, self._bound._graph, dict[Node, Tensor]()
-        for number, (what, i, part) in enumerate(branch.results):
-            if what == "input":
-                place = self._gxs[i][t]
-            elif what == "state":
-                leaf = graph.builder.leaf(LeafKind.STATE_COTANGENT, i, graph.states[i].dtype, part)
-                place = following[leaf] = step_tensor(spec, leaf.dtype)
-            elif what == "sum":
-                place = self._sums[i] = step_tensor(spec, self._sums[i].dtype)
-            else:
-                outer = branch.vjp.outers[i]
-                factor = outer.right if part else outer.left
-                if (i, part) not in self._factors:
-                    self._factors[i, part] = step_tensor(spec, factor.dtype, self._interval)
-                place = self._factors[i, part][row]
-            self._values["root", number] = place
-        return following
+    def _step(self, leaf: Node) -> Tensor:
+        return rows(self.spec, leaf.dtype).view(self.spec.shape.step_shape)
 
-    def _add_outers(self, steps: range) -> None:
-        def group(t: int) -> int:
-            return self.plan.branches[min(self._steps - 1 - t, len(self.plan.branches) - 1)].group
-
-        for number, run in groupby(steps, group):
-            rows = [t - steps.start for t in run]
-            for k, outer in enumerate(self.plan.groups[number][1].outers):
-                factors = [
-                    (self._states[node.index] if node.op is LeafKind.STATE else self._factors[k, side])[
-                        rows[0] : rows[-1] + 1
-                    ]
-                    for side, node in enumerate((outer.left, outer.right))
-                ]
-                so_far = self._outers.get((number, k))
-                self._outers[number, k] = add_outer(self.spec, outer, factors, self._values, so_far)
-
-    def _nothing(self, leaf: Node) -> Tensor:
-        return step_tensor(self.spec, leaf.dtype).zero_()
+    def _factor(self, node: Node, num_steps: int) -> Tensor:
+        """Memory for a factor of an outer product, of so many steps."""
+        held = self._factors.get(node)
+        if held is None or len(held) < num_steps:
+            held = self._factors[node] = rows(self.spec, node.dtype, num_steps)
+        return held[:num_steps]
 
     def _grad_state(self, j: int) -> Tensor | None:
-        parts = [g for leaf, g in self._carried.items() if leaf.index == j]
-        return None if not parts else sum(parts[1:], start=parts[0])
+        parts = [self._carried[leaf][0] for leaf in self.plan.carries if leaf.index == j and leaf in self._there]
+        return sum(parts[1:], start=parts[0]).view(self.spec.shape.step_shape) if parts else None

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from flexsn.execution.alternating.backward import BoundAlternatingBackward
-from flexsn.execution.alternating.stages import BoundStages, step_tensor
+from flexsn.execution.alternating.steps import BoundStep, rows, same_at_every_step, step_by_step, step_indices
 from flexsn.execution.call import CallSpec
-from flexsn.planning.alternating import Key, in_place, plan_alternating, source_key
+from flexsn.ir.graph import LeafKind
+from flexsn.ir.layout import TensorSpec
+from flexsn.planning.alternating import plan_alternating
+from flexsn.planning.stages import Key
 
 __all__ = ["AlternatingScan"]
 
 
 class AlternatingScan:
-    """Kernels and products for one kind of call.
+    """Kernels and products for one kind of call; as :class:`~flexsn.execution.forward.BoundScan`.
 
     Args:
         spec: the kind of call.
@@ -25,61 +29,64 @@ class AlternatingScan:
 
     def __init__(self, spec: CallSpec) -> None:
         self.spec = spec
-        self._graph = spec.tracer.graph
-        self.plan = plan = plan_alternating(self._graph, spec.tracer.vjp, spec.request, spec.backend)
-        self.live, self._interval = plan.live, plan.interval
-        self._lane_index = spec.lane_index([s for stage in plan.stages if stage.plan for s in stage.plan.slots])
+        self.plan = plan = plan_alternating(spec.tracer.graph, spec.tracer.vjp, spec.request, spec.backend)
+        self.checkpoints = self._kept()
+        step = plan.step
+        outputs = [("output", k) for k in range(len(step.outputs))]
+        index = step.builder.coordinate(LeafKind.STEP_INDEX)
+        self._per_step: list[Key] = [*step.inputs, *outputs, *plan.kept, index]
+        self._step = BoundStep(spec, plan.kernels, self._per_step)
+        self._index = step_indices(spec) if self._step.reads(index) else ()
+        self._states = [(self._step.place(s), self._step.place(("next", s.index))) for s in step.states]
+        self._lane_index = spec.lane_index(plan.kernels.slots)
         self._as_stored = all(o.stored is o.visible for o in spec.outputs)
         self._operands: Callable[..., tuple[Tensor, ...]]
-        self._num_read = 0
-        self._run: BoundStages
+        self._num_read = 0  # captured tensors; the backward half may read more
         self._backwards: dict[Any, BoundAlternatingBackward] = {}
 
     def prepare(
         self, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]
     ) -> AlternatingScan:
-        """Build the kernels, so that a backend that cannot says so before anything has run.
-
-        Raises:
-            BackendError: a kernel cannot be built here.
-        """
-        self._operands, self._num_read = self.spec.operands(captured), len(captured)
+        """Build the kernels; see :meth:`BoundScan.prepare`."""
+        captured = [t.detach() for t in captured]
+        *_, read = self.spec.read_once(captured)
+        self._operands, self._num_read = self.spec.operands(read), len(read)
         with torch.no_grad():
-            values = self._once(captured)
-            axis = self.spec.options.time_dim
-            xs, ys = ([x.select(axis, 0) for x in seqs] for seqs in (inputs, self._sequences()))
-            values |= self._of_step(xs, ys)
-            values |= self._states([step_tensor(self.spec, s.dtype) for s in states], self._fresh_states())
-            self._run = BoundStages(self.spec, self.plan.stages, values)
+            tensors = self._tensors(states, captured)
+            sequences = self._sequences(inputs, self._outputs(), self._fresh()[len(self.plan.live) :])
+            tensors[: len(sequences)] = [seq[0] for seq in sequences]
+            self._step.bind(tensors)
         return self
+
+    def results(self) -> list[TensorSpec]:
+        """Layouts of outputs, as they are visible, and final states."""
+        shape, visible = self.spec.shape, self.spec.outputs
+        outputs = [replace(shape.sequence(o.stored), dtype=o.visible) for o in visible]
+        return [*outputs, *(shape.step(s.dtype) for s in self.plan.step.states)]
 
     def forward(
         self, inputs: Sequence[Tensor], states: Sequence[Tensor], captured: Sequence[Tensor]
     ) -> tuple[tuple[Tensor, ...], list[Tensor]]:
-        """Run: ``(*outputs, *final_states)``, and the checkpoints."""
-        spec, axis, every = self.spec, self.spec.options.time_dim, self._interval
-        num_steps = spec.shape.num_steps
+        """Run: ``(*outputs, *final_states)``, and what is kept: checkpoints, and products of every step."""
+        spec, plan, step, pairs = self.spec, self.plan, self._step, self._states
+        every, count = plan.interval, len(step.per_step)
         with torch.no_grad(), torch.autocast(spec.device.type, enabled=False):
-            sequences = self._sequences()
-            checkpoints = [
-                step_tensor(spec, states[j].dtype, max(0, (num_steps - 1) // every if every else 0)) for j in self.live
-            ]
-            values = self._once(captured)
-            present, spare = self._fresh_states(), self._fresh_states()
-            for copy, state in zip(present, states, strict=True):
-                copy.copy_(state)
-            at_steps = zip(*(x.unbind(axis) for x in inputs), strict=True)
-            written = zip(*(y.unbind(axis) for y in sequences), strict=True) if sequences else [()] * num_steps
-            for t, (xs, ys) in enumerate(zip(at_steps, written, strict=True)):
+            outputs, kept = self._outputs(), self._fresh()
+            checkpoints, products = kept[: len(plan.live)], kept[len(plan.live) :]
+            tensors = self._tensors(states, captured)
+            sequences = self._sequences(inputs, outputs, products)
+            for t, at_step in enumerate(step_by_step(sequences, spec.shape.num_steps)):
                 if every and t and t % every == 0:
-                    for checkpoint, j in zip(checkpoints, self.live, strict=True):
-                        checkpoint[t // every - 1].copy_(present[j])
-                values |= self._of_step(xs, ys)
-                values |= self._states(present, spare)
-                self._run(values)
-                present, spare = spare, present
-        outputs = sequences if self._as_stored else [o.wrap(y) for o, y in zip(spec.outputs, sequences, strict=True)]
-        return (*outputs, *present), checkpoints
+                    for checkpoint, j in zip(checkpoints, plan.live, strict=True):
+                        checkpoint[t // every - 1] = tensors[pairs[j][0]]
+                tensors[:count] = at_step
+                step.run(tensors)
+                for old, new in pairs:
+                    tensors[old], tensors[new] = tensors[new], tensors[old]
+            finals = [tensors[old].view(spec.shape.step_shape) for old, _ in pairs]
+        if not self._as_stored:
+            outputs = [o.wrap(y) for o, y in zip(spec.outputs, outputs, strict=True)]
+        return (*outputs, *finals), kept
 
     def backward(
         self, saved: Sequence[Tensor], grads: Sequence[Tensor | None], needs: Sequence[bool]
@@ -89,35 +96,39 @@ class AlternatingScan:
         run = self._backwards.get(key)
         if run is None:
             captured = self.spec.split(saved)[2]
-            assert self._interval is not None
-            run = BoundAlternatingBackward(self.spec, self.live, self._interval, captured, grads, needs)
-            self._backwards[key] = run
+            run = self._backwards[key] = BoundAlternatingBackward(self.spec, self.plan, captured, grads, needs)
         return run(saved, grads)
 
-    # ---- the tensors of a step --------------------------------------------------------------------------------
+    # ---- tensors ------------------------------------------------------------------------------------------------
 
-    def _once(self, captured: Sequence[Tensor]) -> dict[Key, Tensor]:
-        """What stays the same at every step, and memory for what no one else needs."""
-        values: dict[Key, Tensor] = {
-            ("operand", i): value for i, value in enumerate(self._operands(*captured[: self._num_read]))
-        }
-        values |= {("lane_index", i): lanes for i, lanes in enumerate(self._lane_index)}
-        for product in self._graph.products:
-            values[product.leaf] = step_tensor(self.spec, product.leaf.dtype)
-            if not in_place(product.source):
-                values[source_key(product)] = step_tensor(self.spec, product.source.dtype)
-        return values
+    def _kept(self) -> list[TensorSpec]:
+        """What training keeps, row by row."""
+        plan, shape = self.plan, self.spec.shape
+        count = max(0, (shape.num_steps - 1) // plan.interval) if plan.interval else 0
+        kept = [(count, plan.step.states[j].dtype) for j in plan.live]
+        kept += [(shape.num_steps, leaf.dtype) for leaf in plan.kept]
+        return [shape.rows(dtype, count) for count, dtype in kept]
 
-    def _fresh_states(self) -> list[Tensor]:
-        return [step_tensor(self.spec, s.dtype) for s in self._graph.states]
+    def _fresh(self) -> list[Tensor]:
+        return [spec.make(self.spec.device) for spec in self.checkpoints]
 
-    def _sequences(self) -> list[Tensor]:
+    def _outputs(self) -> list[Tensor]:
         return [self.spec.shape.sequence(o.stored).make(self.spec.device) for o in self.spec.outputs]
 
-    def _of_step(self, xs: Sequence[Tensor], ys: Sequence[Tensor]) -> dict[Key, Tensor]:
-        values: dict[Key, Tensor] = dict(zip(self._graph.inputs, xs, strict=True))
-        return values | {("root", i): y for i, y in enumerate(ys)}
+    def _tensors(self, states: Sequence[Tensor], captured: Sequence[Tensor]) -> list[Tensor]:
+        """Those that stay the same, the states in memory of their own, and memory for the next ones."""
+        *_, read = self.spec.read_once(captured)
+        operands = self._operands(*read[: self._num_read])
+        tensors = self._step.tensors(same_at_every_step(self.spec, operands, self._lane_index, captured))
+        for state, (old, new) in zip(states, self._states, strict=True):
+            tensors[old], tensors[new] = (rows(self.spec, state.dtype) for _ in range(2))
+            tensors[old].view(state.shape).copy_(state)
+        return tensors
 
-    def _states(self, present: Sequence[Tensor], following: Sequence[Tensor]) -> dict[Key, Tensor]:
-        values: dict[Key, Tensor] = dict(zip(self._graph.states, present, strict=True))
-        return values | {("root", len(self.spec.outputs) + j): s for j, s in enumerate(following)}
+    def _sequences(
+        self, inputs: Sequence[Tensor], outputs: Sequence[Tensor], products: Sequence[Tensor]
+    ) -> list[Sequence[Tensor]]:
+        """Step by step, what the step has a use for."""
+        axis = self.spec.shape.time_dim
+        found = [*(seq.unbind(axis) for seq in (*inputs, *outputs)), *(seq.unbind(0) for seq in products), self._index]
+        return [seq for key, seq in zip(self._per_step, found, strict=True) if key in self._step.per_step]

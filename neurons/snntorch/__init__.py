@@ -34,16 +34,22 @@ from flexsn.neurons.snntorch import backprop as backprop
 from flexsn.neurons.snntorch import hidden
 from flexsn.neurons.snntorch import surrogate as surrogate
 from flexsn.neurons.snntorch.base import Options, Returned, SpikingNeuron, by_position
+from flexsn.neurons.snntorch.lstm import SLSTM, SConv2dLSTM
 from flexsn.neurons.snntorch.rc import Alpha, Lapicque
+from flexsn.neurons.snntorch.recurrent import RLeaky, RSynaptic
 from flexsn.neurons.snntorch.sequence import LeakyParallel, LinearLeaky, StateLeaky
 
 utils = hidden
 __all__ = [
+    "SLSTM",
     "Alpha",
     "Lapicque",
     "Leaky",
     "LeakyParallel",
     "LinearLeaky",
+    "RLeaky",
+    "RSynaptic",
+    "SConv2dLSTM",
     "SpikingNeuron",
     "StateLeaky",
     "Synaptic",

@@ -57,10 +57,12 @@ class Options(CommonOptions, total=False):
     reset_mechanism: str
 
 
-def by_position(*own: str, learned: tuple[str, ...], last: tuple[str, ...] = ()) -> tuple[str, ...]:
+def by_position(
+    *own: str, learned: tuple[str, ...], fed_back: tuple[str, ...] = (), last: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """snnTorch's order: what is learned of a neuron's own stands amid the common arguments."""
     fires = "threshold", "spike_grad", "surrogate_disable", "init_hidden", "inhibition"
-    return (*own, *fires, *learned, "learn_threshold", "reset_mechanism", "state_quant", "output", *last)
+    return (*own, *fires, *learned, "learn_threshold", *fed_back, "reset_mechanism", "state_quant", "output", *last)
 
 
 class SpikingNeuron(FlexSN, metaclass=PeerClass):
@@ -97,11 +99,13 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
 
     Attributes:
         instances: every neuron there is, of this class or of snnTorch's, as ``reset_hidden`` needs it.
+        num_drives: how many inputs :meth:`drives` makes of one.
     """
 
     integers_as_floats: ClassVar[bool] = True
     instances: ClassVar[list[Any]] = []
     reset_dict: ClassVar[Mapping[str, int]] = {name: i for i, name in enumerate(RESET_MECHANISMS)}
+    num_drives: ClassVar[int] = 1
 
     threshold: Tensor
     graded_spikes_factor: Tensor
@@ -129,7 +133,8 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
         rate: bool = False,
     ) -> None:
         options: SequenceOptions = {"detach_every": detach_every, "time_reduction": time_reduction, "rate": rate}
-        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs, **options)
+        counts: dict[str, Any] = {"num_inputs": self.num_drives, "store_state_seqs": store_state_seqs}
+        super().__init__(step_mode=step_mode, backend=backend, **counts, **options)
         flags = {
             "surrogate_disable": surrogate_disable,
             "init_hidden": init_hidden,
@@ -216,6 +221,10 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
 
     # ---- the call -----------------------------------------------------------------------------------------
 
+    def drives(self, input_: Tensor) -> tuple[Tensor, ...]:
+        """What the core is given of an input: here the input, in a layer what its weights make of it."""
+        return (input_,)
+
     def forward(  # type: ignore[override]
         self, input_: Tensor, *states: Tensor | None, **masks: Unpack[MaskArguments]
     ) -> Returned:
@@ -228,20 +237,26 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
             raise TypeError(
                 f"{type(self).__name__}(init_hidden=True) keeps its own states; call it with the input alone"
             )
+        drives = self.drives(input_)
         if any(given):
-            kept = self.states or FlexSN.init_states(self.num_states, self.step_mode, input_)
+            kept = self.states or FlexSN.init_states(self.num_states, self.step_mode, *drives)
             self.states = [k if s is None else s for s, k in zip(states, kept, strict=True)]
         if self.states is not None:
-            shape = step_shape(self, input_)
+            shape = step_shape(self, drives[0])
             if any(state.shape != shape for state in self.states):
-                zeros = FlexSN.init_states(self.num_states, self.step_mode, input_)
+                zeros = FlexSN.init_states(self.num_states, self.step_mode, *drives)
                 self.states = [k if k.shape == shape else z for k, z in zip(self.states, zeros, strict=True)]
         if self.step_mode == "m":
             self.store_state_seqs |= self.output
-            spk_seq: Tensor = super().forward(input_, **masks)  # type: ignore[assignment]
-            return (spk_seq, *(self.state_seqs or ())) if self.output else spk_seq
-        spk: Tensor = super().forward(input_, **masks)  # type: ignore[assignment]
-        return spk if self.init_hidden and not self.output else (spk, *(self.states or ()))
+            spk_seq: Tensor = super().forward(*drives, **masks)  # type: ignore[assignment]
+            return self._with_states(spk_seq, self.state_seqs) if self.output else spk_seq
+        spk: Tensor = super().forward(*drives, **masks)  # type: ignore[assignment]
+        return spk if self.init_hidden and not self.output else self._with_states(spk, self.states)
+
+    def _with_states(self, spk: Tensor, states: tuple[Tensor, ...] | None) -> Returned:
+        """The spikes, and the states that are not the spikes."""
+        named = zip(self.state_names, states or (), strict=states is not None)
+        return (spk, *(state for name, state in named if name != "spk"))
 
     _advance = forward
 

@@ -43,10 +43,20 @@ BETTER = {
     "StateLeaky": "a scan in place of a convolution: T products a lane, not T²",
     "LinearLeaky": "as StateLeaky",
     "LeakyParallel": "a scan of the diagonal in place of a matrix product; `beta` per neuron counts",
+    "SLSTM": "remembers; snnTorch's starts anew at every step unless `input_size == hidden_size`",
+    "RSynaptic": "`reset_delay=False` runs; snnTorch's raises UnboundLocalError",
     "reset": "resets the neurons of this network, however deep; not those of others",
     "TBPTT": "runs with `K` as documented; snnTorch's raises UnboundLocalError",
     "RTRL": "as TBPTT",
     "LSO": "runs; snnTorch's raises TypeError",
+    **dict.fromkeys(
+        [
+            f"{name}Recurrent{cell}"
+            for name in ("LIF", "LSNN", "LIFEx", "LIFAdEx", "LIFRefrac")
+            for cell in ("", "Cell")
+        ],
+        "one product for the input of all steps; a deep copy keeps the diagonal out of the gradient too",
+    ),
     "Lift": "a cell is one scan",
     "ConstantCurrentLIFEncoder": "one scan",
     "constant_current_lif_encode": "one scan",
@@ -83,17 +93,13 @@ LEFT_OUT = {
         r"BatchNormTT.*|GradedSpikes": "layers, not neurons",
         r"LIF": "a base class without a step",
         r"AssociativeLeaky|DeltaLeaky": "not in snnTorch's documentation",
-        r"RLeaky|RSynaptic|SConv2dLSTM|SLSTM": "recurrent layers",
     },
     "snntorch.surrogate": {r"[A-Z].*": "what the factories are made of"},
     "snntorch.utils": {r"data_subset|valid_split": "of data sets"},
     "norse.torch": {
-        r".*Recurrent.*|lif_adex_step|lif_ex_step|lif_refrac_step|lsnn_step|iaf_step|.*recurrent_step": (
-            "recurrent layers and their steps"
-        ),
-        r"IAFState|LIFAdExState|LIFBoxState|LIFExState|LIFRefracState|LSNNState": "states of recurrent layers",
+        r"iaf_step|IAFState|LIFBoxState": "of recurrent layers that Norse has not got",
         r".*[aA]djoint.*": "the gradient of a scan is exact already",
-        r"Coba.*|coba.*|.*MC.*|lif_mc.*|.*[cC]orrelation.*|STDP.*|stdp.*|Tsodyks.*|stp_step|LIFAdExRefrac.*": (
+        r"Coba.*|coba.*|.*MC.*|lif_mc.*|LIFAdExRefrac.*|.*[cC]orrelation.*|STDP.*|stdp.*|Tsodyks.*|stp_step": (
             "neurons and rules of one study each"
         ),
         r"ConvNet.*|VGG|vgg.*|MobileNetV2|mobilenet.*|LConv2d": "networks; Norse's run on these cells",

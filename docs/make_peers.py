@@ -22,6 +22,7 @@ MODULES = {
     "spikingjelly.activation_based.surrogate": ("flexsn.neurons.spikingjelly.surrogate",),
     "spikingjelly.activation_based.functional": ("flexsn.functional",),
     "spikingjelly.activation_based.base": (),
+    "spikingjelly.activation_based.layer": ("flexsn.neurons.spikingjelly.layer",),
     "snntorch": ("flexsn.neurons.snntorch",),
     "snntorch.surrogate": ("flexsn.neurons.snntorch.surrogate",),
     "snntorch.utils": ("flexsn.neurons.snntorch.utils",),
@@ -35,6 +36,11 @@ BETTER = {
     "AdaptBaseNode": "`step_mode`, `backend`; compiled, whatever the hooks do",
     "BaseNode": "compiled; an overridden `single_step_forward` too",
     "SimpleBaseNode": "compiled; an overridden `single_step_forward` too",
+    "LinearRecurrentContainer": "one scan around a neuron of ours; a sequence has one product for its input",
+    "ElementWiseRecurrentContainer": "one scan around a neuron of ours",
+    "GatedLIFNode": "compiled; steps of any shape without `inplane`",
+    "OTTTLIFNode": "whole sequences too",
+    "SLTTLIFNode": "whole sequences too",
     "NonSpikingBaseNode": "one tensor in place of a list",
     "FlexSN": "every backend, parameters found in the core",
     "LIAFNode": "its activation in multi-step mode too, where SpikingJelly's returns spikes",
@@ -71,8 +77,6 @@ LEFT_OUT = {
     "spikingjelly.activation_based.neuron": {
         r"DSR.*|MPBN.*|FewSpike.*|STBIF.*|Noisy.*|ILC.*|HG.*|OutlierAware.*|powerlaw.*": "of one paper each",
         r"ActivationAwareIFNode|HalfThresholdIFNode": "of the conversion from other networks, not of training",
-        r"OTTTLIFNode|SLTTLIFNode": "online learning: their step is a pass of its own",
-        r"GatedLIFNode": "its parameters change from step to step",
     },
     "spikingjelly.activation_based.surrogate": {
         r".*_backward": "a part of the functions, not to be called",
@@ -85,6 +89,9 @@ LEFT_OUT = {
         r"stdp.*|mstdp.*|delay|kaiming.*|temporal_efficient.*|neuron_implementation": "not of neurons",
         r"t_last.*|chunk_multi_step_forward": "`time_dim=`, and calls that go on from the last states, do it",
         r".*reset.*": "resetting keeps no cache here",
+    },
+    "spikingjelly.activation_based.layer": {
+        r".*": "layers and containers that hold no state: the library's own take our neurons",
     },
     "spikingjelly.activation_based.base": {
         r".*": "tools and bases of the library: its own take our neurons",

@@ -25,6 +25,7 @@ MODULES = {
     "spikingjelly.activation_based.layer": ("flexsn.neurons.spikingjelly.layer",),
     "snntorch": ("flexsn.neurons.snntorch",),
     "snntorch.surrogate": ("flexsn.neurons.snntorch.surrogate",),
+    "snntorch.functional.quant": ("flexsn.neurons.snntorch.quant",),
     "snntorch.utils": ("flexsn.neurons.snntorch.utils",),
     "snntorch.backprop": ("flexsn.neurons.snntorch.backprop",),
     "norse.torch": ("flexsn.neurons.norse",),
@@ -54,6 +55,8 @@ BETTER = {
     "reset": "resets the neurons of this network, however deep; not those of others",
     "TBPTT": "runs with `K` as documented; snnTorch's raises UnboundLocalError",
     "RTRL": "as TBPTT",
+    "SSO": "compiled; the slopes of all steps are drawn at once, in the forward pass",
+    "state_quant": "compiled, but for more than 32 uneven levels; snnTorch's own quantizers are understood too",
     "LSO": "runs; snnTorch's raises TypeError",
     **dict.fromkeys(
         [
@@ -102,6 +105,7 @@ LEFT_OUT = {
         r"AssociativeLeaky|DeltaLeaky": "not in snnTorch's documentation",
     },
     "snntorch.surrogate": {r"[A-Z].*": "what the factories are made of"},
+    "snntorch.functional.quant": {r"StateQuant": "a part of the quantizer, not to be called"},
     "snntorch.utils": {r"data_subset|valid_split": "of data sets"},
     "norse.torch": {
         r"iaf_step|IAFState|LIFBoxState": "of recurrent layers that Norse has not got",

@@ -32,6 +32,7 @@ from flexsn.neurons.arguments import MaskArguments, Number, check_flag, with_arg
 from flexsn.neurons.peer_class import from_peer
 from flexsn.neurons.snntorch import backprop as backprop
 from flexsn.neurons.snntorch import hidden
+from flexsn.neurons.snntorch import quant as quant
 from flexsn.neurons.snntorch import surrogate as surrogate
 from flexsn.neurons.snntorch.base import Options, Returned, SpikingNeuron, by_position
 from flexsn.neurons.snntorch.lstm import SLSTM, SConv2dLSTM

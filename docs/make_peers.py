@@ -22,8 +22,10 @@ MODULES = {
     "spikingjelly.activation_based.surrogate": ("flexsn.neurons.spikingjelly.surrogate",),
     "spikingjelly.activation_based.functional": ("flexsn.functional",),
     "spikingjelly.activation_based.base": (),
+    "spikingjelly.activation_based.layer": ("flexsn.neurons.spikingjelly.layer",),
     "snntorch": ("flexsn.neurons.snntorch",),
     "snntorch.surrogate": ("flexsn.neurons.snntorch.surrogate",),
+    "snntorch.functional.quant": ("flexsn.neurons.snntorch.quant",),
     "snntorch.utils": ("flexsn.neurons.snntorch.utils",),
     "snntorch.backprop": ("flexsn.neurons.snntorch.backprop",),
     "norse.torch": ("flexsn.neurons.norse",),
@@ -35,6 +37,11 @@ BETTER = {
     "AdaptBaseNode": "`step_mode`, `backend`; compiled, whatever the hooks do",
     "BaseNode": "compiled; an overridden `single_step_forward` too",
     "SimpleBaseNode": "compiled; an overridden `single_step_forward` too",
+    "LinearRecurrentContainer": "one scan around a neuron of ours; a sequence has one product for its input",
+    "ElementWiseRecurrentContainer": "one scan around a neuron of ours",
+    "GatedLIFNode": "compiled; steps of any shape without `inplane`",
+    "OTTTLIFNode": "whole sequences too",
+    "SLTTLIFNode": "whole sequences too",
     "NonSpikingBaseNode": "one tensor in place of a list",
     "FlexSN": "every backend, parameters found in the core",
     "LIAFNode": "its activation in multi-step mode too, where SpikingJelly's returns spikes",
@@ -43,10 +50,22 @@ BETTER = {
     "StateLeaky": "a scan in place of a convolution: T products a lane, not T²",
     "LinearLeaky": "as StateLeaky",
     "LeakyParallel": "a scan of the diagonal in place of a matrix product; `beta` per neuron counts",
+    "SLSTM": "remembers; snnTorch's starts anew at every step unless `input_size == hidden_size`",
+    "RSynaptic": "`reset_delay=False` runs; snnTorch's raises UnboundLocalError",
     "reset": "resets the neurons of this network, however deep; not those of others",
     "TBPTT": "runs with `K` as documented; snnTorch's raises UnboundLocalError",
     "RTRL": "as TBPTT",
+    "SSO": "compiled; the slopes of all steps are drawn at once, in the forward pass",
+    "state_quant": "compiled, but for more than 32 uneven levels; snnTorch's own quantizers are understood too",
     "LSO": "runs; snnTorch's raises TypeError",
+    **dict.fromkeys(
+        [
+            f"{name}Recurrent{cell}"
+            for name in ("LIF", "LSNN", "LIFEx", "LIFAdEx", "LIFRefrac")
+            for cell in ("", "Cell")
+        ],
+        "one product for the input of all steps; a deep copy keeps the diagonal out of the gradient too",
+    ),
     "Lift": "a cell is one scan",
     "ConstantCurrentLIFEncoder": "one scan",
     "constant_current_lif_encode": "one scan",
@@ -61,8 +80,6 @@ LEFT_OUT = {
     "spikingjelly.activation_based.neuron": {
         r"DSR.*|MPBN.*|FewSpike.*|STBIF.*|Noisy.*|ILC.*|HG.*|OutlierAware.*|powerlaw.*": "of one paper each",
         r"ActivationAwareIFNode|HalfThresholdIFNode": "of the conversion from other networks, not of training",
-        r"OTTTLIFNode|SLTTLIFNode": "online learning: their step is a pass of its own",
-        r"GatedLIFNode": "its parameters change from step to step",
     },
     "spikingjelly.activation_based.surrogate": {
         r".*_backward": "a part of the functions, not to be called",
@@ -76,6 +93,9 @@ LEFT_OUT = {
         r"t_last.*|chunk_multi_step_forward": "`time_dim=`, and calls that go on from the last states, do it",
         r".*reset.*": "resetting keeps no cache here",
     },
+    "spikingjelly.activation_based.layer": {
+        r".*": "layers and containers that hold no state: the library's own take our neurons",
+    },
     "spikingjelly.activation_based.base": {
         r".*": "tools and bases of the library: its own take our neurons",
     },
@@ -83,17 +103,14 @@ LEFT_OUT = {
         r"BatchNormTT.*|GradedSpikes": "layers, not neurons",
         r"LIF": "a base class without a step",
         r"AssociativeLeaky|DeltaLeaky": "not in snnTorch's documentation",
-        r"RLeaky|RSynaptic|SConv2dLSTM|SLSTM": "recurrent layers",
     },
     "snntorch.surrogate": {r"[A-Z].*": "what the factories are made of"},
+    "snntorch.functional.quant": {r"StateQuant": "a part of the quantizer, not to be called"},
     "snntorch.utils": {r"data_subset|valid_split": "of data sets"},
     "norse.torch": {
-        r".*Recurrent.*|lif_adex_step|lif_ex_step|lif_refrac_step|lsnn_step|iaf_step|.*recurrent_step": (
-            "recurrent layers and their steps"
-        ),
-        r"IAFState|LIFAdExState|LIFBoxState|LIFExState|LIFRefracState|LSNNState": "states of recurrent layers",
+        r"iaf_step|IAFState|LIFBoxState": "of recurrent layers that Norse has not got",
         r".*[aA]djoint.*": "the gradient of a scan is exact already",
-        r"Coba.*|coba.*|.*MC.*|lif_mc.*|.*[cC]orrelation.*|STDP.*|stdp.*|Tsodyks.*|stp_step|LIFAdExRefrac.*": (
+        r"Coba.*|coba.*|.*MC.*|lif_mc.*|LIFAdExRefrac.*|.*[cC]orrelation.*|STDP.*|stdp.*|Tsodyks.*|stp_step": (
             "neurons and rules of one study each"
         ),
         r"ConvNet.*|VGG|vgg.*|MobileNetV2|mobilenet.*|LConv2d": "networks; Norse's run on these cells",

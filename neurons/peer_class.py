@@ -12,6 +12,7 @@ __all__ = ["PeerClass", "from_peer"]
 
 # where a library keeps the classes that those of its preset are named after
 _MODULES = {
+    "spikingjelly.layer": ("spikingjelly.activation_based.layer",),
     "spikingjelly": ("spikingjelly.activation_based.neuron", "spikingjelly.activation_based.base"),
     "snntorch": ("snntorch",),
     "norse": ("norse.torch",),
@@ -57,7 +58,7 @@ def _module(name: str) -> ModuleType | None:
 
 def _found(preset: str, name: str) -> Any:
     _, _, preset = preset.partition("flexsn.neurons.")
-    modules = map(_module, _MODULES.get(preset.partition(".")[0], ()))
+    modules = map(_module, _MODULES.get(preset) or _MODULES.get(preset.partition(".")[0], ()))
     return next((vars(module)[name] for module in modules if module is not None and name in vars(module)), None)
 
 

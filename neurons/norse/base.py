@@ -185,11 +185,22 @@ class NorseNeuron(FlexSN, metaclass=PeerClass):
             getattr(self, self.starts[name]).detach().to(zero.dtype).expand_as(zero) if name in self.starts else zero
             for name, zero in zip(self.state_names, zeros, strict=True)
         ]
-        return _with_gradient(states)
+        return self._with_gradient(states)
+
+    def _with_gradient(self, states: list[Tensor]) -> list[Tensor]:
+        """The membrane as a leaf that takes a gradient, where any is taken."""
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():  # a graph cannot return one
+            membrane = self.state_names.index("v")
+            states[membrane] = states[membrane].clone().requires_grad_()
+        return states
+
+    def drive(self, x: Tensor) -> Tensor:
+        """What the core is given of an input: here the input, in a layer what its weights make of it."""
+        return x
 
     def initial_state(self, input_tensor: Tensor) -> Any:
         """The state that a call with this input and no state starts from."""
-        return self.state_of(tuple(self.init_states(self.num_states, self.step_mode, input_tensor)))
+        return self.state_of(tuple(self.init_states(self.num_states, self.step_mode, self.drive(input_tensor))))
 
     def forward(  # type: ignore[override]
         self, input_tensor: Tensor, state: Any = None, **masks: Unpack[MaskArguments]
@@ -197,7 +208,8 @@ class NorseNeuron(FlexSN, metaclass=PeerClass):
         """Run all steps (``"m"``) or one (``"s"``) from ``state``, or from the initial state."""
         self.states = None if state is None else as_floats(*self.states_of(state))
         sparse = input_tensor.is_sparse
-        spikes: Tensor = super().forward(input_tensor.to_dense() if sparse else input_tensor, **masks)  # type: ignore[assignment]
+        drive = self.drive(input_tensor.to_dense() if sparse else input_tensor)
+        spikes: Tensor = super().forward(drive, **masks)  # type: ignore[assignment]
         states = (self.state_seqs if self.store_state_seqs else self.states) or ()
         return spikes.to_sparse() if sparse and self.sparse_spikes else spikes, self.state_of(states)
 
@@ -209,15 +221,9 @@ class NorseNeuron(FlexSN, metaclass=PeerClass):
 
 
 def as_floats(*states: Any) -> tuple[Tensor, ...]:
-    """States as tensors of floats: Norse's may be numbers or whole."""
-    tensors = map(torch.as_tensor, states)
+    """States as tensors of floats: Norse's may be numbers, whole or sparse."""
+    tensors = (torch.as_tensor(t.to_dense() if isinstance(t, Tensor) else t) for t in states)
     return tuple(t if t.is_floating_point() else t.to(torch.get_default_dtype()) for t in tensors)
-
-
-def _with_gradient(states: list[Tensor]) -> list[Tensor]:
-    """The first of the states as a leaf that takes a gradient, where any is taken."""
-    leaf = torch.is_grad_enabled() and not torch.compiler.is_compiling()  # which a graph cannot return
-    return [states[0].clone().requires_grad_(), *states[1:]] if leaf else states
 
 
 class Cell(NorseNeuron):

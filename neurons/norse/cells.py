@@ -109,10 +109,15 @@ class LIFRefracCell(LIFCell):
     def core(self, x: Tensor, v: Tensor, i: Tensor, rho: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """One step."""
         s, new, i = LIF.core(self, x, v, i)
+        s, v, rho = LIFRefracCell.rested(self, s, new, v, rho)
+        return s, v, i, rho
+
+    def rested(self, s: Tensor, new: Tensor, v: Tensor, rho: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Spike, membrane and rest of a step that would spike ``s`` and charge ``v`` to ``new``."""
         resting = self.spike(rho)
         s = (1 - resting) * s
         rho = (1 - s) * torch.relu(rho - resting) + s * self.rho_reset
-        return s, (1 - resting) * new + resting * v, i, rho
+        return s, (1 - resting) * new + resting * v, rho
 
     @classmethod
     def values_of(cls, p: Any) -> Iterator[tuple[str, Any]]:

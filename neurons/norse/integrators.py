@@ -8,9 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
-from typing_extensions import Unpack
 
-from flexsn.neurons.arguments import MaskArguments, check_size
+from flexsn.neurons.arguments import check_size
 from flexsn.neurons.norse.base import Cell, NorseNeuron
 from flexsn.neurons.norse.parameters import LIBoxParameters, LIBoxState, LIParameters, LIState
 
@@ -84,10 +83,5 @@ class LILinearCell(LICell):
         self.input_size, self.hidden_size = input_size, hidden_size
         self.input_weights = nn.Parameter(torch.randn(hidden_size, input_size) / np.sqrt(input_size))
 
-    def forward(  # type: ignore[override]
-        self, input_tensor: Tensor, state: Any = None, **masks: Unpack[MaskArguments]
-    ) -> tuple[Tensor, Any]:
-        """One step, or all with ``step_mode="m"``, from ``state`` or from the initial one."""
-        return super().forward(nnf.linear(input_tensor, self.input_weights), state, **masks)
-
-    _advance = forward
+    def drive(self, x: Tensor) -> Tensor:
+        return nnf.linear(x, self.input_weights)

@@ -104,9 +104,9 @@ class Izhikevich(NorseNeuron):
     ) -> Sequence[Tensor]:
         """The first state of the behavior; the membrane with a gradient."""
         zero = FlexSN.init_states(1, step_mode, *args)[0]
-        v, u = (torch.as_tensor(state).detach().to(zero).expand_as(zero) for state in self.spiking_method.s)
-        leaf = torch.is_grad_enabled() and not torch.compiler.is_compiling()  # which a graph cannot return
-        return [v.clone().requires_grad_() if leaf else v, u]
+        first = dict(zip("vu", self.spiking_method.s, strict=True))
+        states = [torch.as_tensor(first.get(name, 0.0)).detach().to(zero).expand_as(zero) for name in self.state_names]
+        return self._with_gradient(states)
 
     def core(self, x: Tensor, v: Tensor, u: Tensor) -> tuple[Tensor, ...]:
         """One step."""

@@ -10,23 +10,28 @@ from torch import Tensor
 __all__ = [
     "IAFFeedForwardState",
     "IAFParameters",
+    "IzhikevichRecurrentState",
     "LIBoxParameters",
     "LIBoxState",
     "LIFAdExFeedForwardState",
     "LIFAdExParameters",
+    "LIFAdExState",
     "LIFBoxFeedForwardState",
     "LIFBoxParameters",
     "LIFExFeedForwardState",
     "LIFExParameters",
+    "LIFExState",
     "LIFFeedForwardState",
     "LIFParameters",
     "LIFRefracFeedForwardState",
     "LIFRefracParameters",
+    "LIFRefracState",
     "LIFState",
     "LIParameters",
     "LIState",
     "LSNNFeedForwardState",
     "LSNNParameters",
+    "LSNNState",
     "Value",
     "reset_subtract",
     "reset_value",
@@ -112,6 +117,14 @@ class LIFExFeedForwardState(NamedTuple):
     i: Tensor
 
 
+class LIFExState(NamedTuple):
+    """Spike, membrane and synaptic current, where the spike comes back."""
+
+    z: Tensor
+    v: Tensor
+    i: Tensor
+
+
 class LIFRefracParameters(NamedTuple):
     """Those of the LIF, and how many steps a spike keeps it from firing."""
 
@@ -123,6 +136,13 @@ class LIFRefracFeedForwardState(NamedTuple):
     """The state of the LIF, and how many steps it still rests."""
 
     lif: LIFFeedForwardState
+    rho: Tensor
+
+
+class LIFRefracState(NamedTuple):
+    """The state of the LIF that its spike comes back to, and how many steps it still rests."""
+
+    lif: LIFState
     rho: Tensor
 
 
@@ -148,6 +168,15 @@ class LSNNFeedForwardState(NamedTuple):
     b: Tensor
 
 
+class LSNNState(NamedTuple):
+    """Spike, membrane, synaptic current and adaptive threshold, where the spike comes back."""
+
+    z: Tensor
+    v: Tensor
+    i: Tensor
+    b: Tensor
+
+
 class LIFAdExParameters(NamedTuple):
     """As for LIF, with the coupling, jump and rate of the adaptation and the sharpness of the exponential."""
 
@@ -167,6 +196,15 @@ class LIFAdExParameters(NamedTuple):
 class LIFAdExFeedForwardState(NamedTuple):
     """Membrane, synaptic current and adaptation."""
 
+    v: Tensor
+    i: Tensor
+    a: Tensor
+
+
+class LIFAdExState(NamedTuple):
+    """Spike, membrane, synaptic current and adaptation, where the spike comes back."""
+
+    z: Tensor
     v: Tensor
     i: Tensor
     a: Tensor
@@ -213,3 +251,11 @@ class IAFFeedForwardState(NamedTuple):
     """The membrane."""
 
     v: Tensor
+
+
+class IzhikevichRecurrentState(NamedTuple):
+    """Spike, membrane and recovery, where the spike comes back."""
+
+    z: Tensor
+    v: Tensor
+    u: Tensor

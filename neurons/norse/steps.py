@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,24 +14,38 @@ from flexsn.neurons.norse.base import NorseNeuron, spike_function
 from flexsn.neurons.norse.cells import LIFBoxCell, LIFRefracCell
 from flexsn.neurons.norse.integrators import LI, LIBoxCell
 from flexsn.neurons.norse.izhikevich import Izhikevich
-from flexsn.neurons.norse.parameters import LIFParameters, LIFState, Value
+from flexsn.neurons.norse.parameters import LIFParameters, Value
+from flexsn.neurons.norse.recurrent import (
+    IzhikevichRecurrent,
+    LIFAdExRecurrent,
+    LIFExRecurrent,
+    LIFRecurrent,
+    LIFRefracRecurrent,
+    LSNNRecurrent,
+    RecurrentNeuron,
+)
 from flexsn.neurons.norse.spiking import IAF, LIF, LSNN, LIFAdEx, LIFEx
 
 __all__ = [
     "iaf_feed_forward_step",
     "izhikevich_feed_forward_step",
+    "izhikevich_recurrent_step",
     "li_box_feed_forward_step",
     "li_box_step",
     "li_feed_forward_step",
     "li_step",
     "lif_adex_feed_forward_step",
+    "lif_adex_step",
     "lif_box_feed_forward_step",
     "lif_current_encoder",
     "lif_ex_feed_forward_step",
+    "lif_ex_step",
     "lif_feed_forward_step",
     "lif_refrac_feed_forward_step",
+    "lif_refrac_step",
     "lif_step",
     "lsnn_feed_forward_step",
+    "lsnn_step",
     "threshold",
 ]
 
@@ -40,15 +55,20 @@ def threshold(x: Tensor, method: str, alpha: Value) -> Tensor:
     return spike_function(method, alpha)(x)
 
 
+def _owner(neuron: type[NorseNeuron], p: Any, dt: float) -> SimpleNamespace:
+    """What a core of this neuron reads."""
+    values = dict(neuron.values_of(neuron.parameter_type() if p is None else p))
+    if "method" in values:
+        values["spike"] = spike_function(values["method"], values["alpha"])
+    return SimpleNamespace(dt=dt, **values)
+
+
 def _step_of(neuron: type[NorseNeuron], name: str) -> Callable[..., tuple[Tensor, Any]]:
     core: Callable[..., Any] = neuron.core
 
     def step(input_tensor: Tensor, state: Any = None, p: Any = None, dt: float = 0.001) -> tuple[Tensor, Any]:
-        values = dict(neuron.values_of(neuron.parameter_type() if p is None else p))
-        if "method" in values:
-            values["spike"] = spike_function(values["method"], values["alpha"])
         states = [0.0] * len(neuron.state_type._fields) if state is None else neuron.states_of(state)
-        output, *new = core(SimpleNamespace(dt=dt, **values), input_tensor, *states)
+        output, *new = core(_owner(neuron, p, dt), input_tensor, *states)
         return output, neuron.state_of(tuple(new))
 
     step.__name__ = step.__qualname__ = name
@@ -78,22 +98,33 @@ def li_box_step(x: Tensor, state: Any, input_weights: Tensor, p: Any = None, dt:
     return li_box_feed_forward_step(nnf.linear(x, input_weights), state, p, dt)
 
 
-def lif_step(
-    input_spikes: Tensor,
-    state: LIFState,
-    input_weights: Tensor,
-    recurrent_weights: Tensor,
-    p: Any = None,
-    dt: float = 0.001,
-) -> tuple[Tensor, LIFState]:
-    """One step of a LIF that its own spikes come back to; the reset lets no gradient through."""
-    p = LIFParameters() if p is None else p
-    jump = state.i + nnf.linear(input_spikes, input_weights) + nnf.linear(state.z, recurrent_weights)
-    h = state.v + dt * p.tau_mem_inv * ((p.v_leak - state.v) + jump)
-    i = jump + -dt * p.tau_syn_inv * jump
-    z = threshold(h - p.v_th, p.method, p.alpha)
-    fired = z.detach()
-    return z, LIFState(z, (1 - fired) * h + fired * p.v_reset, i)
+def _recurrent_step_of(neuron: type[RecurrentNeuron], name: str) -> Callable[..., tuple[Tensor, Any]]:
+    core: Callable[..., Any] = neuron.core
+
+    def step(
+        input_tensor: Tensor,
+        state: Any,
+        input_weights: Tensor,
+        recurrent_weights: Tensor,
+        p: Any = None,
+        dt: float = 0.001,
+    ) -> tuple[Tensor, Any]:
+        owner = _owner(neuron, p, dt)
+        owner.recurrence = partial(nnf.linear, weight=recurrent_weights)
+        output, *new = core(owner, nnf.linear(input_tensor, input_weights), *neuron.states_of(state))
+        return output, neuron.state_of(tuple(new))
+
+    step.__name__ = step.__qualname__ = name
+    step.__doc__ = f"One step of :class:`{neuron.__name__}`."
+    return step
+
+
+lif_step = _recurrent_step_of(LIFRecurrent, "lif_step")
+lif_ex_step = _recurrent_step_of(LIFExRecurrent, "lif_ex_step")
+lif_adex_step = _recurrent_step_of(LIFAdExRecurrent, "lif_adex_step")
+lif_refrac_step = _recurrent_step_of(LIFRefracRecurrent, "lif_refrac_step")
+lsnn_step = _recurrent_step_of(LSNNRecurrent, "lsnn_step")
+izhikevich_recurrent_step = _recurrent_step_of(IzhikevichRecurrent, "izhikevich_recurrent_step")
 
 
 def lif_current_encoder(

@@ -32,18 +32,25 @@ from flexsn.neurons.arguments import MaskArguments, Number, check_flag, with_arg
 from flexsn.neurons.peer_class import from_peer
 from flexsn.neurons.snntorch import backprop as backprop
 from flexsn.neurons.snntorch import hidden
+from flexsn.neurons.snntorch import quant as quant
 from flexsn.neurons.snntorch import surrogate as surrogate
 from flexsn.neurons.snntorch.base import Options, Returned, SpikingNeuron, by_position
+from flexsn.neurons.snntorch.lstm import SLSTM, SConv2dLSTM
 from flexsn.neurons.snntorch.rc import Alpha, Lapicque
+from flexsn.neurons.snntorch.recurrent import RLeaky, RSynaptic
 from flexsn.neurons.snntorch.sequence import LeakyParallel, LinearLeaky, StateLeaky
 
 utils = hidden
 __all__ = [
+    "SLSTM",
     "Alpha",
     "Lapicque",
     "Leaky",
     "LeakyParallel",
     "LinearLeaky",
+    "RLeaky",
+    "RSynaptic",
+    "SConv2dLSTM",
     "SpikingNeuron",
     "StateLeaky",
     "Synaptic",

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Mapping
 from functools import partial
+from types import MethodType
 from typing import Any, ClassVar
 
 import torch
@@ -25,6 +27,8 @@ from flexsn.neurons.arguments import (
 )
 from flexsn.neurons.base_node import StepView
 from flexsn.neurons.peer_class import PeerClass
+from flexsn.neurons.snntorch import quant
+from flexsn.neurons.snntorch import surrogate as factories
 
 __all__ = ["CommonOptions", "Options", "Returned", "SpikingNeuron", "by_position"]
 
@@ -57,10 +61,12 @@ class Options(CommonOptions, total=False):
     reset_mechanism: str
 
 
-def by_position(*own: str, learned: tuple[str, ...], last: tuple[str, ...] = ()) -> tuple[str, ...]:
+def by_position(
+    *own: str, learned: tuple[str, ...], fed_back: tuple[str, ...] = (), last: tuple[str, ...] = ()
+) -> tuple[str, ...]:
     """snnTorch's order: what is learned of a neuron's own stands amid the common arguments."""
     fires = "threshold", "spike_grad", "surrogate_disable", "init_hidden", "inhibition"
-    return (*own, *fires, *learned, "learn_threshold", "reset_mechanism", "state_quant", "output", *last)
+    return (*own, *fires, *learned, "learn_threshold", *fed_back, "reset_mechanism", "state_quant", "output", *last)
 
 
 class SpikingNeuron(FlexSN, metaclass=PeerClass):
@@ -68,15 +74,15 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
 
     Args:
         threshold: membrane above which it fires; a number or a tensor that broadcasts against the step shape.
-        spike_grad: the spike function; by default ``ATan(2.0, strict=True)``. snnTorch's own work as well,
-            ``triangular`` in the torch loop only.
+        spike_grad: the spike function; by default ``ATan(2.0, strict=True)``. snnTorch's own work as well.
         surrogate_disable: spike without a gradient, whatever ``spike_grad`` says.
         init_hidden: a single-step call returns the spikes alone, and takes no states.
         inhibition: only the neuron of a sample with the largest membrane (along dimension 1 of a step) may fire. It
             compares neurons with each other, so it runs as the torch loop.
         learn_threshold: make ``threshold`` a parameter.
         reset_mechanism: ``"subtract"``, ``"zero"`` or ``"none"``.
-        state_quant: a pointwise function applied to every new state, or ``False``.
+        state_quant: a pointwise function applied to every new state, such as one of
+            :mod:`~flexsn.neurons.snntorch.quant`, or ``False``.
         output: return the states along with the spikes, in either step mode.
         graded_spikes_factor: what a spike counts; a number or a tensor.
         learn_graded_spikes_factor: make ``graded_spikes_factor`` a parameter.
@@ -97,11 +103,13 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
 
     Attributes:
         instances: every neuron there is, of this class or of snnTorch's, as ``reset_hidden`` needs it.
+        num_drives: how many inputs :meth:`drives` makes of one.
     """
 
     integers_as_floats: ClassVar[bool] = True
     instances: ClassVar[list[Any]] = []
     reset_dict: ClassVar[Mapping[str, int]] = {name: i for i, name in enumerate(RESET_MECHANISMS)}
+    num_drives: ClassVar[int] = 1
 
     threshold: Tensor
     graded_spikes_factor: Tensor
@@ -129,7 +137,15 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
         rate: bool = False,
     ) -> None:
         options: SequenceOptions = {"detach_every": detach_every, "time_reduction": time_reduction, "rate": rate}
-        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs, **options)
+        spike = surrogate.ATan(2.0, strict=True) if spike_grad is None else factories.understood(spike_grad)
+        core = getattr(type(self), "core", None)  # without one there is an error to come
+        names = tuple(inspect.signature(core).parameters)[1 + self.num_drives :] if core else ()
+        counts: dict[str, Any] = {"num_inputs": self.num_drives, "num_states": len(names)}
+        if isinstance(spike, factories.Stochastic) and not surrogate_disable:
+            self.core = MethodType(SpikingNeuron._drawn_core, self)
+            counts["num_inputs"] += 1
+        super().__init__(step_mode=step_mode, backend=backend, store_state_seqs=store_state_seqs, **counts, **options)
+        self.state_names = names
         flags = {
             "surrogate_disable": surrogate_disable,
             "init_hidden": init_hidden,
@@ -137,7 +153,6 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
             "inhibition": inhibition,
         }
         check_flag(self, **flags, store_state_seqs=store_state_seqs)
-        spike = surrogate.ATan(2.0, strict=True) if spike_grad is None else spike_grad
         check_callable(self, "flexsn.surrogate.ATan(strict=True)", spike_grad=spike)
         if state_quant and not callable(state_quant):
             raise wrong(self, "state_quant must be a pointwise function or False", state_quant=state_quant)
@@ -145,7 +160,7 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
         self.surrogate_disable = surrogate_disable
         self.init_hidden = init_hidden
         self.inhibition = inhibition
-        self.state_quant = state_quant
+        self.state_quant = quant.understood(state_quant)
         self.output = output
         self._hold(learn_threshold, threshold=threshold)
         self._hold(learn_graded_spikes_factor, graded_spikes_factor=graded_spikes_factor)
@@ -207,6 +222,12 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
         """``state_quant`` of a state, if there is one."""
         return self.state_quant(state) if callable(self.state_quant) else state
 
+    def _drawn_core(self, *arguments: Tensor) -> Any:
+        """The core where the slopes of the spikes are drawn: they come as the last input."""
+        step, u = StepView(self, {}), arguments[self.num_drives]
+        step.__dict__["spike_grad"] = self.spike_grad.given(u)  # type: ignore[attr-defined]
+        return type(self).core(step, *arguments[: self.num_drives], *arguments[self.num_drives + 1 :])
+
     def reset_at_once(self, mem: Tensor, reset: Tensor, spk: Tensor) -> Tensor:
         """``reset_delay=False``: reset in the very step of the spike, where ``reset`` has not done so yet."""
         due = spk / self.graded_spikes_factor - reset
@@ -215,6 +236,10 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
         return mem - due * mem if self.reset_mechanism == "zero" else mem
 
     # ---- the call -----------------------------------------------------------------------------------------
+
+    def drives(self, input_: Tensor) -> tuple[Tensor, ...]:
+        """What the core is given of an input: here the input, in a layer what its weights make of it."""
+        return (input_,)
 
     def forward(  # type: ignore[override]
         self, input_: Tensor, *states: Tensor | None, **masks: Unpack[MaskArguments]
@@ -228,20 +253,28 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
             raise TypeError(
                 f"{type(self).__name__}(init_hidden=True) keeps its own states; call it with the input alone"
             )
+        drives = self.drives(input_)
         if any(given):
-            kept = self.states or FlexSN.init_states(self.num_states, self.step_mode, input_)
+            kept = self.states or FlexSN.init_states(self.num_states, self.step_mode, *drives)
             self.states = [k if s is None else s for s, k in zip(states, kept, strict=True)]
         if self.states is not None:
-            shape = step_shape(self, input_)
+            shape = step_shape(self, drives[0])
             if any(state.shape != shape for state in self.states):
-                zeros = FlexSN.init_states(self.num_states, self.step_mode, input_)
+                zeros = FlexSN.init_states(self.num_states, self.step_mode, *drives)
                 self.states = [k if k.shape == shape else z for k, z in zip(self.states, zeros, strict=True)]
+        if self.num_inputs > self.num_drives:
+            drives = (*drives, torch.rand_like(drives[0]))
         if self.step_mode == "m":
             self.store_state_seqs |= self.output
-            spk_seq: Tensor = super().forward(input_, **masks)  # type: ignore[assignment]
-            return (spk_seq, *(self.state_seqs or ())) if self.output else spk_seq
-        spk: Tensor = super().forward(input_, **masks)  # type: ignore[assignment]
-        return spk if self.init_hidden and not self.output else (spk, *(self.states or ()))
+            spk_seq: Tensor = super().forward(*drives, **masks)  # type: ignore[assignment]
+            return self._with_states(spk_seq, self.state_seqs) if self.output else spk_seq
+        spk: Tensor = super().forward(*drives, **masks)  # type: ignore[assignment]
+        return spk if self.init_hidden and not self.output else self._with_states(spk, self.states)
+
+    def _with_states(self, spk: Tensor, states: tuple[Tensor, ...] | None) -> Returned:
+        """The spikes, and the states that are not the spikes."""
+        named = zip(self.state_names, states or (), strict=states is not None)
+        return (spk, *(state for name, state in named if name != "spk"))
 
     _advance = forward
 

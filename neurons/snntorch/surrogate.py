@@ -1,10 +1,11 @@
 """snnTorch's surrogate factories: its names, arguments and slopes, in a form that compiles.
 
-All fire at ``x > 0``. ``SSO`` draws random slopes, which no kernel does: it runs as the torch loop.
+All fire at ``x > 0``. ``SSO`` has random slopes: a neuron draws them for all steps at once, as one more input.
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -77,7 +78,7 @@ def SFS(slope: float = 25, B: float = 1) -> SpikeFunction:
 
 def SSO(mean: float = 0, variance: float = 0.2) -> SpikeFunction:
     """Slope 1 where it fires, else ``(u − 0.5 + mean)·variance`` with ``u`` uniform in [0, 1)."""
-    return surrogate.custom(partial(_stochastic, mean=mean, variance=variance), strict=True)
+    return Stochastic(mean, variance)
 
 
 def custom_surrogate(custom_surrogate_function: Callable[[Tensor, Tensor, Tensor], Tensor]) -> SpikeFunction:
@@ -129,5 +130,28 @@ def _sparse(x: Tensor, slope: float, B: float) -> Tensor:
     return (x > B).to(x) / (slope * torch.abs(x) + 1.0) ** 2
 
 
-def _stochastic(x: Tensor, mean: float, variance: float) -> Tensor:
-    return torch.where(x > 0, 1.0, (torch.rand_like(x) - 0.5 + mean) * variance)
+class Stochastic:
+    """The spike function of :func:`SSO`.
+
+    Args:
+        mean, variance: of the slopes where it does not fire.
+    """
+
+    def __init__(self, mean: float, variance: float) -> None:
+        self.mean, self.variance = mean, variance
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.given(torch.rand_like(x))(x)
+
+    def given(self, u: Tensor) -> SpikeFunction:
+        """The spike function of these draws."""
+        return surrogate.custom(lambda x: torch.where(x > 0, 1.0, (u - 0.5 + self.mean) * self.variance), strict=True)
+
+
+def understood(spike: Any) -> Any:
+    """A spike function of snnTorch's own that no kernel could be made of as ours, any other as it is."""
+    if getattr(spike, "__module__", None) == "snntorch.surrogate":
+        makers = {"SSO.<locals>.inner": SSO, "triangular.<locals>.inner": triangular}
+        made = makers.get(getattr(spike, "__qualname__", ""))
+        return spike if made is None else made(**inspect.getclosurevars(spike).nonlocals)
+    return spike

@@ -36,8 +36,10 @@ from flexsn.neurons.nonlinear import EIF, KLIF, QIF
 from flexsn.neurons.parallel import PSN, MaskedPSN, SlidingPSN
 from flexsn.neurons.peer_class import from_peer
 from flexsn.neurons.second_order import CubaLIF, ResonateFire
+from flexsn.neurons.spikingjelly import layer as layer
 from flexsn.neurons.spikingjelly import surrogate as surrogate
 from flexsn.neurons.spikingjelly.base import AdaptBaseNode, BaseNode, FlexSN, LIFNode, SimpleBaseNode
+from flexsn.neurons.spikingjelly.gated import GatedLIFNode
 from flexsn.neurons.spikingjelly.graded import (
     ILIFNode,
     NonSpikingBaseNode,
@@ -46,6 +48,7 @@ from flexsn.neurons.spikingjelly.graded import (
     TernaryIFNode,
     TernaryLIFNode,
 )
+from flexsn.neurons.spikingjelly.online import OTTTLIFNode, SLTTLIFNode
 from flexsn.neurons.spikingjelly.spike_functions import MultiLevelSpikeCount, SquarewaveFourierSeries
 
 __all__ = [
@@ -56,6 +59,7 @@ __all__ = [
     "ComplementaryLIFNode",
     "EIFNode",
     "FlexSN",
+    "GatedLIFNode",
     "IFNode",
     "ILIFNode",
     "IzhikevichNode",
@@ -67,9 +71,11 @@ __all__ = [
     "NonSpikingBaseNode",
     "NonSpikingIFNode",
     "NonSpikingLIFNode",
+    "OTTTLIFNode",
     "ParametricLIFNode",
     "QIFNode",
     "RAFNode",
+    "SLTTLIFNode",
     "SimpleBaseNode",
     "SimpleIFNode",
     "SimpleLIFNode",

@@ -12,10 +12,10 @@ from torch import Tensor
 from flexsn import FlexSN
 from flexsn.neurons.peer_class import PeerClass
 
-__all__ = ["MemoryModule"]
+__all__ = ["Memories", "MemoryModule"]
 
 
-class _Memories(MutableMapping[str, Any]):
+class Memories(MutableMapping[str, Any]):
     """The states of a neuron by name, to read and to set; a copy is a dictionary."""
 
     def __init__(self, neuron: FlexSN) -> None:
@@ -55,7 +55,7 @@ class MemoryModule(FlexSN, metaclass=PeerClass):
 
     @property
     def _memories(self) -> MutableMapping[str, Any]:
-        return _Memories(self)
+        return Memories(self)
 
     @_memories.setter
     def _memories(self, memories: Mapping[str, Any]) -> None:

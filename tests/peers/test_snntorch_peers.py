@@ -117,8 +117,7 @@ def test_their_surrogates_work_here(peer: Any, name: str) -> None:
     spike = getattr(surrogate, name)()
     x = noise(8, 3) + 0.5
     wanted = run_peer(peer.Leaky(0.9, spike_grad=spike), x)
-    # its triangular writes through a mask, which only the loop can do
-    for backend in BACKENDS if name != "triangular" else ("torch",):
+    for backend in BACKENDS:
         got = run_ours(ours_module.Leaky(0.9, spike_grad=spike), x, backend)
         for key in wanted:
             torch.testing.assert_close(got[key], wanted[key], rtol=2e-5, atol=2e-6)
@@ -144,3 +143,30 @@ def test_what_breaks_there_works_here(peer: Any) -> None:
     theirs(torch.ones(2), torch.zeros(2))[1].sum().backward()
     with pytest.raises(RuntimeError, match="second time"):
         theirs(torch.ones(2), torch.zeros(2))[1].sum().backward()
+
+
+QUANTIZERS: list[dict[str, Any]] = [
+    {},
+    {"num_bits": 4, "threshold": 0.7, "lower_limit": 0.3},
+    {"num_bits": 3, "uniform": False},
+    {"num_bits": 5, "uniform": False, "thr_centered": False, "multiplier": 0.8},
+    {"num_bits": 8, "uniform": False},
+]
+
+
+@pytest.mark.parametrize("arguments", QUANTIZERS, ids=str)
+def test_quantized_states(peer: Any, arguments: dict[str, Any]) -> None:
+    from snntorch.functional import quant
+
+    from flexsn.neurons.snntorch.quant import Levels, state_quant
+
+    theirs = quant.state_quant(**arguments)
+    x = torch.cat([noise(4000), torch.linspace(-1.5, 1.5, 301)])
+    assert torch.equal(state_quant(**arguments)(x), theirs(x))
+    assert isinstance(ours_module.Leaky(0.9, state_quant=theirs).state_quant, Levels)
+    if arguments.get("num_bits") != 8:  # as the torch loop, which says so
+        x = noise(9, 4, 3) + 0.3
+        wanted = run_peer(peer.Synaptic(0.7, 0.8, state_quant=theirs), x)
+        got = run_ours(ours_module.Synaptic(0.7, 0.8, state_quant=theirs), x, BACKENDS[0])
+        for key in wanted:
+            torch.testing.assert_close(got[key], wanted[key], rtol=2e-5, atol=2e-6)

@@ -11,7 +11,7 @@ PEERS_NEED := loguru h5py matplotlib scipy tqdm packaging requests SciencePlots
 PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --maxprocesses 8 --dist worksteal
 WHEEL  := $(VENV)/wheel
 
-.PHONY: demo test lint types installed wheel unit interpreter mutants test-peers peers bench clean
+.PHONY: demo test lint types installed wheel unit interpreter mutants test-peers peers bench gpu clean
 
 demo: $(STAMP)
 	$(VENV)/bin/python -m flexsn demo
@@ -65,6 +65,10 @@ bench: $(STAMP)
 	$(VENV)/bin/python bench/cpu.py
 	$(VENV)/bin/python bench/lengths.py
 	$(VENV)/bin/python bench/startup.py
+
+# for whoever has a card: tests, benchmark, a page of results to paste, in ten minutes; 2 where there is none
+gpu: $(STAMP)
+	$(VENV)/bin/python bench/gpu_report.py --minutes $(or $(MINUTES),10)
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)

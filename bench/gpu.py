@@ -264,7 +264,7 @@ def main() -> int:
     if not options.plot_only:
         if not torch.cuda.is_available():
             print("bench/gpu.py needs a GPU; this machine has none that torch can see", file=sys.stderr)
-            return 1
+            return 2
         deadline = time.monotonic() + options.minutes * 60 - 30
         print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}")
         for kernel in flexsn.explain(lif, "sm_90" if torch.version.cuda else "gfx942").kernels.values():

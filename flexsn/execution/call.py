@@ -146,8 +146,7 @@ class CallSpec:
         program, device = self.tracer.host.program(self.tracer.operands, self.tracer.captured_refs), self.device
         if device.type == "cpu" and all(map(is_memory, program(*[t.detach() for t in captured]))):
             return program
-        # 0-d ones may be on the CPU
-        return lambda *captured: tuple([written_out(value.to(device)) for value in program(*captured)])
+        return lambda *captured: tuple([written_out(_brought(value, device)) for value in program(*captured)])
 
     def lane_index(self, slots: Sequence[Slot]) -> list[Tensor]:
         """The number of every lane, row by row, if the kernel reads it."""
@@ -170,6 +169,13 @@ class CallSpec:
         if 0 in self.shape.step_shape:
             return _nothing
         return self.backend.bind(plan, self.shape.layout(plan.slots, tensors))
+
+
+def _brought(value: Tensor, device: torch.device) -> Tensor:
+    """The same value on the device. One without dimensions may be on the CPU: a fill takes it along, a copy waits."""
+    if value.device == device or value.dim():
+        return value.to(device)
+    return torch.full((), value.item(), dtype=value.dtype, device=device)
 
 
 def _nothing(tensors: Sequence[Any]) -> None:

@@ -74,7 +74,7 @@ def _fit_lengths(lengths: Tensor, x: Tensor, axis: int) -> Tensor:
                 f"lengths must be between 0 and the number of steps {num_steps}; "
                 f"sample {sample} has {int(lengths[sample])}"
             )
-    small = lengths.clamp(0, num_steps).to(x.device, torch.int32)
+    small = lengths.clamp(0, num_steps).to(x.device, torch.int32, non_blocking=True)
     return small.view(-1, *(1,) * (len(step) - 1))
 
 

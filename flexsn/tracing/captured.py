@@ -98,4 +98,4 @@ class Captured:
 
     def _tensors(self, number: float) -> list[Tensor]:
         with torch.inference_mode(False):
-            return [torch.tensor(number, dtype=torch.float64, device=device) for device in self._devices]
+            return [torch.full((), number, dtype=torch.float64, device=device) for device in self._devices]

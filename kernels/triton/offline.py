@@ -25,7 +25,7 @@ from flexsn.kernels.triton.printer import TritonSource, print_triton
 from flexsn.kernels.triton.runtime import OPTIONS, interpreting, load
 from flexsn.kernels.triton.tiling import Tiling, choose_tiling
 
-__all__ = ["TARGETS", "OfflineKernel", "compile_offline", "dense_layout"]
+__all__ = ["POINTERS", "TARGETS", "OfflineKernel", "compile_offline", "dense_layout"]
 
 TARGETS: dict[str, tuple[str, int | str, int]] = {
     "sm_80": ("cuda", 80, 32),
@@ -35,11 +35,12 @@ TARGETS: dict[str, tuple[str, int | str, int]] = {
 }
 """What Triton calls them: backend, architecture, lanes of a warp."""
 
-_POINTERS = {
+POINTERS = {
     torch.float32: "*fp32", torch.float64: "*fp64", torch.float16: "*fp16", torch.bfloat16: "*bf16",
-    torch.bool: "*i1", torch.uint8: "*u8", torch.int8: "*i8", torch.int16: "*i16", torch.int32: "*i32",
+    torch.bool: "*u1", torch.uint8: "*u8", torch.int8: "*i8", torch.int16: "*i16", torch.int32: "*i32",
     torch.int64: "*i64",
 }  # fmt: skip
+"""What Triton calls memory of a dtype."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +114,9 @@ def compile_offline(
     access = accesses(plan, layout)
     source = print_triton(plan, access, len(layout.sizes))
     tiling = tiling or choose_tiling(plan, access)
-    pointers = tuple(_POINTERS[s.dtype] for s in plan.slots)
-    compiled, seconds = _compile(source, pointers, source.numbers(layout), target, aligned, tiling)
+    pointers = tuple(POINTERS[s.dtype] for s in plan.slots)
+    near = tuple(_span(layout, t) * s.dtype.itemsize < 2**31 for s, t in zip(plan.slots, layout.tensors, strict=True))
+    compiled, seconds = _compile(source, pointers, near, source.numbers(layout), target, aligned, tiling)
     nvidia = target.startswith("sm_")
     assembly = compiled.asm["ptx" if nvidia else "amdgcn"]
     registers, spills = _resources(compiled, nvidia)
@@ -137,6 +139,12 @@ def compile_offline(
     )
 
 
+def _span(layout: Layout, tensor: TensorLayout) -> int:
+    """Elements from the first to the last."""
+    sizes = (layout.num_steps, *layout.sizes)
+    return 1 + sum((size - 1) * stride for size, stride in zip(sizes, (tensor.time, *tensor.strides), strict=True))
+
+
 def _check(target: str) -> None:
     if target not in TARGETS:
         raise BackendError(f"no offline target {target!r}", hint=f"one of {', '.join(TARGETS)}")
@@ -156,6 +164,7 @@ def _check(target: str) -> None:
 def _compile(
     source: TritonSource,
     pointers: tuple[str, ...],
+    near: tuple[bool, ...],
     numbers: tuple[int, ...],
     target: str,
     aligned: bool,
@@ -181,7 +190,10 @@ def _compile(
         elif value % 16 == 0:
             multiples.append((i,))
     signature["BLOCK"], constants[len(source.arguments),] = "constexpr", tiling.block(gpu.warp_size)
-    attributes = {key: [["tt.divisibility", 16]] for key in multiples}
+    attributes: dict[tuple[int, ...], list[list[Any]]] = {key: [["tt.divisibility", 16]] for key in multiples}
+    if gpu.backend == "hip":  # offsets of 32 bits reach all of such a tensor
+        for i in (i for i, reached in enumerate(near) if reached):
+            attributes.setdefault((i,), []).append(["tt.pointer_range", 32])
     ast = ASTSource(kernel, signature, constexprs=constants, attrs=attributes)
     with _anew():
         start = time.perf_counter()

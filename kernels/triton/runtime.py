@@ -48,7 +48,9 @@ def bind(plan: Plan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
 
 
 def _warp_size() -> int:
-    return 64 if torch.version.hip else 32
+    from triton.runtime import driver
+
+    return int(driver.active.get_current_target().warp_size)
 
 
 class _Interpreted:

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 
-from flexsn.ir.graph import Node, topological
+from flexsn.ir.graph import LeafKind, Node, topological
+from flexsn.ir.program import Stage
 from flexsn.ir.step import Product, with_sources
 
-__all__ = ["Stage", "split_stages"]
+__all__ = ["split_stages"]
 
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """What is computed between two rounds of products.
-
-    Attributes:
-        nodes: what depends on the products of earlier stages alone, arguments before users.
-        products: what is multiplied once they are there.
-    """
-
-    nodes: tuple[Node, ...]
-    products: tuple[Product, ...]
+_NOT_IN_ARRAYS = (
+    *(LeafKind.INPUT, LeafKind.COTANGENT, LeafKind.SAVED),
+    *(LeafKind.CONST, LeafKind.STEP_INDEX, LeafKind.NUM_STEPS),
+)
+"""Read from memory at every step, or the same for all lanes; any other leaf is in an array over the lanes."""
 
 
 def split_stages(roots: Iterable[Node], products: Sequence[Product]) -> tuple[Stage, ...]:
@@ -31,6 +24,7 @@ def split_stages(roots: Iterable[Node], products: Sequence[Product]) -> tuple[St
         roots: results of a step.
         products: those they may depend on, each after those its source depends on.
     """
+    roots = list(roots)
     nodes = topological(with_sources(roots, products))
     present = set(nodes)
     needed = [p for p in products if p.leaf in present]
@@ -44,10 +38,23 @@ def split_stages(roots: Iterable[Node], products: Sequence[Product]) -> tuple[St
         measure(topological([product.source]))
         depth[product.leaf] = depth[product.source] + 1
     measure(nodes)
+    last = max(depth.values(), default=0)
+    read: dict[Node, int] = dict.fromkeys(roots, last)  # by the latest stage that does
+    for node in nodes:
+        for arg in node.args:
+            read[arg] = max(read.get(arg, 0), depth[node])
+    sources = {p.source for p in needed}
+
+    def is_held(node: Node) -> bool:
+        if node.is_leaf:
+            return node in sources and node.op in _NOT_IN_ARRAYS
+        return node in sources or read.get(node, 0) > depth[node]
+
     return tuple(
         Stage(
             tuple(n for n in nodes if depth[n] == stage and not n.is_leaf),
             tuple(p for p in needed if depth[p.source] == stage),
+            tuple(n for n in nodes if depth[n] == stage and is_held(n)),
         )
-        for stage in range(max(depth.values(), default=0) + 1)
+        for stage in range(last + 1)
     )

@@ -23,6 +23,7 @@ class CppBackend:
     name = "cpp"
     targets = ("cpp",)
     saves_in_registers = False  # a block's states wait in a scratch array in cache
+    largest_matrix = 0
 
     def choose_interval(self, step_bytes: int) -> int:
         """As many steps as keep states and inputs of a block in half a L2 cache."""

@@ -9,7 +9,7 @@ import torch
 from flexsn.errors import SourceLine
 from flexsn.ir.graph import LeafKind, Node, leaf_name, topological
 from flexsn.ir.passes import describe
-from flexsn.ir.plan import BackwardPlan, BackwardStep, Carry, ForwardPlan, Holds, OuterSum, Slot
+from flexsn.ir.plan import BackwardPlan, BackwardStep, Carry, Factor, ForwardPlan, Holds, OuterSum, Slot
 from flexsn.ir.program import Program
 from flexsn.ir.step import Product, StepGraph, StepVjp, with_sources
 
@@ -190,12 +190,15 @@ def _backward_plan(plan: BackwardPlan) -> str:
 
 
 def _outer_sum(outer: OuterSum) -> str:
-    """Over all steps and samples; of an output, the one of the step before."""
-    right = f"{outer.right.name}[t]"
-    if outer.state is not None:
-        right = f"({outer.right.name}[t - 1] if t else {Holds.STATE.value}{outer.state})"
-    factors = f"{outer.left.name}[t][:, :, None] * {right}[:, None, :]"
-    return f"outer{outer.number} = sum(({factors}).sum(0) for t in range(T))"
+    """Over all steps and samples."""
+    left, right = map(_factor, (outer.left, outer.right))
+    return f"outer{outer.number} = sum(({left}[:, :, None] * {right}[:, None, :]).sum(0) for t in range(T))"
+
+
+def _factor(factor: Factor) -> str:
+    if factor.state is None:
+        return f"{factor.slot.name}[t]"
+    return f"({factor.slot.name}[t - 1] if t else {Holds.STATE.value}{factor.state})"
 
 
 def _once(names: Names, loads: Iterable[tuple[Slot, Node]], hoisted: Iterable[Node]) -> list[str]:

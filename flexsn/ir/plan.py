@@ -20,6 +20,7 @@ __all__ = [
     "BackwardPlan",
     "BackwardStep",
     "Carry",
+    "Factor",
     "ForwardPlan",
     "Holds",
     "OuterSum",
@@ -123,6 +124,7 @@ class ForwardPlan:
         checkpoints: ``(slot, state leaf)`` written before steps ``K, 2K, ...``.
         interval: ``K``, or ``None`` where nothing is checkpointed (inference).
         unroll: steps whose loads may be in flight together; divides ``K``.
+        read_again: the outputs that the backward pass reads, as factors of outer products.
     """
 
     slots: tuple[Slot, ...]
@@ -134,6 +136,7 @@ class ForwardPlan:
     checkpoints: tuple[tuple[Slot, Node], ...] = ()
     interval: int | None = None
     unroll: int = 1
+    read_again: tuple[int, ...] = ()
 
     @property
     def bytes_per_lane_step(self) -> float:
@@ -190,22 +193,33 @@ class Saved:
     walk_back: tuple[Node, ...]
 
 
+@dataclass(frozen=True)
+class Factor:
+    """Where one side of an outer product is, of all steps.
+
+    Attributes:
+        slot: a sequence the backward pass reads or writes.
+        state: for a state that is an output too, which one: at a step it is the output of the step before, and at the
+            first its initial value.
+    """
+
+    slot: Slot
+    state: int | None = None
+
+
 @dataclass(frozen=True, eq=False)
 class OuterSum:
-    """Where the factors of an outer product are, of all steps: it is summed over time and samples after the loop.
+    """An outer product that is summed over time and samples after the loop.
 
     Attributes:
         group, number: it is that one of the vjp of that group.
-        left, right: sequences the backward pass reads or writes; of an output, the one of the step before, which is the
-            state ``state`` at the first step.
-        state: of which state that is.
+        left, right: its factors.
     """
 
     group: int
     number: int
-    left: Slot
-    right: Slot
-    state: int | None = None
+    left: Factor
+    right: Factor
 
 
 @dataclass(frozen=True, eq=False)

@@ -167,7 +167,7 @@ def _backward(plan: BackwardPlan) -> None:
     written = [*(s for s, _ in plan.step.stores), *plan.accumulators]
     _slots(plan.slots, [*read, *written, *plan.initial, *plan.checkpoints, *_carries(plan.carries)])
     for outer in plan.outers:
-        for slot in (outer.left, outer.right):
+        for slot in (outer.left.slot, outer.right.slot):
             require(not slot.role.writes or slot in written, "a factor that is not written", outer)
     for node in topological(n for _, n in plan.finals):
         require(node in carried or not node.is_leaf, "a gradient that is not carried", node)

@@ -61,12 +61,15 @@ def _forward(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) ->
     step, vjp = step_by_rules(step, vjp, request.rules)
     live: tuple[int, ...] = ()
     saved: tuple[Node, ...] = ()
+    read_again: tuple[int, ...] = ()
     interval = None
     if request.training:
-        saved = values_of_steps(step, vjp, request) if step.products else ()
-        live = () if step.products else states_to_checkpoint(step, vjp)
+        if step.products:
+            saved, read_again = values_of_steps(step, vjp, request)
+        else:
+            live = states_to_checkpoint(step, vjp)
         interval = request.interval or target.choose_interval(step_bytes(step, request, live))
-    forward = plan_forward(step, request, live, interval, saved)
+    forward = replace(plan_forward(step, request, live, interval, saved), read_again=read_again)
     passed("forward plan" if request.training else "inference plan", forward)
     return ScanPlans(forward, None)
 

@@ -7,13 +7,13 @@ computed twice, and states need no checkpoints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 
 from flexsn.ir.graph import LeafKind, Node
-from flexsn.ir.plan import Holds, OuterSum, Role, Slot
+from flexsn.ir.plan import Factor, Holds, OuterSum, Role, Slot
 from flexsn.ir.step import Product, StepGraph, StepVjp
 from flexsn.ir.substitute import Substitution
 from flexsn.planning.rematerialize import values_to_save
@@ -56,18 +56,22 @@ def way_of(step: StepGraph, size: int, target: Target) -> Way:
 # ---- what the forward pass saves ------------------------------------------------------------------------------
 
 
-def values_of_steps(step: StepGraph, vjp: Vjp, request: ScanRequest) -> tuple[Node, ...]:
-    """The values that the forward pass saves of every step; a backward pass with fewer gradients reads no more."""
+def values_of_steps(step: StepGraph, vjp: Vjp, request: ScanRequest) -> tuple[tuple[Node, ...], tuple[int, ...]]:
+    """The values that the forward pass saves of every step, and the outputs that the backward pass reads.
+
+    A backward pass with fewer gradients reads no more.
+    """
     every = vjp((True,) * len(step.outputs), (1,) * len(step.states), False, False)
     factors = [n for outer in every.outers for n in (outer.left, outer.right)]
-    elsewhere = {n for n in factors if _there_anyway(step, request, n) is not None}
+    elsewhere = {n: there.slot for n in factors if (there := _there_anyway(step, request, n)) is not None}
     roots = [*replace(every, outers=()).results, *(n for n in factors if n not in elsewhere)]
 
     def cost(node: Node) -> int:
         return node.dtype.itemsize * (_READ_AGAIN if node.op is LeafKind.INPUT else _WRITTEN_AND_READ)
 
     found = values_to_save(roots, _of_gradients(step, every), cost)
-    return tuple(n for n in found if n.op is not LeafKind.INPUT)
+    outputs = sorted({slot.index for slot in elsewhere.values() if slot.holds is Holds.OUTPUT})
+    return tuple(n for n in found if n.op is not LeafKind.INPUT), tuple(outputs)
 
 
 def reading_saved(step: StepGraph, vjp: Vjp, saved: Sequence[Node]) -> Vjp:
@@ -116,40 +120,39 @@ def place_outers(
         written: what each branch writes; grows by the new ones.
     """
 
-    def place(column: Column, must_vanish: bool) -> tuple[Slot, int | None]:
-        present = [n for n in column if n is not None]
-        if len(set(present)) == 1 and not (must_vanish and None in column):
-            there = _there_anyway(step, request, present[0])
-            if there is not None:
-                return there
-        for slot, other in written.items():
-            if other == column and slot.dtype == present[0].dtype:
-                return slot, None
-        number = sum(slot.holds is Holds.FACTOR for slot in written)
-        slot = Slot(Role.STORE, present[0].dtype, Holds.FACTOR, number)
-        written[slot] = column
-        return slot, None
+    def anyway(column: Column) -> Factor | None:
+        nodes = {n for n in column if n is not None}
+        return _there_anyway(step, request, nodes.pop()) if len(nodes) == 1 else None
 
-    def column(group: int, side: Callable[[StepVjp], Node]) -> Column:
-        return tuple(side(vjp) if mine == group else None for vjp, mine in branches)
+    def place(column: Column) -> Factor:
+        dtype = next(n.dtype for n in column if n is not None)
+        for slot, other in written.items():
+            if other == column and slot.dtype == dtype:
+                return Factor(slot)
+        slot = Slot(Role.STORE, dtype, Holds.FACTOR, sum(slot.holds is Holds.FACTOR for slot in written))
+        written[slot] = column
+        return Factor(slot)
 
     found = []
-    for group, (_, vjp) in enumerate(groups):
-        for k in range(len(vjp.outers)):
-            left, _ = place(column(group, lambda v, k=k: v.outers[k].left), True)  # type: ignore[misc]
-            right, state = place(column(group, lambda v, k=k: v.outers[k].right), False)  # type: ignore[misc]
-            found.append(OuterSum(group, k, left, right, state))
+    for group, (_, of_group) in enumerate(groups):
+        for k in range(len(of_group.outers)):
+            own = [vjp.outers[k] if mine == group else None for vjp, mine in branches]
+            columns = [tuple(o and o.left for o in own), tuple(o and o.right for o in own)]
+            left, right = map(anyway, columns)
+            if None in own and left and right:  # one of them has to be zero at the steps of other groups
+                left, right = (left, None) if right.state is None else (None, right)
+            found.append(OuterSum(group, k, left or place(columns[0]), right or place(columns[1])))
     return tuple(found)
 
 
-def _there_anyway(step: StepGraph, request: ScanRequest, node: Node) -> tuple[Slot, int | None] | None:
-    """The sequence that a value is without being written for it, and the state it is before the first step."""
+def _there_anyway(step: StepGraph, request: ScanRequest, node: Node) -> Factor | None:
+    """A value of every step where nothing has to be written for it."""
     if node.op is LeafKind.SAVED:
-        return Slot(Role.LOAD, node.dtype, Holds.SAVED, node.index), None
+        return Factor(Slot(Role.LOAD, node.dtype, Holds.SAVED, node.index))
     if node.op is LeafKind.INPUT and request.input_dtypes[node.index] == node.dtype:
-        return Slot(Role.LOAD, node.dtype, Holds.INPUT, node.index), None
+        return Factor(Slot(Role.LOAD, node.dtype, Holds.INPUT, node.index))
     if node.op is LeafKind.STATE:
         for i, (output, dtype) in enumerate(zip(step.outputs, request.output_dtypes, strict=True)):
             if output is step.new_states[node.index] and dtype == node.dtype:
-                return Slot(Role.LOAD, dtype, Holds.OUTPUT, i), node.index
+                return Factor(Slot(Role.LOAD, dtype, Holds.OUTPUT, i), node.index)
     return None

@@ -28,6 +28,7 @@ class AlternatingScan:
         self._graph = spec.tracer.graph
         self.plan = plan = plan_alternating(self._graph, spec.tracer.vjp, spec.request, spec.backend)
         self.live, self._interval = plan.live, plan.interval
+        self.read_again: tuple[int, ...] = ()
         self._lane_index = spec.lane_index([s for stage in plan.stages if stage.plan for s in stage.plan.slots])
         self._as_stored = all(o.stored is o.visible for o in spec.outputs)
         self._operands: Callable[..., tuple[Tensor, ...]]

@@ -14,6 +14,7 @@ import torch
 
 from flexsn.ir.graph import Builder, LeafKind, Node, topological
 from flexsn.ir.plan import ForwardPlan, Holds, Slot
+from flexsn.ir.program import split_stages
 from flexsn.ir.step import Product, StepGraph, StepVjp, with_sources
 from flexsn.ir.substitute import Substitution
 from flexsn.planning.backward import share_accumulators
@@ -21,7 +22,6 @@ from flexsn.planning.boundary import steps_from_end
 from flexsn.planning.forward import plan_forward, step_bytes
 from flexsn.planning.liveness import leads_nowhere, live_states, prune_gradients, states_to_checkpoint
 from flexsn.planning.request import Gradients, ScanRequest, Target, Vjp
-from flexsn.planning.stages import split_stages
 
 __all__ = [
     "AlternatingBackward",

@@ -7,9 +7,8 @@ from dataclasses import replace
 
 from flexsn.ir.graph import LeafKind, Node, reached_from, topological
 from flexsn.ir.plan import Holds, Role, Slot
-from flexsn.ir.program import Program
+from flexsn.ir.program import Program, split_stages
 from flexsn.ir.step import Product, with_sources
-from flexsn.planning.stages import split_stages
 
 __all__ = ["lane_loads", "leaves", "matrices", "order"]
 

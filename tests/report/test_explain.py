@@ -123,9 +123,18 @@ def test_warmup_leaves_no_trace() -> None:
 
 
 def test_a_core_with_products_is_reported_by_its_stages() -> None:
-    connection = nn.Linear(6, 6)
-    report = flexsn.explain(flexsn.Recurrent(FlexSN(lif), connection))
+    report = flexsn.explain(flexsn.Recurrent(FlexSN(lif), nn.Linear(1025, 1025)))
     assert list(report.kernels) == ["forward stage 1", "backward stage 0", "backward stage 1"]
     text = str(report)
     assert "Alternating: every step runs 1 product(s) by torch" in text
+    assert "a kernel of cpp multiplies by matrices of up to 1024 rows, not 1025." in text
     assert "product0 = matmul(y, operand0)  # float32" in text
+
+
+def test_a_core_whose_products_are_fused_is_reported_as_any_other() -> None:
+    report = flexsn.explain(flexsn.Recurrent(FlexSN(lif), nn.Linear(6, 6)))
+    assert list(report.kernels) == ["inference", "forward", "backward"]
+    text = str(report)
+    assert "Fused: one kernel runs all steps, the 1 product(s) of a step" in text
+    assert "(saved0): stored at every step, the least from which the rest of it follows again" in text
+    assert "the gradient of a matrix: one product after the loop, of the gradient of input 0 and output 0" in text

@@ -76,6 +76,16 @@ states.
 
 16-bit inputs: states and arithmetic in fp32, inputs and outputs cast at load and store, so what holds for fp32 holds.
 
+## Products
+
+A sum over the rows of a matrix has as many orders as one likes, so torch's own product differs from machine to machine.
+`cpp` adds in ascending order of the index from +0 on, each product rounded first: the bits of that plain sum, forward
+and backward, whether it skips the rows of what did not fire or not, with any number of threads. So they are the loop's
+bits where all sums are exact (spikes, and weights that are multiples of 2^-6, say), and the loop's to the rounding of
+one product elsewhere. Rows are skipped where the factor is zero: a matrix with infinities or NaN in such a row gives
+NaN in the loop alone. The gradient of a matrix is one product of torch's over all steps and samples. TF32 is never
+turned on.
+
 ## Where eager torch has two answers
 
 Torch computes most lanes in vectors and the last few (of each thread) one by one, by other routines. No function of the

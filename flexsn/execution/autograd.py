@@ -75,6 +75,8 @@ class _Scan(_SingleLevelFunction):
         inputs, states, captured, _ = compiled.spec.split(tensors)
         results, checkpoints = compiled.forward(inputs, states, captured)
         ctx.entry = entry
+        # not saved as autograd does it: a caller may change outputs in place, and then they are computed once more
+        ctx.outputs = [(results[i].detach(), results[i]._version) for i in compiled.read_again]
         ctx.save_for_backward(*tensors, *checkpoints)
         ctx.set_materialize_grads(False)
         discrete = [r for r in results if not r.is_floating_point()]
@@ -95,6 +97,9 @@ class _Scan(_SingleLevelFunction):
             return (None, *_loop_gradients(entry, saved, grads, needs))
         if not usual:
             grads = tuple(None if g is None else written_out(g) for g in grads)
+        if all(y._version == version for y, version in ctx.outputs):
+            saved = (*saved, *(y for y, _ in ctx.outputs))
+        ctx.outputs = ()  # freed with all else, unless the graph is kept
         return (None, *gradients(entry, saved, grads, needs))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from flexsn.execution.call import CallSpec
+from flexsn.execution.outer_sums import OuterSums
 from flexsn.ir.layout import TensorSpec
 from flexsn.ir.plan import BackwardPlan, Holds
 from flexsn.ir.step import StepVjp
@@ -20,7 +21,8 @@ from flexsn.tracing.gradient_path import no_gradient_path
 __all__ = ["BoundBackward", "ParameterSide", "nowhere"]
 
 _GIVEN = (
-    *(Holds.INPUT, Holds.STATE, Holds.OPERAND, Holds.LANE_INDEX, Holds.LENGTH, Holds.INITIAL, Holds.CHECKPOINT),
+    *(Holds.INPUT, Holds.STATE, Holds.OPERAND, Holds.LANE_INDEX, Holds.LENGTH, Holds.INITIAL, Holds.MATRIX),
+    *(Holds.CHECKPOINT, Holds.SAVED),
     *(Holds.COTANGENT, Holds.FINAL_COTANGENT),
 )
 _WRITTEN = len(_GIVEN)
@@ -50,6 +52,7 @@ class BoundBackward:
     ) -> None:
         self.spec = spec
         self._split = len(spec.outputs)
+        self._num_checkpoints = len(live)
         *_, self._needs_captured = spec.read_once(spec.split(needs)[2])
         *_, captured = spec.read_once(captured)
         plan = spec.plans(spec.gradients(grads, needs)).backward
@@ -58,6 +61,7 @@ class BoundBackward:
         self.plan = plan
         self._operands = spec.operands(captured)  # the vjps may read more than the forward step
         self._lane_index = spec.lane_index(plan.slots)
+        self._matrices = [s.index for s in plan.slots if s.holds is Holds.MATRIX]
         written = [s for s in plan.slots if s.role.writes]
         self._written = [spec.dense(plan, s) for s in written]
         self._order = [
@@ -72,16 +76,20 @@ class BoundBackward:
         self._grad_states = [place.get((Holds.GRAD_STATE, j)) if j in reached else None for j in range(spec.num_states)]
         self._accumulators = [place[Holds.ACCUMULATOR, i] for i in range(len(plan.accumulators))]
         self._sides = [ParameterSide.of(spec, vjp, first, self._needs_captured) for first, vjp in plan.groups]
+        self._outers = OuterSums(spec, plan, spec.plans().forward, place)
+        self.reads_outputs = self._outers.read_outputs
         self._launch: Launch | None = None
 
     def __call__(self, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Gradients of inputs, states and captured tensors; see :meth:`BoundScan.backward`."""
         spec = self.spec
-        inputs, states, captured, checkpoints = spec.split(saved)
+        inputs, states, captured, kept = spec.split(saved)
         *once, captured = spec.read_once(captured)
         written = [fresh.make(spec.device) for fresh in self._written]
-        groups: tuple[Sequence[Any], ...] = (
-            *(inputs, states, self._operands(*captured), self._lane_index, *once, checkpoints),
+        operands = self._operands(*captured)
+        matrices = {i: operands[i].contiguous() for i in self._matrices}
+        groups: tuple[Any, ...] = (
+            *(inputs, states, operands, self._lane_index, *once, matrices, kept, kept[self._num_checkpoints :]),
             *(grads[: self._split], grads[self._split :], written),
         )
         tensors = [groups[group][index] for group, index in self._order]
@@ -91,8 +99,9 @@ class BoundBackward:
         step = [None if i is None else written[i] for i in (*self._grad_inputs, *self._grad_states)]
         of_captured: list[Tensor | None] = [None] * len(captured)
         sums = [written[i] for i in self._accumulators]
-        for side in self._sides:
-            side.add(of_captured, captured, sums)
+        outers = self._outers(inputs, states, kept, written) if self.plan.outers else ()
+        for number, side in enumerate(self._sides):
+            side.add(of_captured, captured, sums, [found for group, found in outers if group == number])
         return [*step, *([None] * sum(map(len, once))), *of_captured]
 
 

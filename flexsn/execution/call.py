@@ -16,7 +16,7 @@ from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
 from flexsn.ir.layout import CallShape, TensorSpec
 from flexsn.ir.plan import Holds, Plan, Slot
 from flexsn.kernels.backend import Backend, Launch
-from flexsn.planning import Gradients, ScanPlans, ScanRequest, SequenceRules, plan_scan
+from flexsn.planning import Gradients, ScanPlans, ScanRequest, SequenceRules, Way, plan_scan, way_of
 
 if TYPE_CHECKING:
     from flexsn.tracing.tracer import Tracer
@@ -78,7 +78,14 @@ class CallSpec:
         interval = None if options.checkpoint == "auto" else int(options.checkpoint)
         request = ScanRequest(input_dtypes, tuple(o.stored for o in outputs), training, interval, rules=rules)
         shape = CallShape.of(inputs[0], options.time_dim)
-        return CallSpec(tracer, backend, options, shape, inputs[0].device, outputs, request)
+        spec = CallSpec(tracer, backend, options, shape, inputs[0].device, outputs, request)
+        return replace(spec, shape=shape.of_rows()) if spec.way is not None and spec.way.fused else spec
+
+    @cached_property
+    def way(self) -> Way | None:
+        """How its products are computed; ``None`` where there are none."""
+        graph = self.tracer.graph
+        return way_of(graph, self.shape.step_shape[-1], self.backend) if graph.products else None
 
     @cached_property
     def num_inputs(self) -> int:

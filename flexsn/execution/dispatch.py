@@ -259,7 +259,7 @@ class ScanDispatcher:
 
         def build() -> BoundScan | AlternatingScan:
             spec = CallSpec.of(tracer, backend, inputs, options, training, rules)
-            way = AlternatingScan if tracer.graph.products else BoundScan
+            way = BoundScan if spec.way is None or spec.way.fused else AlternatingScan
             return way(spec).prepare(inputs, states, captured)
 
         bound = once(traced.bound, (options, training, alike, rules), build)

@@ -18,8 +18,11 @@ __all__ = ["BoundScan"]
 
 _GROUPS = (
     *(Holds.INPUT, Holds.STATE, Holds.OPERAND, Holds.LANE_INDEX, Holds.LENGTH, Holds.INITIAL),
-    *(Holds.OUTPUT, Holds.FINAL_STATE, Holds.CHECKPOINT),
+    *(Holds.MATRIX, Holds.OUTPUT, Holds.FINAL_STATE, Holds.CHECKPOINT),
 )
+
+
+_KEPT = (Holds.CHECKPOINT, Holds.SAVED)  # for the backward pass
 
 
 class BoundScan:
@@ -33,12 +36,15 @@ class BoundScan:
         self.spec = spec
         self.plan = spec.plans().forward
         self.live = tuple(leaf.index for _, leaf in self.plan.checkpoints)
-        self._outputs = [spec.dense(self.plan, slot) for slot, _ in self.plan.stores]
+        self._outputs = [spec.dense(self.plan, slot) for slot, _ in self.plan.stores if slot.holds is Holds.OUTPUT]
         self._finals = [spec.dense(self.plan, c.final) for c in self.plan.carries if c.final is not None]
-        self.checkpoints = [spec.dense(self.plan, slot) for slot, _ in self.plan.checkpoints]
+        kept = [slot for slot, _ in (*self.plan.checkpoints, *self.plan.stores) if slot.holds in _KEPT]
+        self.checkpoints = [spec.dense(self.plan, slot) for slot in kept]
+        self.read_again = self.plan.read_again
         self._lane_index = spec.lane_index(self.plan.slots)
+        self._matrices = [s.index for s in self.plan.slots if s.holds is Holds.MATRIX]
         self._order = [
-            (_GROUPS.index(s.holds), self.live.index(s.index) if s.holds is Holds.CHECKPOINT else s.index)
+            (_GROUPS.index(Holds.CHECKPOINT), kept.index(s)) if s in kept else (_GROUPS.index(s.holds), s.index)
             for s in self.plan.slots
         ]
         self._as_stored = all(o.stored is o.visible for o in spec.outputs)
@@ -56,7 +62,10 @@ class BoundScan:
         *once, captured = self.spec.read_once(captured)
         self._operands, self._num_read = self.spec.operands(captured), len(captured)
         operands = self._operands(*[t.detach() for t in captured])
-        given = [[TensorSpec.of(t) for t in group] for group in (inputs, states, operands, self._lane_index, *once)]
+        matrices = {i: operands[i].contiguous() for i in self._matrices}
+        read = (inputs, states, operands, self._lane_index, *once)
+        given: list[Any] = [[TensorSpec.of(t) for t in group] for group in read]
+        given.append({i: TensorSpec.of(m) for i, m in matrices.items()})
         groups = (*given, self._outputs, self._finals, self.checkpoints)
         self._launch = self.spec.bind(self.plan, [groups[group][index] for group, index in self._order])
         return self
@@ -76,7 +85,10 @@ class BoundScan:
         checkpoints = [fresh.make(device) for fresh in self.checkpoints]
         *once, captured = self.spec.read_once(captured)
         operands = self._operands(*captured[: self._num_read])
-        groups = (inputs, states, operands, self._lane_index, *once, outputs, finals, checkpoints)
+        matrices = {i: operands[i].contiguous() for i in self._matrices}
+        groups: tuple[Any, ...] = (
+            *(inputs, states, operands, self._lane_index, *once, matrices, outputs, finals, checkpoints),
+        )
         assert self._launch is not None
         self._launch([groups[group][index] for group, index in self._order])
         if not self._as_stored:
@@ -89,7 +101,7 @@ class BoundScan:
         """Gradients of inputs, states and captured tensors.
 
         Args:
-            saved: inputs, states, captured tensors, checkpoints.
+            saved: inputs, states, captured tensors, checkpoints, and if there still are any the outputs ``read_again``.
             grads: of outputs and final states.
             needs: which gradients are wanted.
         """
@@ -97,4 +109,8 @@ class BoundScan:
         run = self._backwards.get(key)
         if run is None:
             run = self._backwards[key] = BoundBackward(self.spec, self.live, self.spec.split(saved)[2], grads, needs)
+        *given, kept = self.spec.split(saved)
+        if len(kept) == len(self.checkpoints) and run.reads_outputs:
+            results, _ = self.forward(*given)
+            saved = (*saved, *(results[i] for i in self.read_again))
         return run(saved, grads)

@@ -9,7 +9,8 @@ import torch
 from flexsn.errors import SourceLine
 from flexsn.ir.graph import LeafKind, Node, leaf_name, topological
 from flexsn.ir.passes import describe
-from flexsn.ir.plan import BackwardPlan, BackwardStep, Carry, ForwardPlan, Program, Slot
+from flexsn.ir.plan import BackwardPlan, BackwardStep, Carry, Factor, ForwardPlan, Holds, OuterSum, Slot
+from flexsn.ir.program import Program
 from flexsn.ir.step import Product, StepGraph, StepVjp, with_sources
 
 __all__ = ["Names", "describe"]
@@ -64,9 +65,24 @@ class Names:
             done.update(needed)
             rows += self.rows(needed)
             if product is not None:
-                read = [self.of(product.source), *(leaf_name(LeafKind.OPERAND, i) for i in product.operands)]
-                name = "matmul" if product.call is None else product.call.name
-                rows.append(f"{self.of(product.leaf)} = {name}({', '.join(read)})  # {_name(product.leaf.dtype)}")
+                read = [leaf_name(LeafKind.OPERAND, i) for i in product.operands]
+                rows.append(self.product(product, read))
+        return rows
+
+    def product(self, product: Product, operands: Iterable[str]) -> str:
+        """The row of a product."""
+        name = "matmul" if product.call is None else product.call.name
+        read = ", ".join([self.of(product.source), *operands])
+        return f"{self.of(product.leaf)} = {name}({read})  # {_name(product.leaf.dtype)}"
+
+    def steps(self, program: Program) -> list[str]:
+        """What is computed at every step."""
+        if not program.stages:
+            return self.rows(program.body)
+        rows: list[str] = []
+        for stage in program.stages:
+            rows += self.rows(stage.nodes)
+            rows += [self.product(p, [f"{Holds.MATRIX.value}{p.operands[0]}"]) for p in stage.products]
         return rows
 
     def returned(self, values: Returned) -> str:
@@ -75,7 +91,7 @@ class Names:
 
     def program(self, program: Program) -> list[str]:
         """What is computed once, then at every step."""
-        body = self.rows(program.body)
+        body = self.steps(program)
         if not program.hoisted:
             return body
         return ["# once per lane, before the loop over time", *self.rows(program.hoisted), "# every step", *body]
@@ -149,7 +165,7 @@ def _forward_plan(plan: ForwardPlan) -> str:
         step.append(f"if t and t % {k} == 0:")
         step += indented(f"{slot.name}[t // {k} - 1] = {names.of(leaf)}" for slot, leaf in plan.checkpoints)
     step += [f"{names.of(leaf)} = {slot.name}[t]" for slot, leaf in plan.loads]
-    step += names.rows(plan.program.body)
+    step += names.steps(plan.program)
     step += [f"{slot.name}[t] = {names.of(node)}" for slot, node in plan.stores]
     step += _carry_on(names, plan.carries, [c.next for c in plan.carries])
     rows += ["for t in range(T):", *indented(step or ["pass"])]
@@ -169,7 +185,20 @@ def _backward_plan(plan: BackwardPlan) -> str:
     rows += names.rows(topological(node for _, node in plan.finals))
     rows += [f"{slot.name} = {names.of(node)}" for slot, node in plan.finals]
     rows += [f"{slot.name} = sum_{slot.name}" for slot in plan.accumulators]
+    rows += map(_outer_sum, plan.outers)
     return _function("backward", [*(s.name for s in plan.slots), "T"], rows)
+
+
+def _outer_sum(outer: OuterSum) -> str:
+    """Over all steps and samples."""
+    left, right = map(_factor, (outer.left, outer.right))
+    return f"outer{outer.number} = sum(({left}[:, :, None] * {right}[:, None, :]).sum(0) for t in range(T))"
+
+
+def _factor(factor: Factor) -> str:
+    if factor.state is None:
+        return f"{factor.slot.name}[t]"
+    return f"({factor.slot.name}[t - 1] if t else {Holds.STATE.value}{factor.state})"
 
 
 def _once(names: Names, loads: Iterable[tuple[Slot, Node]], hoisted: Iterable[Node]) -> list[str]:
@@ -208,14 +237,14 @@ def _walk_back(names: Names, plan: BackwardPlan) -> list[str]:
     rows = [f"{', '.join(map(names.of, waiting))} = saved[t]"] if waiting else []
     if plan.saved is not None:
         rows += _read(names, plan.step.loads, plan.saved.walk_back, plan.step.results)
-        return [*rows, *_gradients(names, plan, plan.step, plan.saved.walk_back)]
+        return [*rows, *_gradients(names, plan, plan.step, names.rows(plan.saved.walk_back))]
     rows += [f"{names.of(leaf)} = {slot.name}[t]" for slot, leaf in plan.step.loads]
     conditions = [branch.when for branch in plan.branches if branch.when is not None]
     rows += names.rows(topological(conditions))
     for n, branch in enumerate(plan.branches):
         opening = f"if {names.of(branch.when)}:" if branch.when is not None else "else:" if n else "if True:"
         rows += [f"el{opening}" if n and branch.when is not None else opening]
-        rows += indented(_gradients(names, plan, branch, branch.program.body) or ["pass"])
+        rows += indented(_gradients(names, plan, branch, names.steps(branch.program)) or ["pass"])
     return rows
 
 
@@ -225,8 +254,8 @@ def _read(names: Names, loads: Iterable[tuple[Slot, Node]], nodes: Iterable[Node
     return [f"{names.of(leaf)} = {slot.name}[t]" for slot, leaf in loads if leaf in read]
 
 
-def _gradients(names: Names, plan: BackwardPlan, step: BackwardStep, body: Iterable[Node]) -> list[str]:
-    rows = names.rows(body)
+def _gradients(names: Names, plan: BackwardPlan, step: BackwardStep, body: Sequence[str]) -> list[str]:
+    rows = [*body]
     rows += [f"{slot.name}[t] = {'0' if node is None else names.of(node)}" for slot, node in step.stores]
     rows += [
         f"sum_{slot.name} += {names.of(node)}"

@@ -29,6 +29,7 @@ class LeafKind(Enum):
     COTANGENT = "grad_output", True, True  # gradient of an output
     STATE_COTANGENT = "grad_state", True, True  # gradient of a new state
     PRODUCT = "product", True, False  # of a value of the step and a matrix: it cuts the step into stages
+    SAVED = "saved", True, False  # a value of the step, kept by the forward pass
     CONST = "const", False, False  # a literal
     STEP_INDEX = "t", True, False
     NUM_STEPS = "T", False, False

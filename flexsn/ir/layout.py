@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -105,6 +105,12 @@ class CallShape:
         order = lane_order(x.shape, x.stride())
         return CallShape(x.shape[time_dim], without_axis(x.shape, time_dim), time_dim, order)
 
+    def of_rows(self) -> CallShape:
+        """The same with the last dimension of a step innermost: the lanes of a sample are numbered one by one."""
+        last = len(self.step_shape) - 1
+        d = last + (last >= self.time_dim)
+        return replace(self, order=(*(other for other in self.order if other != d), d))
+
     @property
     def lanes(self) -> tuple[int, ...]:
         """Dimensions of a step, outermost to innermost in memory."""
@@ -156,6 +162,8 @@ class CallShape:
         if role.per_step:
             strides = tensor.strides
             return strides[self.time_dim], without_axis(strides, self.time_dim)
+        if role is Role.MATRIX:  # of contiguous rows
+            return tensor.shape[-1], (0,) * len(self.step_shape)
         if role is Role.GROUP_STORE:  # has no lanes of its own to address
             return 0, dense_strides(self.step_shape, self.lanes)
         return 0, step_strides(tensor, self.step_shape)

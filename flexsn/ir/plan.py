@@ -12,6 +12,7 @@ from enum import Enum
 import torch
 
 from flexsn.ir.graph import Node
+from flexsn.ir.program import Program
 from flexsn.ir.step import StepVjp
 
 __all__ = [
@@ -19,10 +20,11 @@ __all__ = [
     "BackwardPlan",
     "BackwardStep",
     "Carry",
+    "Factor",
     "ForwardPlan",
     "Holds",
+    "OuterSum",
     "Plan",
-    "Program",
     "Role",
     "Saved",
     "Slot",
@@ -42,6 +44,7 @@ class Role(Enum):
     GROUP_STORE = "group_store"  # the sum over LANE_GROUP lanes, written once
     CHECKPOINT_LOAD = "checkpoint_load"  # one value per lane and interval, read
     CHECKPOINT_STORE = "checkpoint_store"  # one value per lane and interval, written
+    MATRIX = "matrix"  # a whole matrix, row by row, for products
 
     @property
     def per_step(self) -> bool:
@@ -58,17 +61,20 @@ class Holds(Enum):
     INPUT = "x"
     STATE = "v"  # an initial state
     OPERAND = "p"
+    MATRIX = "m"  # an operand that a product multiplies by
     LANE_INDEX = "lane"  # the number of every lane
     LENGTH = "len"  # the number of steps of every sample
     INITIAL = "v_initial"  # what a state is after a reset
     OUTPUT = "y"
     FINAL_STATE = "v_final"
     CHECKPOINT = "c"  # a state before steps K, 2K, ...
+    SAVED = "s"  # a value of every step, from the forward pass for the backward pass
     COTANGENT = "gy"  # gradient of an output
     FINAL_COTANGENT = "gv_final"  # gradient of a final state
     GRAD_INPUT = "gx"
     GRAD_STATE = "gv"  # gradient of an initial state
     ACCUMULATOR = "acc"  # a sum over time, for a parameter
+    FACTOR = "f"  # one side of an outer product at every step, for the gradient of a matrix
 
 
 @dataclass(frozen=True)
@@ -104,14 +110,6 @@ class Carry:
 
 
 @dataclass(frozen=True, eq=False)
-class Program:
-    """Nodes in order, split into what runs once per lane and what runs every step."""
-
-    hoisted: tuple[Node, ...]
-    body: tuple[Node, ...]
-
-
-@dataclass(frozen=True, eq=False)
 class ForwardPlan:
     """The loop ``for t: outputs[t], states = step(inputs[t], states)``.
 
@@ -121,10 +119,12 @@ class ForwardPlan:
         lane_loads: ``(slot, leaf)`` read before the loop.
         program: what is computed.
         carries: one per state.
-        stores: ``(slot, node)`` written at every step.
+        stores: ``(slot, node)`` written at every step; behind the outputs what the backward pass of a step with
+            products reads instead of computing it again.
         checkpoints: ``(slot, state leaf)`` written before steps ``K, 2K, ...``.
         interval: ``K``, or ``None`` where nothing is checkpointed (inference).
         unroll: steps whose loads may be in flight together; divides ``K``.
+        read_again: the outputs that the backward pass reads, as factors of outer products.
     """
 
     slots: tuple[Slot, ...]
@@ -136,6 +136,7 @@ class ForwardPlan:
     checkpoints: tuple[tuple[Slot, Node], ...] = ()
     interval: int | None = None
     unroll: int = 1
+    read_again: tuple[int, ...] = ()
 
     @property
     def bytes_per_lane_step(self) -> float:
@@ -156,7 +157,7 @@ class BackwardStep:
         when: a condition on step index and number of steps; ``None`` at all steps no other one is for.
         program: everything this step computes, the recomputed forward values included.
         loads: ``(slot, leaf)`` read.
-        stores: ``(slot, node)`` of input gradients; ``None`` stores zero.
+        stores: ``(slot, node)`` of input gradients and of factors; ``None`` stores zero.
         grad_states: the new value of each carry, ``None`` where it vanishes.
         accumulate: per accumulator, what this step adds.
     """
@@ -192,6 +193,35 @@ class Saved:
     walk_back: tuple[Node, ...]
 
 
+@dataclass(frozen=True)
+class Factor:
+    """Where one side of an outer product is, of all steps.
+
+    Attributes:
+        slot: a sequence the backward pass reads or writes.
+        state: for a state that is an output too, which one: at a step it is the output of the step before, and at the
+            first its initial value.
+    """
+
+    slot: Slot
+    state: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class OuterSum:
+    """An outer product that is summed over time and samples after the loop.
+
+    Attributes:
+        group, number: it is that one of the vjp of that group.
+        left, right: its factors.
+    """
+
+    group: int
+    number: int
+    left: Factor
+    right: Factor
+
+
 @dataclass(frozen=True, eq=False)
 class BackwardPlan:
     """The loop backwards: recompute up to ``K`` states from a checkpoint, then walk back through them.
@@ -211,6 +241,10 @@ class BackwardPlan:
         groups: ``(first accumulator, vjp)``: which accumulators feed the parameter gradients of which vjp.
         step: all branches as one graph that chooses by the step index.
         saved: for targets that recompute in registers, how ``step`` is divided between recomputation and walk back.
+        outers: what is summed over time and samples after the loop; their ``number`` counts within a group.
+
+    With products there are no ``states``: what a step reads of the forward pass was saved. Each branch has products of
+    its own, so ``step`` is the last branch, not all of them.
     """
 
     slots: tuple[Slot, ...]
@@ -229,6 +263,7 @@ class BackwardPlan:
     groups: tuple[tuple[int, StepVjp], ...]
     step: BackwardStep
     saved: Saved | None = None
+    outers: tuple[OuterSum, ...] = ()
 
     @property
     def bytes_per_lane_step(self) -> float:

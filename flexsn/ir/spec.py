@@ -9,7 +9,8 @@ import torch
 
 from flexsn.ir.graph import LeafKind, Node, topological
 from flexsn.ir.ops import OPS, Rule
-from flexsn.ir.plan import BackwardPlan, BackwardStep, Carry, ForwardPlan, Program, Role, Slot
+from flexsn.ir.plan import BackwardPlan, BackwardStep, Carry, ForwardPlan, Holds, Role, Slot
+from flexsn.ir.program import Program
 from flexsn.ir.step import Product, StepGraph, StepVjp, with_sources
 
 __all__ = ["SpecError", "verify"]
@@ -98,11 +99,24 @@ def _vjp(vjp: StepVjp) -> None:
 def _program(program: Program, known: Iterable[Node]) -> set[Node]:
     """Everything a program computes is computed after what it is computed from."""
     done = set(known)
-    for node in (*program.hoisted, *program.body):
-        verify_node(node)
-        for arg in node.args:
-            require(_there(arg, done), f"{arg!r} is not there yet", node)
-        done.add(node)
+
+    def compute(nodes: Iterable[Node]) -> None:
+        for node in nodes:
+            verify_node(node)
+            for arg in node.args:
+                require(_there(arg, done), f"{arg!r} is not there yet", node)
+            done.add(node)
+
+    compute(program.hoisted)
+    compute(() if program.stages else program.body)
+    for stage in program.stages:
+        compute(stage.nodes)
+        for product in stage.products:
+            require(product.call is None, "only products with matrices are fused", product)
+            require(_there(product.source, done), "a product of what is not there yet", product)
+        done.update(product.leaf for product in stage.products)
+    staged = [n for stage in program.stages for n in stage.nodes]
+    require(not program.stages or staged == [*program.body], "the stages are the body", program)
     for node in program.hoisted:
         varying = [n for n in topological([node]) if isinstance(n.op, LeafKind) and n.op.varies]
         require(not varying, "hoisted, but it changes with time", node)
@@ -118,6 +132,11 @@ def _slots(slots: Sequence[Slot], used: Iterable[Slot]) -> None:
     require(set(used) == set(slots), "every slot is used, and no other", slots)
 
 
+def _matrices(programs: Iterable[Program]) -> list[Slot]:
+    read = {(p.operands[0], p.leaf.dtype) for program in programs for p in program.products}
+    return [Slot(Role.MATRIX, dtype, Holds.MATRIX, number) for number, dtype in read]
+
+
 def _carries(carries: Sequence[Carry]) -> list[Slot]:
     return [s for c in carries for s in (c.initial, c.final) if s is not None]
 
@@ -129,7 +148,7 @@ def _forward(plan: ForwardPlan) -> None:
     for node in plan.results:
         require(_there(node, done), "stored, but not computed", node)
     touched = [s for s, _ in (*plan.loads, *plan.lane_loads, *plan.stores, *plan.checkpoints)]
-    _slots(plan.slots, [*touched, *_carries(plan.carries)])
+    _slots(plan.slots, [*touched, *_carries(plan.carries), *_matrices([plan.program])])
     require(plan.interval is None or plan.interval % plan.unroll == 0, "unroll divides the interval", plan.unroll)
     require(all(c.initial is not None for c in plan.carries), "a state starts somewhere", plan.carries)
 
@@ -144,8 +163,12 @@ def _backward(plan: BackwardPlan) -> None:
     require([b.when is None for b in plan.branches] == [False] * (len(plan.branches) - 1) + [True], "branches", plan)
     require(plan.step.when is None, "one step for all is for all", plan.step)
     read = [s for s, _ in (*plan.lane_loads, *plan.step.loads, *plan.advance_loads, *plan.finals)]
+    read += [s for branch in plan.branches for s, _ in branch.loads] + _matrices(b.program for b in plan.branches)
     written = [*(s for s, _ in plan.step.stores), *plan.accumulators]
     _slots(plan.slots, [*read, *written, *plan.initial, *plan.checkpoints, *_carries(plan.carries)])
+    for outer in plan.outers:
+        for slot in (outer.left.slot, outer.right.slot):
+            require(not slot.role.writes or slot in written, "a factor that is not written", outer)
     for node in topological(n for _, n in plan.finals):
         require(node in carried or not node.is_leaf, "a gradient that is not carried", node)
     if plan.saved is not None:

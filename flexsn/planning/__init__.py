@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import replace
 from weakref import WeakKeyDictionary
 
+from flexsn.ir.graph import Node
 from flexsn.ir.passes import passed
+from flexsn.ir.plan import Holds
 from flexsn.ir.step import StepGraph
 from flexsn.planning.backward import plan_backward
 from flexsn.planning.boundary import Cut, branches_from_end, unify_last_steps
 from flexsn.planning.forward import plan_forward, step_bytes
+from flexsn.planning.fused import Way, reading_saved, values_of_steps, way_of
 from flexsn.planning.lengths import with_lengths
 from flexsn.planning.liveness import leads_nowhere, prune_gradients, states_to_checkpoint
 from flexsn.planning.reductions import with_reductions
@@ -18,7 +21,17 @@ from flexsn.planning.request import Gradients, ScanPlans, ScanRequest, Target, V
 from flexsn.planning.resets import with_resets
 from flexsn.planning.rules import SequenceRules
 
-__all__ = ["Gradients", "ScanPlans", "ScanRequest", "SequenceRules", "Target", "plan_scan", "step_by_rules"]
+__all__ = [
+    "Gradients",
+    "ScanPlans",
+    "ScanRequest",
+    "SequenceRules",
+    "Target",
+    "Way",
+    "plan_scan",
+    "step_by_rules",
+    "way_of",
+]
 
 _PLANS: WeakKeyDictionary[StepGraph, dict[tuple[ScanRequest, str], ScanPlans]] = WeakKeyDictionary()
 """Plans last as long as the step they are of."""
@@ -47,11 +60,16 @@ def plan_scan(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) -
 def _forward(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) -> ScanPlans:
     step, vjp = step_by_rules(step, vjp, request.rules)
     live: tuple[int, ...] = ()
+    saved: tuple[Node, ...] = ()
+    read_again: tuple[int, ...] = ()
     interval = None
     if request.training:
-        live = states_to_checkpoint(step, vjp)
+        if step.products:
+            saved, read_again = values_of_steps(step, vjp, request)
+        else:
+            live = states_to_checkpoint(step, vjp)
         interval = request.interval or target.choose_interval(step_bytes(step, request, live))
-    forward = plan_forward(step, request, live, interval)
+    forward = replace(plan_forward(step, request, live, interval, saved), read_again=read_again)
     passed("forward plan" if request.training else "inference plan", forward)
     return ScanPlans(forward, None)
 
@@ -61,15 +79,17 @@ def _both(step: StepGraph, vjp: Vjp, request: ScanRequest, gradients: Gradients,
     assert forward.interval is not None
     num_states = len(step.states)
     step, vjp = step_by_rules(step, vjp, request.rules)
+    if step.products:
+        vjp = reading_saved(step, vjp, [n for slot, n in forward.stores if slot.holds is Holds.SAVED])
     every = request.rules and request.rules.detach_every
     whens, vjps = zip(*branches_from_end(step, vjp, gradients, Cut(every, num_states) if every else None), strict=True)
     if leads_nowhere(vjps, num_states):
         return ScanPlans(forward, None)
     wanted = prune_gradients(vjps, gradients)
     branches = plan_backward(step, list(zip(whens, wanted, strict=True)), request, gradients, forward.interval)
-    backward = unify_last_steps(step.builder, branches)
+    backward = branches if step.products else unify_last_steps(step.builder, branches)
     passed("unified backward step", backward.step)
-    if target.saves_in_registers:
+    if target.saves_in_registers and not step.products:
         backward = choose_saved(backward)
     passed("backward plan", backward)
     return ScanPlans(forward, backward)

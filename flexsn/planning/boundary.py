@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from flexsn.ir.graph import Builder, LeafKind, Node, topological
-from flexsn.ir.plan import BackwardPlan, BackwardStep, Program
+from flexsn.ir.plan import BackwardPlan, BackwardStep
+from flexsn.ir.program import Program
 from flexsn.ir.step import StepGraph, StepVjp
 from flexsn.ir.substitute import Substitution
 from flexsn.planning.request import Gradients, Vjp

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from flexsn.ir.graph import LeafKind, Node, reached_from, topological
-from flexsn.ir.plan import Holds, Program, Role, Slot
+from flexsn.ir.plan import Holds, Role, Slot
+from flexsn.ir.program import Program, split_stages
+from flexsn.ir.step import Product, with_sources
 
-__all__ = ["lane_loads", "leaves", "order"]
+__all__ = ["lane_loads", "leaves", "matrices", "order"]
 
 _LOADED_ONCE = {
     LeafKind.OPERAND: Holds.OPERAND,
@@ -32,9 +35,32 @@ def lane_loads(roots: Iterable[Node]) -> list[tuple[Slot, Node]]:
     ]
 
 
-def order(roots: Iterable[Node]) -> Program:
-    """Order what the roots need; what does not change with time is hoisted out of the loop."""
-    nodes = topological(roots)
+def matrices(programs: Iterable[Program]) -> list[Slot]:
+    """The slots of the matrices that their products multiply by."""
+    read = {(p.operands[0], p.leaf.dtype) for program in programs for p in program.products}
+    return [Slot(Role.MATRIX, dtype, Holds.MATRIX, number) for number, dtype in sorted(read, key=lambda m: m[0])]
+
+
+def order(roots: Iterable[Node], products: Sequence[Product] = ()) -> Program:
+    """Order what the roots need; what does not change with time is hoisted out of the loop.
+
+    Args:
+        roots: results of a step.
+        products: those they may depend on.
+    """
+    roots = list(roots)
+    nodes = topological(with_sources(roots, products))
     varying = reached_from(nodes, lambda n: isinstance(n.op, LeafKind) and n.op.varies)
     computed = [n for n in nodes if not n.is_leaf]
-    return Program(tuple(n for n in computed if id(n) not in varying), tuple(n for n in computed if id(n) in varying))
+    hoisted = tuple(n for n in computed if id(n) not in varying)
+    if not products:
+        return Program(hoisted, tuple(n for n in computed if id(n) in varying))
+    stages = tuple(
+        replace(
+            stage,
+            nodes=tuple(n for n in stage.nodes if id(n) in varying),
+            held=tuple(n for n in stage.held if id(n) in varying or n.is_leaf),
+        )
+        for stage in split_stages(roots, products)
+    )
+    return Program(hoisted, tuple(n for stage in stages for n in stage.nodes), stages)

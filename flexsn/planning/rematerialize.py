@@ -8,13 +8,14 @@ input and the state it came from.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import torch
 
 from flexsn.ir.graph import LeafKind, Node, reached_from, topological
 from flexsn.ir.plan import BackwardPlan, Saved
+from flexsn.ir.step import Product, with_sources
 
 __all__ = ["choose_saved", "left_to_compute", "values_to_save"]
 
@@ -28,18 +29,28 @@ def choose_saved(plan: BackwardPlan) -> BackwardPlan:
     return replace(plan, saved=Saved(values, recompute, advance, walk_back))
 
 
-def values_to_save(roots: Iterable[Node]) -> tuple[Node, ...]:
+def values_to_save(
+    roots: Iterable[Node], of_gradients: Sequence[Product] = (), cost: Callable[[Node], int] | None = None
+) -> tuple[Node, ...]:
     """The cheapest values to save for computing ``roots`` later; among equals what leaves least to recompute.
 
     What depends on inputs and states alone can be saved or computed again from what is saved; loop-invariant values
-    and coordinates are there anyway, and gradients exist only on the way back.
+    and coordinates are there anyway, and gradients exist only on the way back. A product of the forward step can be
+    saved, but not computed again.
+
+    Args:
+        roots: what is computed later.
+        of_gradients: the products among it that are computed later too.
+        cost: of saving a value; that of a register if not given.
     """
     import networkx  # a tenth of a second that the CPU backend need not spend
 
-    roots = list(roots)
+    cost = cost or _in_a_register
+    roots = with_sources(roots, of_gradients)
     order = topological(roots)
-    gradient = reached_from(order, lambda n: isinstance(n.op, LeafKind) and n.op.is_gradient)
-    varying = reached_from(order, lambda n: n.op in (LeafKind.INPUT, LeafKind.STATE))
+    later = {p.leaf for p in of_gradients}
+    gradient = reached_from(order, lambda n: n in later or (isinstance(n.op, LeafKind) and n.op.is_gradient))
+    varying = reached_from(order, lambda n: n.op in (LeafKind.INPUT, LeafKind.STATE, LeafKind.PRODUCT))
     forward = [n for n in order if id(n) in varying and id(n) not in gradient]
     read = {a for n in order if id(n) in gradient for a in n.args}.union(roots)
     if not forward:
@@ -48,7 +59,7 @@ def values_to_save(roots: Iterable[Node]) -> tuple[Node, ...]:
     flow = networkx.DiGraph()  # only the edge through a node can be cut, at the cost of saving it
     flow.add_nodes_from(("source", "sink"))
     for node in forward:
-        flow.add_edge((node, "in"), (node, "out"), capacity=_cost(node.dtype))
+        flow.add_edge((node, "in"), (node, "out"), capacity=cost(node))
         if node.is_leaf:
             flow.add_edge("source", (node, "in"))
         if node in read:
@@ -77,6 +88,6 @@ def left_to_compute(roots: Iterable[Node], known: Iterable[Node]) -> tuple[Node,
     return tuple(order)
 
 
-def _cost(dtype: torch.dtype) -> int:
-    """Of saving a value: its bytes in a register; a bool is a predicate, of which there are few but which cost less."""
-    return 3 if dtype == torch.bool else max(dtype.itemsize, 4)
+def _in_a_register(node: Node) -> int:
+    """The cost of saving a value: its bytes; a bool is a predicate, of which there are few but which cost less."""
+    return 3 if node.dtype == torch.bool else max(node.dtype.itemsize, 4)

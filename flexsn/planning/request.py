@@ -80,5 +80,9 @@ class Target(Protocol):
     def saves_in_registers(self) -> bool:
         """Whether recomputed values wait in registers, so that a kernel needs one graph and the smallest set."""
 
+    @property
+    def largest_matrix(self) -> int:
+        """Rows of the largest matrix that a kernel multiplies by; 0 where none multiplies."""
+
     def choose_interval(self, step_bytes: int) -> int:
         """Steps between checkpoints, for so many bytes of checkpointed states and inputs per lane and step."""

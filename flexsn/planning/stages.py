@@ -1,70 +1,26 @@
-"""Stages: how products cut a step, and the kernels of the stages, one after the other."""
+"""The kernels of the stages that products cut a step into, one after the other."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 
 from flexsn.ir.graph import Builder, LeafKind, Node, topological
 from flexsn.ir.plan import ForwardPlan, Holds, Slot
-from flexsn.ir.step import Product, StepGraph, with_sources
+from flexsn.ir.program import split_stages
+from flexsn.ir.step import Product, StepGraph
 from flexsn.ir.substitute import Substitution
 from flexsn.planning.forward import plan_forward
 from flexsn.planning.request import ScanRequest
 
-__all__ = ["Key", "Result", "Stage", "StageKernel", "StepPlan", "as_inputs", "plan_step", "split_stages"]
+__all__ = ["Key", "Result", "StageKernel", "StepPlan", "as_inputs", "plan_step"]
 
 Key = Node | tuple[str, int]
 """What a tensor of one step is: the value of a node, or ``("output", k)``, ``("next", j)``, ``("operand", i)``, ..."""
 
 _IN_PLACE = (LeafKind.STATE, LeafKind.STATE_COTANGENT, LeafKind.PRODUCT)
-
-
-@dataclass(frozen=True, eq=False)
-class Stage:
-    """What is computed between two rounds of products.
-
-    Attributes:
-        nodes: what depends on the products of earlier stages alone, arguments before users.
-        products: what is multiplied once they are there.
-    """
-
-    nodes: tuple[Node, ...]
-    products: tuple[Product, ...]
-
-
-def split_stages(roots: Iterable[Node], products: Sequence[Product]) -> tuple[Stage, ...]:
-    """Split what the roots need into stages; there is one more than the longest chain of products.
-
-    Args:
-        roots: results of a step.
-        products: those they may depend on, each after those its source depends on.
-    """
-    nodes = topological(with_sources(roots, products))
-    present = set(nodes)
-    needed = [p for p in products if p.leaf in present]
-    depth: dict[Node, int] = {}
-
-    def measure(order: Iterable[Node]) -> None:
-        for node in order:
-            depth.setdefault(node, max((depth[arg] for arg in node.args), default=0))
-
-    for product in needed:
-        measure(topological([product.source]))
-        depth[product.leaf] = depth[product.source] + 1
-    measure(nodes)
-    return tuple(
-        Stage(
-            tuple(n for n in nodes if depth[n] == stage and not n.is_leaf),
-            tuple(p for p in needed if depth[p.source] == stage),
-        )
-        for stage in range(max(depth.values(), default=0) + 1)
-    )
-
-
-# ---- kernels ---------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, eq=False)

@@ -25,7 +25,7 @@ from flexsn.ir.plan import Holds, Plan
 from flexsn.ir.step import StepGraph
 from flexsn.kernels.backend import BACKENDS, Backend
 from flexsn.kernels.backend import backend as named
-from flexsn.planning import Gradients, step_by_rules
+from flexsn.planning import Gradients, Way, step_by_rules
 from flexsn.planning.alternating import plan_alternating, plan_alternating_backward
 from flexsn.report.report import KernelReport, Report
 from flexsn.report.text import report_text
@@ -66,15 +66,17 @@ class PlannedKernels:
     Attributes:
         step: one step forward.
         plans: by kernel, ``"inference"``, ``"forward"``, ``"backward"``: its plan and a layout of its tensors; of a
-            step with products ``"forward stage 0"``, ..., ``"backward stage 0"``, ....
+            step in the alternating way ``"forward stage 0"``, ..., ``"backward stage 0"``, ....
         no_backward: why there is no backward kernel, if there is none.
         unwatched: why what the core reads may change unseen, if it may.
+        way: how its products are computed, if it has any.
     """
 
     step: StepGraph
     plans: dict[str, tuple[Plan, Layout]]
     no_backward: str | None
     unwatched: str | None
+    way: Way | None
 
 
 def build_report(subject: Subject, name: str, target: str, dtype: torch.dtype) -> Report:
@@ -105,6 +107,7 @@ def build_report(subject: Subject, name: str, target: str, dtype: torch.dtype) -
         kernels=kernels,
         no_backward=planned.no_backward,
         unwatched=planned.unwatched,
+        way=planned.way,
         passes=tuple(passes),
     )
     return replace(report, text=report_text(report))
@@ -134,7 +137,7 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
         states=(False,) * len(ruled.states),
         parameters=any(t.requires_grad for t in tracer.captured),
     )
-    if tracer.graph.products:
+    if training.way is not None and not training.way.fused:
         return _plan_stages(training, gradients, captured, captures.unwatched)
     plans = training.plans(gradients)
     found: dict[str, Plan] = {"inference": inference.plans().forward, "forward": plans.forward}
@@ -144,7 +147,7 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
     else:
         problem = _blocked(training)
     laid_out = {name: (plan, _layout(training, plan, captured)) for name, plan in found.items()}
-    return PlannedKernels(ruled, laid_out, problem, captures.unwatched)
+    return PlannedKernels(ruled, laid_out, problem, captures.unwatched, training.way)
 
 
 def _plan_stages(
@@ -163,7 +166,8 @@ def _plan_stages(
     plans: dict[str, tuple[Plan, Layout]] = {
         name: (plan, _layout(one, plan, captured)) for name, plan in kernels.items() if plan is not None
     }
-    return PlannedKernels(forward.step, plans, None if backward is not None else _blocked(spec), unwatched)
+    blocked = None if backward is not None else _blocked(spec)
+    return PlannedKernels(forward.step, plans, blocked, unwatched, spec.way)
 
 
 def _blocked(spec: CallSpec) -> str:
@@ -195,7 +199,9 @@ def _step_for(shapes: Sequence[Sequence[int]]) -> tuple[int, ...]:
 def _layout(spec: CallSpec, plan: Plan, captured: Sequence[Tensor]) -> Layout:
     """Of dense tensors, and of parameters as they are."""
     operands = [TensorSpec.of(t) for t in spec.operands(captured)(*captured)]
-    tensors = [operands[s.index] if s.holds is Holds.OPERAND else spec.dense(plan, s) for s in plan.slots]
+    tensors = [
+        operands[s.index] if s.holds in (Holds.OPERAND, Holds.MATRIX) else spec.dense(plan, s) for s in plan.slots
+    ]
     return spec.shape.layout(plan.slots, tensors)
 
 

@@ -10,6 +10,7 @@ from flexsn.ir.plan import Plan
 from flexsn.ir.step import StepGraph
 from flexsn.kernels.triton.offline import OfflineKernel
 from flexsn.kernels.triton.tiling import Tiling
+from flexsn.planning import Way
 
 __all__ = ["KernelReport", "Report"]
 
@@ -72,11 +73,12 @@ class Report:
         dtype: of the inputs.
         arguments: names of inputs and states.
         graph: the traced step.
-        kernels: by name: ``"inference"``, ``"forward"``, ``"backward"``; of a step with products, which runs in the
+        kernels: by name: ``"inference"``, ``"forward"``, ``"backward"``; of a step with products that runs in the
             alternating way, those of its stages: ``"forward stage 0"``, ..., ``"backward stage 0"``, ....
         no_backward: why there is no backward kernel, if there is none.
         unwatched: why what the core reads may change unseen, so that it is recorded again at every call; ``None``
             where all of it is watched.
+        way: how the products of a step that has any are computed, and why so.
         passes: every form on the way from the core to the kernels, as ``(name, readable Python)``.
         text: for people.
     """
@@ -90,6 +92,7 @@ class Report:
     kernels: dict[str, KernelReport]
     no_backward: str | None = None
     unwatched: str | None = None
+    way: Way | None = None
     passes: tuple[tuple[str, str], ...] = ()
     text: str = field(default="", repr=False)
 

@@ -18,13 +18,28 @@ _PER_STEP = {
     Holds.OUTPUT: "output",
     Holds.COTANGENT: "gradient of output",
     Holds.GRAD_INPUT: "gradient of input",
+    Holds.SAVED: "saved value",
+    Holds.FACTOR: "factor",
 }
 
 
+_FUSED = (
+    "Fused: one kernel runs all steps, the {} product(s) of a step, which read across lanes, included;\n"
+    "{}. Their sums run in ascending order of the index."
+)
 _ALTERNATING = (
     "Alternating: every step runs {} product(s) by torch, which read across lanes,\n"
-    "and a kernel for what lies between them; no backend here fuses products."
+    "and a kernel for what lies between them; {}."
 )
+
+
+_FACTORS = {
+    Holds.INPUT: "input {}",
+    Holds.OUTPUT: "output {} of the step before",
+    Holds.SAVED: "saved{}",
+    Holds.GRAD_INPUT: "the gradient of input {}",
+    Holds.FACTOR: "a sequence of its own ({})",
+}
 
 
 def report_text(report: Report) -> str:
@@ -35,8 +50,9 @@ def report_text(report: Report) -> str:
         parts.append(_section("The core", report.core))
     if report.unwatched:
         parts.append(_section("Recorded again at every call, since what it reads may change unseen", report.unwatched))
-    if report.graph.products:
-        parts.append(_section("How it runs", _ALTERNATING.format(len(report.graph.products))))
+    if report.way is not None:
+        how = _FUSED if report.way.fused else _ALTERNATING
+        parts.append(_section("How it runs", how.format(len(report.graph.products), report.way.why)))
     parts.append(_section("One step forward", "\n".join(_forward_step(report))))
     backward = report.kernels.get("backward")
     if backward is not None and isinstance(backward.plan, BackwardPlan):
@@ -116,6 +132,8 @@ def _gradient_name(states: Sequence[str], leaf: Node) -> str:
 
 def _saved(report: Report, plan: BackwardPlan) -> list[str]:
     _, states = _split(report)
+    if report.way is not None:
+        return _wrapped(_saved_of_steps(report, plan))
     read = {s.index for s in plan.states}
     rows = []
     if read:
@@ -130,8 +148,37 @@ def _saved(report: Report, plan: BackwardPlan) -> list[str]:
     if plan.saved is not None:
         rows.append(_waiting(_backward_names(report, plan), plan, plan.saved))
     rows.append("Nothing else is kept: inputs are read again, outputs are not needed.")
-    if plan.accumulators:
-        rows.append(f"{len(plan.accumulators)} sum(s) over time for the parameters, over lanes after the loop.")
+    return _wrapped([*rows, *_sums(plan)])
+
+
+def _sums(plan: BackwardPlan) -> list[str]:
+    if not plan.accumulators:
+        return []
+    return [f"{len(plan.accumulators)} sum(s) over time for the parameters, over lanes after the loop."]
+
+
+def _saved_of_steps(report: Report, plan: BackwardPlan) -> list[str]:
+    """What the forward pass of a step with products leaves."""
+    forward = report.kernels["forward"].plan
+    assert isinstance(forward, ForwardPlan)
+    names = Names(_leaf_names(report))
+    names.across((*report.graph.outputs, *report.graph.new_states), report.graph.products)  # as the step is shown
+    saved = [
+        f"{names.of(node)} ({LeafKind.SAVED.label}{slot.index})"
+        for slot, node in forward.stores
+        if slot.holds is Holds.SAVED
+    ]
+    rows = [
+        f"{', '.join(saved) or 'nothing'}: stored at every step, the least from which the rest of it follows again "
+        "without a product."
+    ]
+    for outer in plan.outers:
+        left, right = (_FACTORS[f.slot.holds].format(f.slot.index) for f in (outer.left, outer.right))
+        rows.append(f"the gradient of a matrix: one product after the loop, of {left} and {right}.")
+    return [*rows, *_sums(plan)]
+
+
+def _wrapped(rows: Sequence[str]) -> list[str]:
     return [line for row in rows for line in textwrap.wrap(row, 100, initial_indent="- ", subsequent_indent="  ")]
 
 

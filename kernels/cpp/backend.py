@@ -10,7 +10,7 @@ from flexsn.ir.plan import Plan
 from flexsn.kernels.backend import Launch, Printed
 from flexsn.kernels.cpp.compiler import find_compiler
 from flexsn.kernels.cpp.printer import print_cpp
-from flexsn.kernels.cpp.runtime import BLOCK, bind
+from flexsn.kernels.cpp.runtime import BLOCK, LARGEST_MATRIX, bind
 
 __all__ = ["BACKEND"]
 
@@ -23,6 +23,7 @@ class CppBackend:
     name = "cpp"
     targets = ("cpp",)
     saves_in_registers = False  # a block's states wait in a scratch array in cache
+    largest_matrix = LARGEST_MATRIX
 
     def choose_interval(self, step_bytes: int) -> int:
         """As many steps as keep states and inputs of a block in half a L2 cache."""

@@ -35,7 +35,7 @@ a machine with other work; whoever waits for one that hangs should not wait for 
 VERSION_SECONDS = 20.0
 """The same for its version, which takes milliseconds, or seconds from a disk far away."""
 
-_HEADER = Path(__file__).with_name("scan.h")
+_HEADERS = {name: Path(__file__).with_name(name) for name in ("scan.h", "products.h")}
 _FLAGS = (
     *("-std=c++17", "-O3", "-march=native", "-fPIC", "-shared", "-fopenmp-simd"),
     # whatever CXX says: linked with these, a library rounds subnormals to zero in all of the thread that loads it
@@ -216,10 +216,18 @@ def _run(compiler: Compiler, arguments: Sequence[str], seconds: float, source: s
 
 
 def whole_source(source: str) -> str:
-    """A kernel with the header's text in it: what is compiled depends on no directory, lines keep their numbers."""
-    first, _, rest = source.partition("\n")
-    assert first == f'#include "{_HEADER.name}"'
-    return f'#line 1 "{_HEADER.name}"\n{_HEADER.read_text()}#line 2 "<stdin>"\n{rest}'
+    """A kernel with its headers' text in it: what is compiled depends on no directory, lines keep their numbers."""
+    return _with_headers(source, "<stdin>")
+
+
+def _with_headers(text: str, name: str) -> str:
+    for header, path in _HEADERS.items():
+        before, include, after = text.partition(f'#include "{header}"\n')
+        if include:
+            inner = _with_headers(path.read_text(), header)
+            line = before.count("\n") + 2
+            return f'{before}#line 1 "{header}"\n{inner}#line {line} "{name}"\n{after}'
+    return text
 
 
 def vectorized_loops(source: str, scratch: Path) -> list[int]:

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Sequence
 
-import torch
-
-from flexsn.ir.graph import LeafKind, Node, topological
-from flexsn.ir.plan import LANE_GROUP, BackwardPlan, BackwardStep, ForwardPlan, Plan, Role, Slot, programs
-from flexsn.kernels.cpp.spelling import SPELLINGS
-from flexsn.kernels.cpp.values import MEMORY, VALUE, cast, literal, load, store
-from flexsn.kernels.writer import Writer
+from flexsn.ir.graph import Node, topological
+from flexsn.ir.plan import LANE_GROUP, BackwardPlan, BackwardStep, ForwardPlan, Plan, Role, programs
+from flexsn.kernels.cpp.block import BlockPrinter
+from flexsn.kernels.cpp.values import MEMORY, VALUE
 
 __all__ = ["ENTRY", "print_cpp"]
 
@@ -19,19 +15,17 @@ ENTRY = "flexsn_scan"
 _STACK_BYTES = 192 << 10  # of a kernel at most: threads may have 512 KiB, of which Python takes its part
 _BUFFER_BYTES, _ARRAY_BYTES = 12 << 10, 4 << 10  # about: fx::Tensor, and an array over the lanes of a block
 
-_COORDINATES = {LeafKind.STEP_INDEX: "t", LeafKind.NUM_STEPS: "call.T"}
-
 
 def print_cpp(plan: Plan) -> str:
     """The source of a kernel, without the text of ``scan.h``."""
     printer = _Printer(plan)
     source = printer.print()
-    if len(printer.buffers) * _BUFFER_BYTES + printer.num_arrays * _ARRAY_BYTES > _STACK_BYTES:
+    if printer.multiplies or len(printer.buffers) * _BUFFER_BYTES + printer.num_arrays * _ARRAY_BYTES > _STACK_BYTES:
         source = _Printer(plan, printer).print()
     return source
 
 
-class _Printer:
+class _Printer(BlockPrinter):
     """Prints one kernel.
 
     Args:
@@ -40,28 +34,26 @@ class _Printer:
     """
 
     def __init__(self, plan: Plan, measured: _Printer | None = None) -> None:
-        self.plan = plan
+        super().__init__(plan, on_heap=measured is not None)
         self.measured = measured
-        self.buffers: list[str] = []
-        self.num_arrays = 0
-        self.w = Writer("  ")
-        self.names: dict[int, str] = {}
-        self.arrays: dict[int, str] = {}  # values that live in an array over the lanes of a block
+        self.multiplies = any(p.products for p in programs(plan))
 
     def print(self) -> str:
         w, plan = self.w, self.plan
-        w('#include "scan.h"', "")
+        w(f'#include "{"products.h" if self.multiplies else "scan.h"}"', "")
         with w.indent(f'extern "C" double {ENTRY}(const fx::i64* arguments) {{', "}"):
             w("const fx::Call call(arguments);", "fx::Team team(call);")
             w("#pragma omp parallel num_threads(call.threads) if (call.threads > 1)")
             with w.indent("{", "}"):
                 if self.measured is not None:
-                    sizes = [f"{self.measured.num_arrays} * 8 * fx::LANES", *self.measured.buffers]
-                    w(f"const fx::Scratch heap({' + '.join(sizes)});", "fx::Pieces pieces{heap.memory};")
+                    sizes = [f"fx::Pieces::bytes(call, {self.measured.num_arrays})", *self.measured.buffers]
+                    w(f"const fx::Scratch heap({' + '.join(sizes)});", "fx::Pieces pieces(heap, call);")
                 for index, slot in enumerate(plan.slots):
                     kind = MEMORY[slot.dtype]
                     if slot.role is Role.GROUP_STORE:
                         w(f"{kind}* {slot.name} = call.data<{kind}>({index});")
+                    elif slot.role is Role.MATRIX:
+                        w(f"const fx::Matrix<{kind}> {slot.name}(call, {index});")
                     else:
                         self._buffer(kind, slot.name, index)
                 if isinstance(plan, BackwardPlan):
@@ -71,11 +63,12 @@ class _Printer:
                     if self.measured is not None:
                         w("fx::Pieces block = pieces;")
                     for slot in plan.slots:
-                        if slot.role is not Role.GROUP_STORE:
+                        if slot.role not in (Role.GROUP_STORE, Role.MATRIX):
                             w(f"{slot.name}.bind(b * call.block, lanes);")
                     for slot, leaf in plan.lane_loads:
                         self._array(leaf, leaf.label)
                         self._copy_in(slot, self.arrays[id(leaf)], leaf.dtype)
+                    self._make_rooms()
                     if isinstance(plan, ForwardPlan):
                         self._forward(plan)
                     else:
@@ -99,9 +92,7 @@ class _Printer:
                         self._copy_out(slot, self.arrays[id(leaf)], leaf.dtype, f"t / {plan.interval} - 1")
             self._pointers((s for s, _ in plan.loads), "load", "t")
             self._pointers((s for s, _ in plan.stores), "store", "t")
-            with self._lane_loop():
-                self._read(plan.loads)
-                self._compute(plan.program.body)
+            with self._step(plan.program, plan.loads, plan.results):
                 for slot, node in plan.stores:
                     self._assign(slot, node)
                 self._carry_on([(c.leaf, c.next) for c in plan.carries])
@@ -200,9 +191,7 @@ class _Printer:
         w = self.w
         self._pointers((s for s, _ in step.loads), "load", "t")
         self._pointers((s for s, _ in step.stores), "store", "t")
-        with self._lane_loop():
-            self._read(step.loads)
-            self._compute(step.program.body)
+        with self._step(step.program, step.loads, step.results):
             for slot, node in step.stores:
                 self._assign(slot, node)
             for slot, node in zip(plan.accumulators, step.accumulate, strict=True):
@@ -224,106 +213,3 @@ class _Printer:
         for leaf, _ in carried:
             if id(leaf) in following:
                 self.w(f"{self.arrays[id(leaf)]}[l] = {following[id(leaf)]};")
-
-    # ---- pieces ---------------------------------------------------------------------------------------------
-
-    def _lane_loop(self) -> AbstractContextManager[None]:
-        self.names = {}
-        self.w("#pragma omp simd")
-        return self.w.indent("for (int l = 0; l < n; ++l) {", "}")
-
-    def _hoist(self, nodes: Sequence[Node]) -> None:
-        """Compute what does not change with time; keep in arrays what the loop over time reads."""
-        read = {a for p in programs(self.plan) for n in p.body for a in n.args}.union(self._returned())
-        held = [n for n in nodes if n in read]
-        if not held:
-            return
-        for i, node in enumerate(held):
-            self._lanes(VALUE[node.dtype], f"fixed{i}")
-        with self._lane_loop():
-            self._compute(nodes)
-            for i, node in enumerate(held):
-                self.w(f"fixed{i}[l] = {self._use(node)};")
-        for i, node in enumerate(held):
-            self.arrays[id(node)] = f"fixed{i}"
-
-    def _returned(self) -> list[Node]:
-        if isinstance(self.plan, ForwardPlan):
-            return list(self.plan.results)
-        return [*self.plan.next_states, *(n for branch in self.plan.branches for n in branch.results)]
-
-    def _array(self, leaf: Node, name: str) -> None:
-        self._lanes(VALUE[leaf.dtype], name)
-        self.arrays[id(leaf)] = name
-
-    def _lanes(self, kind: str, name: str) -> None:
-        """An array over the lanes of a block."""
-        self.num_arrays += 1
-        if self.measured is None:
-            self.w(f"alignas(64) {kind} {name}[fx::LANES];")
-        else:
-            self.w(f"{kind}* __restrict {name} = block.array<{kind}>();")
-
-    def _buffer(self, kind: str, name: str, index: int) -> None:
-        """A tensor, seen through one block of lanes."""
-        self.buffers.append(f"sizeof(fx::Tensor<{kind}>)")
-        if self.measured is None:
-            self.w(f"fx::Tensor<{kind}> {name}(call, {index});")
-        else:
-            self.w(f"fx::Tensor<{kind}>& {name} = pieces.tensor<{kind}>(call, {index});")
-
-    def _copy_in(self, slot: Slot, array: str, dtype: torch.dtype) -> None:
-        with self.w.indent("{", "}"):
-            self.w(f"const {MEMORY[slot.dtype]}* from = {slot.name}.load(0);")
-            self.w(f"for (int l = 0; l < n; ++l) {array}[l] = {load('from[l]', slot.dtype, dtype)};")
-
-    def _copy_out(self, slot: Slot, array: str, dtype: torch.dtype, t: str) -> None:
-        with self.w.indent("{", "}"):
-            self.w(f"{MEMORY[slot.dtype]}* to = {slot.name}.store({t});")
-            self.w(f"for (int l = 0; l < n; ++l) to[l] = {store(f'{array}[l]', dtype, slot.dtype)};")
-            self.w(f"{slot.name}.flush({t});")
-
-    def _pointers(self, slots: Iterable[Slot], method: str, t: str) -> None:
-        for slot in slots:
-            const = "const " if method == "load" else ""
-            self.w(f"{const}{MEMORY[slot.dtype]}* {slot.name}_t = {slot.name}.{method}({t});")
-
-    def _read(self, loads: Iterable[tuple[Slot, Node]]) -> None:
-        for slot, leaf in loads:
-            value = load(f"{slot.name}_t[l]", slot.dtype, leaf.dtype)
-            self.w(f"const {VALUE[leaf.dtype]} {slot.name}_l = {value};")
-            self.names[id(leaf)] = f"{slot.name}_l"
-
-    def _compute(self, nodes: Iterable[Node]) -> None:
-        for node in nodes:
-            if id(node) in self.arrays or node.is_leaf:
-                continue
-            name = self.names[id(node)] = f"t{len(self.names)}"
-            self.w(f"const {VALUE[node.dtype]} {name} = {self._expression(node)};")
-
-    def _expression(self, node: Node) -> str:
-        args = [self._use(a) for a in node.args]
-        if node.op == "cast":
-            return cast(args[0], node.args[0].dtype, node.dtype)
-        text = SPELLINGS[str(node.op)].format(*args)
-        small = not node.dtype.is_floating_point and node.dtype.itemsize < 4 and node.dtype != torch.bool
-        return f"static_cast<{VALUE[node.dtype]}>({text})" if small else text
-
-    def _uniform(self, node: Node) -> str:
-        """A value that is the same for all lanes, as one expression."""
-        if node.is_leaf:
-            return self._use(node)
-        return f"({SPELLINGS[str(node.op)].format(*map(self._uniform, node.args))})"
-
-    def _use(self, node: Node) -> str:
-        if node.is_const:
-            return literal(node)
-        if node.op in _COORDINATES:
-            return _COORDINATES[node.op]
-        if id(node) in self.arrays:
-            return f"{self.arrays[id(node)]}[l]"
-        return self.names[id(node)]
-
-    def _assign(self, slot: Slot, node: Node | None) -> None:
-        value = store("0" if node is None else self._use(node), slot.dtype if node is None else node.dtype, slot.dtype)
-        self.w(f"{slot.name}_t[l] = {value};")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import struct
 from array import array
@@ -17,15 +18,17 @@ from torch import Tensor
 from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout
 from flexsn.ir.passes import passed
-from flexsn.ir.plan import Plan
+from flexsn.ir.plan import Plan, Role
 from flexsn.kernels.cache import cache_dir, content_key, is_sealed, publish, read_entry, sealed, show_source
 from flexsn.kernels.cpp.compiler import Compiler, compile_library, find_compiler, identity, lacking, whole_source
 from flexsn.kernels.cpp.printer import ENTRY, print_cpp
 from flexsn.kernels.cpp.threads import TEAM, WORTH_SPLITTING, seconds_alone
 
-__all__ = ["BLOCK", "CppKernel", "bind", "build"]
+__all__ = ["BLOCK", "LARGEST_MATRIX", "CppKernel", "bind", "build"]
 
 BLOCK = 512  # LANES of scan.h
+LARGEST_MATRIX = 1024  # LARGEST of products.h
+_SAMPLES = 8  # of a block, for every row of a matrix that is read; with so many rows, LANES of products.h
 _PAD = 64  # PAD of scan.h
 _MOST_THREADS = 256  # THREADS of scan.h
 _SOURCES: WeakKeyDictionary[Plan, str] = WeakKeyDictionary()
@@ -39,9 +42,13 @@ def bind(plan: Plan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
     for tensor in layout.tensors:
         addresses.append(len(record))
         record += [0, tensor.time, tensor.dense, *tensor.strides]
+    sample = next((t.time for s, t in zip(plan.slots, layout.tensors, strict=True) if s.role is Role.MATRIX), None)
 
     def split(record: MutableSequence[int], threads: int) -> None:
-        block = min(BLOCK, _round_up(-(-layout.num_lanes // threads), _PAD))
+        if sample is None:
+            block = min(BLOCK, _round_up(-(-layout.num_lanes // threads), _PAD))
+        else:
+            block = sample * _samples(sample, layout.num_lanes // sample, threads)
         record[3] = min(threads, -(-layout.num_lanes // block))
         record[4] = block
 
@@ -67,6 +74,15 @@ def _source(plan: Plan) -> str:
         text = _SOURCES[plan] = print_cpp(plan)
         passed("C++", text)
     return text
+
+
+def _samples(size: int, count: int, threads: int) -> int:
+    """How many of so many samples, each of ``size`` lanes, are in a block."""
+    most = max(_SAMPLES, BLOCK // size)
+    rounds = -(-count // (most * threads))
+    each = -(-count // (rounds * threads))
+    whole = _PAD // math.gcd(size, _PAD)  # fill vectors, so that tensors are used in place
+    return each - each % whole if each > whole else each
 
 
 def _round_up(value: int, step: int) -> int:

@@ -14,7 +14,10 @@ typedef long long i64;
 typedef unsigned long long u64;
 typedef unsigned char u8;
 
-constexpr int LANES = 512;  // lanes of a block at most; states of a block live in L1
+#ifndef FX_LANES
+#define FX_LANES 512
+#endif
+constexpr int LANES = FX_LANES;  // lanes of a block at most; states of a block live in L1
 constexpr int THREADS = 256;  // of a call at most
 constexpr int PAD = 64;     // lane loops run in multiples of this, so that no lane meets a scalar remainder
 
@@ -259,11 +262,16 @@ struct Scratch {
 
 // Hands out pieces of it, one after the other; a copy starts again where it was copied.
 struct Pieces {
+  static constexpr int GAP = 128;  // or many arrays would begin at the same place of a page
   char* next;
+  int lanes;
+
+  static i64 bytes(const Call& call, int arrays) { return arrays * (8LL * padded(call.block) + GAP); }
+  Pieces(const Scratch& heap, const Call& call) : next(heap.memory), lanes(padded(call.block)) {}
 
   template <class T> T* array() {
     T* values = reinterpret_cast<T*>(next);
-    next += sizeof(T) * LANES;
+    next += i64(sizeof(T)) * lanes + GAP;
     return values;
   }
   template <class T> Tensor<T>& tensor(const Call& call, int index) {

@@ -4,9 +4,9 @@ With other work on the machine a second thread may not be scheduled for 4 to 60 
 of its threads. Two rules keep a scan from waiting for longer than it would take alone:
 
 1. *Work.* A scan that one thread does in less than :data:`WORTH_SPLITTING` is not split. One lane-step is modelled as
-   :data:`UNIT` seconds for each of its operations and each byte it moves. Measured up to 200,000 lane-steps, one
-   thread takes 0.5 to 0.9 times that for LIF and PLIF, 1.3 for AdEx, 2.6 for a gated neuron of sigmoid and tanh. What
-   is larger leaves the cache, and takes up to five times as long.
+   :data:`UNIT` seconds for each of its operations and each byte it moves; a product is as many as its matrix has rows.
+   Measured up to 200,000 lane-steps, one thread takes 0.5 to 0.9 times that for LIF and PLIF, 1.3 for AdEx, 2.6 for a
+   gated neuron of sigmoid and tanh. What is larger leaves the cache, and takes up to five times as long.
 2. *Patience.* Every split scan measures what waiting cost: how much longer it took than the quickest of its threads, at
    the pace of its own blocks, would have taken for all of them. Then nobody is waited for again for :data:`PATIENCE`
    times as long, so that waiting costs 2 % of the time at most, however busy the machine is, and until scans of
@@ -26,7 +26,7 @@ import time
 import torch
 
 from flexsn.ir.layout import Layout
-from flexsn.ir.plan import BackwardPlan, Plan
+from flexsn.ir.plan import BackwardPlan, Plan, Role, programs
 
 __all__ = ["TEAM", "WORTH_SPLITTING", "Team", "seconds_alone"]
 
@@ -46,6 +46,8 @@ def seconds_alone(plan: Plan, layout: Layout) -> float:
         operations = len(plan.advance.body) + max(len(branch.program.body) for branch in plan.branches)
     else:
         operations = len(plan.program.body)
+    rows = {slot.index: t.time for slot, t in zip(plan.slots, layout.tensors, strict=True) if slot.role is Role.MATRIX}
+    operations += sum(rows[product.operands[0]] for program in programs(plan) for product in program.products)
     return UNIT * (operations + plan.bytes_per_lane_step) * layout.num_steps * layout.num_lanes
 
 

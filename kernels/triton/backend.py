@@ -23,6 +23,7 @@ class TritonBackend:
     name = "triton"
     targets = tuple(TARGETS)
     saves_in_registers = True
+    largest_matrix = 0
 
     def choose_interval(self, step_bytes: int) -> int:
         return choose_interval(step_bytes)

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from flexsn import surrogate
 from flexsn.ir.graph import Builder, LeafKind, Node
-from flexsn.ir.plan import BackwardPlan, ForwardPlan, Holds, Program, Role, Saved, Slot
+from flexsn.ir.plan import BackwardPlan, ForwardPlan, Holds, Role, Saved, Slot
+from flexsn.ir.program import Program
 from flexsn.ir.spec import SpecError, verify, verify_node
 from flexsn.kernels.backend import backend
 from flexsn.planning import Gradients, ScanPlans, ScanRequest, plan_scan

@@ -123,11 +123,21 @@ def test_warmup_leaves_no_trace() -> None:
 
 
 def test_a_core_with_products_is_reported_by_its_stages() -> None:
-    connection = nn.Linear(6, 6)
+    connection = nn.Linear(1025, 1025)
     report = flexsn.explain(flexsn.Recurrent(FlexSN(lif), connection))
     assert list(report.kernels) == ["forward stage 1", "backward states", "backward stage 0"]
     text = str(report)
     assert "Alternating: every step runs 1 product(s) by torch" in text
+    assert "a kernel of cpp multiplies by matrices of up to 1024 rows, not 1025." in text
     assert "product0 = matmul(y, operand0)  # float32" in text
     reduced = flexsn.explain(flexsn.Recurrent(FlexSN(lif, time_reduction="sum"), connection))
     assert list(reduced.kernels) == list(report.kernels) and "accumulator0" in str(reduced)
+
+
+def test_a_core_whose_products_are_fused_is_reported_as_any_other() -> None:
+    report = flexsn.explain(flexsn.Recurrent(FlexSN(lif), nn.Linear(6, 6)))
+    assert list(report.kernels) == ["inference", "forward", "backward"]
+    text = str(report)
+    assert "Fused: one kernel runs all steps, the 1 product(s) of a step" in text
+    assert "(saved0): stored at every step, the least from which the rest of it follows again" in text
+    assert "the gradient of a matrix: one product after the loop, of the gradient of input 0 and output 0" in text

@@ -31,6 +31,7 @@ class AlternatingScan:
         self.spec = spec
         self.plan = plan = plan_alternating(spec.tracer.graph, spec.tracer.vjp, spec.request, spec.backend)
         self.checkpoints = self._kept()
+        self.read_again: tuple[int, ...] = ()
         step = plan.step
         outputs = [("output", k) for k in range(len(step.outputs))]
         index = step.builder.coordinate(LeafKind.STEP_INDEX)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 
 from flexsn.ir.graph import Builder, LeafKind, Node
+from flexsn.ir.program import split_stages
 from flexsn.ir.step import Product
-from flexsn.planning.stages import split_stages
 
 F32 = torch.float32
 

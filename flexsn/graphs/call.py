@@ -54,7 +54,9 @@ class GraphCall:
         interval: steps between checkpoints.
         checkpoints: their dtypes.
         learned: the states whose value after a reset has a gradient.
-        products: dtypes of the products that are kept of every step, of a core that has products.
+        products: of a core that has products, dtypes of what is kept of every step besides.
+        fused: whether these products are computed inside of its kernels.
+        read_again: the outputs that the backward pass starts from too.
     """
 
     options: ScanOptions
@@ -68,6 +70,8 @@ class GraphCall:
     checkpoints: tuple[torch.dtype, ...]
     learned: tuple[int, ...] = ()
     products: tuple[torch.dtype, ...] | None = None
+    fused: bool = False
+    read_again: tuple[int, ...] = ()
 
     def text(self) -> str:
         """The same as text."""
@@ -122,8 +126,10 @@ class GraphCall:
         if axis < 0:
             axis = len(step) + 1 + axis
         if len(step) + 1 == first.dim() and all(a == b for a, b in zip(steps[0], step, strict=True)):
-            return CallShape.of(first, axis)
-        return CallShape(first.shape[self.options.time_dim], step, axis, tuple(range(len(step) + 1)))
+            shape = CallShape.of(first, axis)
+        else:
+            shape = CallShape(first.shape[self.options.time_dim], step, axis, tuple(range(len(step) + 1)))
+        return shape.of_rows() if self.fused else shape
 
     def results(self, shape: CallShape) -> list[TensorSpec]:
         """Layouts of outputs, sequences and final states."""
@@ -131,10 +137,12 @@ class GraphCall:
         return [*outputs, *map(shape.step, self.states)]
 
     def kept(self, shape: CallShape) -> list[TensorSpec]:
-        """Layouts of the checkpoints, and of products."""
+        """Layouts of the checkpoints, and of what is kept of every step."""
         count = max((shape.num_steps - 1) // self.interval, 0)
         if self.products is None:
             return [shape.steps(count, dtype) for dtype in self.checkpoints]
+        if self.fused:
+            return [shape.sequence(dtype) for dtype in self.products]
         kept = [(dtype, count) for dtype in self.checkpoints] + [(dtype, shape.num_steps) for dtype in self.products]
         return [shape.rows(*sequence) for sequence in kept]
 

@@ -24,6 +24,8 @@ from flexsn.execution.traces import TraceEntry
 from flexsn.graphs.call import GraphCall, GraphOutput
 from flexsn.graphs.cores import Scanned, key_of
 from flexsn.ir.dtypes import HALF, compute_dtype
+from flexsn.ir.layout import without_axis
+from flexsn.ir.plan import Holds
 from flexsn.planning.alternating import plan_alternating
 
 __all__ = ["Described", "Kind", "described", "parameter_paths"]
@@ -109,41 +111,58 @@ def _call(dispatcher: ScanDispatcher, options: ScanOptions, parameters: tuple[st
         resolved = resolve_output_dtypes(dtypes[:split], kind.inputs, options.output_dtype)
         resolved += tuple(OutputDtype(d, d) for d in dtypes[split:])
         outputs = tuple(GraphOutput(dtype, True) for dtype in resolved)
-    interval, checkpoints, products = _kept(traced, options, kind)
-    fixed = shape, kind.training, interval, checkpoints, kind.learned, products
-    return GraphCall(options, parameters, kind.masks, outputs, states, *fixed)
+    known = GraphCall(options, parameters, kind.masks, outputs, states, shape, kind.training, 1, (), kind.learned)
+    return _as_planned(known, traced, kind)
 
 
-def _kept(traced: TraceEntry, options: ScanOptions, kind: Kind) -> tuple[int, Dtypes, Dtypes | None]:
-    """How many steps apart checkpoints are, their dtypes, and those of the products that are kept of every step."""
-    backend, graph = choose(_backend(options), kind.device)[0], traced.tracer.graph
-    if not kind.training or backend is None:
-        return 1, (), () if graph.products else None
+def _as_planned(call: GraphCall, traced: TraceEntry, kind: Kind) -> GraphCall:
+    """The call with what is known of its kernels: what they keep for the backward pass."""
+    options, graph = call.options, traced.tracer.graph
+    call = replace(call, products=() if graph.products else None)
+    backend = choose(_backend(options), kind.device)[0]
+    if backend is None:
+        return call
     rules = None
-    if kind.masks or options.has_rules:
+    if call.by_rules:
         has_lengths, has_resets = "lengths" in kind.masks, "reset_mask" in kind.masks
         rules = replace(rules_of(options), lengths=has_lengths, resets=has_resets, learned=kind.learned)
     dtypes = (*kind.inputs, torch.bool) if "reset_mask" in kind.masks else kind.inputs
     options = replace(options, time_dim=options.time_dim % kind.dims)
-    inputs = [torch.empty((1,) * kind.dims, dtype=d, device="meta") for d in dtypes]
-    spec = CallSpec.of(traced.tracer, backend, inputs, options, True, rules)
-    if graph.products:
+    example = _example(kind, call.parameter_shape, options.time_dim, 1)
+    inputs = [torch.empty(example, dtype=d, device="meta") for d in dtypes]
+    spec = CallSpec.of(traced.tracer, backend, inputs, options, kind.training, rules)
+    call = replace(call, fused=spec.way is not None and spec.way.fused)
+    if not kind.training:
+        return call
+    if graph.products and not call.fused:
         steps = plan_alternating(graph, traced.tracer.vjp, spec.request, backend)
         assert steps.interval is not None
         checkpoints = tuple(steps.step.states[j].dtype for j in steps.live)
-        return steps.interval, checkpoints, tuple(leaf.dtype for leaf in steps.kept)
+        return replace(
+            call, interval=steps.interval, checkpoints=checkpoints, products=tuple(leaf.dtype for leaf in steps.kept)
+        )
     plan = spec.plans().forward
     assert plan.interval is not None
-    return plan.interval, tuple(slot.dtype for slot, _ in plan.checkpoints), None
+    call = replace(call, interval=plan.interval, checkpoints=tuple(slot.dtype for slot, _ in plan.checkpoints))
+    if not call.fused:
+        return call
+    saved = tuple(slot.dtype for slot, _ in plan.stores if slot.holds is Holds.SAVED)
+    return replace(call, products=saved, read_again=plan.read_again)
+
+
+def _example(kind: Kind, parameter_shape: tuple[int, ...], axis: int, num_steps: int) -> tuple[int, ...]:
+    """The smallest shape of inputs."""
+    step = (*(1,) * (kind.dims - 1 - len(parameter_shape)), *parameter_shape)
+    return (*step[:axis], num_steps, *step[axis:])
 
 
 def _as_on_examples(
     dispatcher: ScanDispatcher, options: ScanOptions, kind: Kind, parameter_shape: tuple[int, ...]
 ) -> tuple[GraphOutput, ...]:
     """Outputs, and sequences of wanted states, as a call of two steps has them."""
-    step = (*(1,) * (kind.dims - 1 - len(parameter_shape)), *parameter_shape)
     axis = options.time_dim % kind.dims
-    shape = (*step[:axis], 2, *step[axis:])
+    shape = _example(kind, parameter_shape, axis, 2)
+    step = without_axis(shape, axis)
     inputs = [torch.zeros(shape, dtype=d, device=kind.device) for d in kind.inputs]
     states = [torch.zeros(step, dtype=d, device=kind.device) for d in kind.states]
     tensors = {

@@ -135,7 +135,8 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: list[Tensor]) -> None:
     call = GraphCall.of(ctx.text)
     kept = output[len(call.packed) + call.num_results :]
     ctx.sizes = [len(group) for group in groups]
-    ctx.save_for_backward(*_flat(groups), *kept)
+    again = [output[len(call.packed) + i] for i in call.read_again]
+    ctx.save_for_backward(*_flat(groups), *kept[:-1], *again, *kept[-1:])
     ctx.set_materialize_grads(False)
     ctx.mark_non_differentiable(*kept)
 

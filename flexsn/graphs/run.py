@@ -113,7 +113,8 @@ class GraphRun:
         assert self.entry is not None
         inputs, states = ([t.detach() for t in group] for group in (given.inputs, given.states))
         captured, bound = (*given.once, *self._captured(parameters)), self.entry.bound
-        if [TensorSpec.of(t) for t in kept] != bound.checkpoints:
+        promised = [TensorSpec.of(t) for t in kept[: len(bound.checkpoints)]]
+        if promised != bound.checkpoints or self.call.read_again != bound.read_again:
             kept = bound.forward(inputs, states, captured)[1]
         wanted = [t.requires_grad for t in (*given.inputs, *given.states)]
         wanted += [*(False for _ in given.once), *(place is not None and needs[place] for place in self.places)]

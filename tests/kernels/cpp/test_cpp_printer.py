@@ -15,6 +15,7 @@ import flexsn
 from flexsn.kernels.cache import content_key
 from flexsn.kernels.cpp import compiler as cpp_compiler
 from flexsn.kernels.cpp import runtime as cpp_runtime
+from flexsn.kernels.cpp.values import VALUE
 from flexsn.surrogate import ATan, PiecewiseQuadratic
 
 spike, soft = ATan(), PiecewiseQuadratic()
@@ -138,6 +139,17 @@ def test_every_lane_loop_is_vectorised(
         rows = source.splitlines()
         scalar = [rows[a - 1 : b] for a, b in loops if not any(a <= line <= b for line in reported)]
         assert loops and not scalar, "\n".join(scalar[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int32, torch.bool])
+def test_integers_smaller_than_an_int_are_cut_to_their_size(dtype: torch.dtype, unbuilt: list[str]) -> None:
+    def core(n: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        return (~n if dtype == torch.bool else n * n), v
+
+    flexsn.scan(core, torch.ones(3, 4, dtype=dtype), torch.zeros(4), "cpp")
+    (computed,) = re.findall(r"const [\w: ]+ t\d+ = (.*);", unbuilt[0])
+    small = dtype in (torch.uint8, torch.int16)
+    assert computed.startswith(f"static_cast<{VALUE[dtype]}>(") if small else "static_cast" not in computed
 
 
 @pytest.mark.parametrize("name", CORES)

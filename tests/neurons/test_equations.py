@@ -195,8 +195,10 @@ def test_sequences(case: Case, backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_single_steps(case: Case, backend: str) -> None:
-    for given in case.settings(every=backend == "torch"):
-        _check(case, given, backend, "s")
+    given = case.settings(every=backend == "torch")
+    # what an option does is seen in sequences; here, that states go from call to call, slowly in the interpreter
+    for chosen in given[:2] if backend == "triton" else given:
+        _check(case, chosen, backend, "s")
 
 
 def test_every_pair_of_options_is_seen() -> None:

@@ -16,11 +16,9 @@ WHEEL  := $(VENV)/wheel
 demo: $(STAMP)
 	$(VENV)/bin/python -m flexsn demo
 
-# what has one process runs side by side first, then what fills the machine
+# side by side: what has one process, and the end of one stage, leave no processor idle; each says what it has to say at once
 test: $(STAMP)
-	$(MAKE) -j2 lint types wheel
-	$(MAKE) unit
-	$(MAKE) interpreter
+	$(MAKE) -j3 --output-sync=target lint types wheel unit interpreter
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .

@@ -190,3 +190,14 @@ def test_a_later_binding_remembers_what_was_agreed() -> None:
     held.weight = nn.Parameter(torch.zeros(3))
     with ParameterBinding(captures, names).applied(neuron):  # one that cannot know takes what is registered
         assert held.weight is fresh
+
+
+def test_a_global_that_another_place_holds_too_is_put_back() -> None:
+    held, before = SimpleNamespace(weight=SHARED), SHARED
+    neuron, binding = bound_to(lambda x, v: (x * held.weight, v + SHARED))
+    (name,) = dict(neuron.named_parameters())
+    replaced = nn.Parameter(torch.zeros(3))
+    setattr(neuron, name, replaced)
+    with binding.applied(neuron):
+        assert held.weight is SHARED is replaced
+    assert held.weight is SHARED is before

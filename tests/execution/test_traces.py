@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from flexsn import UnsupportedOpError
-from flexsn.execution.traces import REMEMBERED, once, remember
+from flexsn.execution.traces import REMEMBERED, TraceEntry, Traces, once, remember
 
 
 def test_once_per_key() -> None:
@@ -50,3 +50,11 @@ def test_the_oldest_is_forgotten() -> None:
     for i in range(4):
         remember(made, i, str(i), 2)
     assert made == {2: "2", 3: "3"}
+
+
+@pytest.mark.parametrize("holds", [False, True])
+def test_what_is_remembered_holds_as_long_as_the_core_does_that(holds: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(TraceEntry, "still_holds", lambda self: holds)
+    assert Traces._still_holds(object.__new__(TraceEntry)) is holds
+    assert Traces._still_holds(None)  # nothing to be made anew
+    assert not Traces._still_holds(UnsupportedOpError("no"))  # the core may do better now

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from flexsn import FlexSN, FlexSNKernel, scan, surrogate
 from flexsn.neurons import LIF, BaseNode
@@ -57,6 +56,8 @@ class Net(nn.Module):
 
 def test_ten_layers_are_one_graph_for_every_length_and_batch() -> None:
     net, plain = Net(), Net()
+    from torch._dynamo.testing import CompileCounterWithBackend  # at the top, every test process would wait for it
+
     graphs = CompileCounterWithBackend("aot_eager")
     fast = compiled(net, graphs, dynamic=True)
     for shape in ((4, 3, 8), (5, 7, 8), (9, 2, 8)):
@@ -203,6 +204,8 @@ def test_another_core_of_the_same_code_is_another_graph() -> None:
 @pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
 def test_a_constant_changed_afterwards_counts(compiler: str, backend: str) -> None:
     neuron, plain = LIF(tau=2.0, backend=backend), LIF(tau=2.0, backend=backend)
+    from torch._dynamo.testing import CompileCounterWithBackend  # at the top, every test process would wait for it
+
     graphs = CompileCounterWithBackend(compiler)
     fast = compiled(neuron, graphs)
     x = sequence(6, 3).requires_grad_()

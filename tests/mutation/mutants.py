@@ -23,7 +23,7 @@ from served import KILLED, TIMED_OUT, run, serve
 from touched import state_of_the_tree
 
 EQUIVALENTS = Path(__file__).with_name("equivalents.txt")
-KEPT = ROOT / ".venv" / "mutants"
+KEPT = ROOT / ".venv" / "touched"
 
 ROOMS = ("ir", "captures", "tracing", "planning", "execution", "kernels/cpp", "kernels/triton")
 TESTS = ("tests/test_tiny.py", *(f"tests/{room}" for room in (*ROOMS[:5], "kernels", "modules", "graphs", "report")))

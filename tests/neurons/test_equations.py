@@ -22,6 +22,7 @@ from torch import Tensor
 from flexsn import neurons
 
 T, SHAPE = 9, (3, 7)
+SINGLE = 5  # steps one by one, each a call of its own: enough to spike, reset and go on from the states
 RESETS = ({"v_reset": 0.0}, {"v_reset": -0.25}, {"v_reset": None})
 DETACH = ({"detach_reset": False}, {"detach_reset": True})
 DECAY = ({"decay_input": True}, {"decay_input": False})
@@ -137,9 +138,9 @@ CASES = [
 ]
 
 
-def _inputs(case: Case, dtype: torch.dtype, seed: int = 0) -> Tensor:
-    generator = torch.Generator().manual_seed(seed)
-    x = torch.rand(T, *SHAPE, generator=generator, dtype=torch.float64) * 2.4 - 0.7
+def _inputs(case: Case, dtype: torch.dtype, num_steps: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(num_steps, *SHAPE, generator=generator, dtype=torch.float64) * 2.4 - 0.7
     return (x * case.gain).to(dtype).requires_grad_()
 
 
@@ -160,7 +161,7 @@ def _check(case: Case, given: dict[str, Any], backend: str, step_mode: str) -> N
         p.__dict__.setdefault("v_rest", -0.1 if case.name == "Izhikevich" else 0.0)
     for name in case.parameters:
         setattr(p, name, getattr(neuron, name).detach().clone().requires_grad_())
-    x, x_ref = _inputs(case, dtype), _inputs(case, dtype)
+    x, x_ref = (_inputs(case, dtype, T if step_mode == "m" else SINGLE) for _ in range(2))
     starts = [neuron.start_of(name) for name in neuron.state_names]
     states = tuple(torch.full(SHAPE, start, dtype=dtype) for start in starts)
     out_ref, v_seq_ref, *states_ref = eq.run(case.step, p, x_ref, states)
@@ -194,8 +195,10 @@ def test_sequences(case: Case, backend: str) -> None:
 @pytest.mark.parametrize("backend", BACKENDS)
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 def test_single_steps(case: Case, backend: str) -> None:
-    for given in case.settings(every=backend == "torch"):
-        _check(case, given, backend, "s")
+    given = case.settings(every=backend == "torch")
+    # what an option does is seen in sequences; here, that states go from call to call, slowly in the interpreter
+    for chosen in given[:2] if backend == "triton" else given:
+        _check(case, chosen, backend, "s")
 
 
 def test_every_pair_of_options_is_seen() -> None:

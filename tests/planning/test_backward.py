@@ -13,8 +13,11 @@ import flexsn
 from flexsn import surrogate
 from flexsn.ir.graph import LeafKind, Node
 from flexsn.ir.plan import BackwardPlan, Holds, Role
+from flexsn.ir.step import StepVjp
 from flexsn.kernels.backend import backend
 from flexsn.planning import Gradients, ScanRequest, plan_scan
+from flexsn.planning.backward import share_accumulators
+from flexsn.tracing.host_program import HostProgram
 from flexsn.tracing.tracer import Tracer
 
 F16, F32 = torch.float16, torch.float32
@@ -102,6 +105,12 @@ def test_a_parameter_all_lanes_share_is_summed_in_groups() -> None:
     plan = backward_plan(lambda x, v: (v * shared + x * per_channel, v * shared))
     assert sorted(s.role.value for s in plan.accumulators) == ["group_store", "lane_store"]
     assert backward_plan(lambda x, v: (x * shared, v), parameters=False).accumulators == ()
+
+
+def test_sums_that_torch_makes_other_gradients_of_are_other_sums() -> None:
+    host = HostProgram()
+    one, other = (StepVjp((), (), (), (host.leaf(name),), ()) for name in "ab")
+    assert [len(share_accumulators(vjps)[0]) for vjps in ([one, one], [one, other])] == [1, 2]
 
 
 def test_steps_whose_parameters_gradients_are_alike_share_accumulators() -> None:

@@ -14,7 +14,7 @@ from flexsn.ir.graph import Builder, LeafKind, Node, topological
 from flexsn.ir.plan import BackwardPlan
 from flexsn.ir.step import StepVjp
 from flexsn.planning import Gradients
-from flexsn.planning.boundary import Unifier, nth_from_end, steps_from_end
+from flexsn.planning.boundary import Unifier, branch_at, nth_from_end, steps_from_end
 from flexsn.report.build import plan_kernels
 
 spike = surrogate.ATan()
@@ -108,18 +108,33 @@ def resolve(node: Node, distance: int) -> Any:
     return (node.op, node.index) if node.is_leaf else (node.op, *(resolve(a, distance) for a in node.args))
 
 
-def test_the_unified_step_is_every_branch_in_its_place() -> None:
-    def lif(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        h = v + (x - v) / 2.0
-        s = spike(h - 1.0)
-        return s, h * (1.0 - s)
+def lif(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    h = v + (x - v) / 2.0
+    s = spike(h - 1.0)
+    return s, h * (1.0 - s)
 
+
+def test_the_unified_step_is_every_branch_in_its_place() -> None:
     plan = backward_plan(lif)
     assert len(plan.branches) == 2
     for distance, branch in enumerate(plan.branches):
         for (_, unified), (_, own) in zip(plan.step.stores, branch.stores, strict=True):
             assert unified is not None and own is not None
             assert resolve(unified, distance) == describe(own)
+
+
+def test_a_step_takes_the_branch_of_its_distance_from_the_end() -> None:
+    plan = backward_plan(lif)
+    last, usual = plan.branches
+    assert [branch_at(plan, t, 4) for t in range(4)] == [usual, usual, usual, last]
+    assert branch_at(plan, 0, 1) is last
+
+
+def test_what_is_unified_names_the_lines_it_comes_from() -> None:
+    step = backward_plan(lif).step
+    wheres = [n for n in step.program.body if from_end(n) is not None]
+    assert wheres and all(n.line for n in wheres if n.args[2].line)
+    assert not any(n.is_leaf for n in step.program.body)
 
 
 # ---- which steps are alike ------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -163,3 +164,10 @@ def test_the_callers_context_does_not_leak_into_a_recording() -> None:
         tape = record(lambda x: x.exp() * outside, backward=True)
     assert tape.num_forward == 2 and len(tape.calls) > 2
     assert all(t.dtype == torch.float32 for t in tape.tensors)
+
+
+def test_a_line_is_named_once_for_all_that_it_does_and_what_has_none_is_not() -> None:
+    tape = record(lambda x: (x * 2.0 + 1.0) * x)
+    assert len(tape.calls) == 3 and describe(tape).count("lambda x: (x * 2.0 + 1.0) * x") == 1
+    tape.calls[1:] = [replace(call, line=None) for call in tape.calls[1:]]
+    assert describe(tape).count("lambda x:") == 1

@@ -82,11 +82,14 @@ def _kind_of(tensor: Tensor) -> Kind | None:
     return next((kind for kind in KINDS if kind.holds(tensor)), None)
 
 
-def refuse(what: str, tensor: Tensor) -> None:
+def refuse(what: str, tensor: Tensor, number: int | None = None) -> None:
     """Raise ``ValueError`` for an input, state or mask that nothing can scan."""
+    if not (tensor.is_nested or tensor.is_quantized or tensor.layout is not torch.strided):
+        return  # the usual tensor, told from others at every call by rules
     kind = _kind_of(tensor)
     if kind is not None and kind.treatment is Treatment.REFUSED:
-        raise ValueError(f"{what} is {kind.name}; a scan takes dense tensors: {kind.hint}")
+        name = what if number is None else f"{what} {number}"
+        raise ValueError(f"{name} is {kind.name}; a scan takes dense tensors: {kind.hint}")
 
 
 def check_read(sources: Sequence[Source]) -> list[Tensor]:
@@ -178,7 +181,7 @@ def written_out(tensor: Tensor) -> Tensor:
     """The same values, in memory; the very tensor where they are."""
     if tensor._is_zerotensor():
         return tensor.clone()
-    return tensor.resolve_neg()
+    return tensor.resolve_neg() if tensor.is_neg() else tensor
 
 
 def _is_batched(tensor: Tensor) -> bool:
@@ -197,7 +200,7 @@ def fit(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tu
     check(inputs, states, time_dim)
     inputs, states = tuple(map(written_out, inputs)), tuple(map(written_out, states))
     inputs, states, axis = _broadcast(inputs, states, time_dim)
-    return inputs, tuple(s if s.dtype not in HALF else s.float() for s in states), axis
+    return inputs, tuple([s if s.dtype not in HALF else s.float() for s in states]), axis
 
 
 def as_floats(inputs: Tensors) -> Tensors:
@@ -216,11 +219,11 @@ def check(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> 
         for i, value in enumerate(tensors):
             if not isinstance(value, Tensor):
                 raise ValueError(f"{what} {i} must be a tensor, got {type(value).__name__}")
-            refuse(f"{what} {i}", value)
+            refuse(what, value, i)
     for i, x in enumerate(inputs):
         if not -x.dim() <= time_dim < x.dim():
             raise ValueError(f"input {i} of shape {tuple(x.shape)} has no time axis {time_dim}")
-    if len({x.shape[time_dim] for x in inputs}) > 1:
+    if len(inputs) > 1 and len({x.shape[time_dim] for x in inputs}) > 1:
         shapes = ", ".join(str(tuple(x.shape)) for x in inputs)
         raise ValueError(f"inputs differ in their number of steps T: shapes {shapes}, time axis {time_dim}")
     devices = {t.device for t in (*inputs, *states)}
@@ -230,9 +233,9 @@ def check(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> 
 
 def _broadcast(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tuple[Tensors, Tensors, int]:
     steps = [without_axis(x.shape, time_dim) for x in inputs]
-    shapes = [*steps, *(s.shape for s in states)]
+    shapes = [*steps, *[s.shape for s in states]]
     axis = time_dim % inputs[0].dim()
-    if all(shape == shapes[0] for shape in shapes[1:]):
+    if shapes.count(shapes[0]) == len(shapes):
         return tuple(inputs), tuple(states), axis
     step = _joint(*shapes)
     if step is None:

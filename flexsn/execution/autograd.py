@@ -14,7 +14,7 @@ from torch import Tensor
 from torch._C._functorch import unwrap_if_dead
 from torch.autograd.function import _SingleLevelFunction
 
-from flexsn.errors import BackendError, FallbackWarning, GradientError, stack_level
+from flexsn.errors import BackendError, FallbackWarning, stack_level
 from flexsn.execution.alternating.forward import AlternatingScan
 from flexsn.execution.arguments import is_memory, kept, needs_loop, written_out
 from flexsn.execution.call import CallSpec
@@ -22,7 +22,7 @@ from flexsn.execution.forward import BoundScan
 from flexsn.execution.loop import Core, scan_by_loop
 from flexsn.execution.masks import Masks, RuledCall
 from flexsn.execution.traces import TraceEntry
-from flexsn.tracing.gradient_path import no_gradient_path
+from flexsn.tracing.gradient_path import no_gradient_path, saved_tensors
 
 __all__ = ["CallEntry", "gradients", "run_compiled"]
 
@@ -91,7 +91,7 @@ class _Scan(_SingleLevelFunction):
         present = [g for g in grads if g is not None]
         if not present:
             return (None,) * (len(needs) + 1)
-        saved = _saved_tensors(ctx)
+        saved = saved_tensors(ctx)
         usual = all(map(is_memory, present))
         if torch.is_grad_enabled() or (not usual and any(map(needs_loop, present))):
             return (None, *_loop_gradients(entry, saved, grads, needs))
@@ -113,20 +113,6 @@ def gradients(
         text = f"running the torch loop backward instead of a fused kernel:\n{error}"
         warnings.warn(text, FallbackWarning, stacklevel=stack_level())
         return _loop_gradients(entry, saved, grads, needs)
-
-
-def _saved_tensors(ctx: Any) -> tuple[Tensor, ...]:
-    try:
-        saved: tuple[Tensor, ...] = ctx.saved_tensors
-    except RuntimeError as error:
-        if "second time" not in str(error) and "inplace operation" not in str(error):
-            raise
-        raise GradientError(
-            f"backward through a scan whose graph is gone: {str(error).partition('. ')[0]}",
-            why="a call goes on from the states of the call before, and its gradient through that call as well",
-            hint="call reset() before an independent batch, or detach() to keep the states and cut the graph",
-        ) from error
-    return saved
 
 
 def _loop_gradients(

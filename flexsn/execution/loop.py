@@ -17,7 +17,7 @@ from flexsn.execution.masks import RuledCall
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.output_dtype import OutputDtype, resolve_output_dtypes
 from flexsn.ir.dtypes import compute_dtype
-from flexsn.tracing.gradient_path import guard_gradient_path
+from flexsn.tracing.gradient_path import guard_gradient_path, guard_graph
 
 __all__ = ["Core", "Results", "run_loop", "scan_by_loop", "transformed"]
 
@@ -44,7 +44,7 @@ def scan_by_loop(
         states: the initial states, as :func:`~flexsn.execution.arguments.fit` returns them.
         options: of the scan.
         parameters: what the core reads besides. Where they are given, a backward pass that reaches none of inputs,
-            states and parameters says which operation is to blame.
+            states and parameters says which operation is to blame, and one through a graph that is gone says so.
         dtypes: of the outputs, where they are decided already.
         call: a call by rules; what it adds to the states is behind the final states.
     """
@@ -57,6 +57,7 @@ def scan_by_loop(
         if parameters is not None and torch.is_grad_enabled() and len(seqs[0]) and not transformed():
             first_step = [*(x[0] for x in seqs), *states]
             results = guard_gradient_path(core, first_step, parameters, (*outputs, *finals, *state_seqs))
+            results = guard_graph(results)
             a, b = len(outputs), len(outputs) + len(finals)
             outputs, finals, state_seqs = results[:a], results[a:b], results[b:]
     if dtypes is None and (call is None or call.rules.time_reduction is None):

@@ -56,7 +56,8 @@ class Masks:
             lengths = _fit_lengths(lengths, inputs[0], axis)
         if reset_mask is None:
             return Masks(lengths)
-        initial = tuple(written_out(i).to(s.dtype).expand(s.shape) for i, s in zip(self.initial, states, strict=True))
+        pairs = zip(self.initial, states, strict=True)
+        initial = tuple([torch.broadcast_to(written_out(i).to(s.dtype), s.shape) for i, s in pairs])
         return Masks(lengths, _fit_reset_mask(reset_mask, inputs[0]), initial)
 
 
@@ -67,26 +68,37 @@ def _fit_lengths(lengths: Tensor, x: Tensor, axis: int) -> Tensor:
         wanted = f"one number per sample, shape ({step[0]},)" if step else "a step with a batch dimension"
         raise ValueError(f"lengths must be {wanted}, for steps {step}; got shape {tuple(lengths.shape)}")
     if lengths.device.type == "cpu" and not torch._C._are_functorch_transforms_active():
-        wrong = ((lengths < 0) | (lengths > num_steps)).nonzero()
-        if len(wrong):
-            sample = int(wrong[0])
-            raise ValueError(
-                f"lengths must be between 0 and the number of steps {num_steps}; "
-                f"sample {sample} has {int(lengths[sample])}"
-            )
-    small = lengths.clamp(0, num_steps).to(x.device, torch.int32, non_blocking=True)
-    return small.view(-1, *(1,) * (len(step) - 1))
+        _check_range(lengths, num_steps)
+    else:
+        lengths = lengths.clamp(0, num_steps)
+    return lengths.to(x.device, torch.int32, non_blocking=True).view(-1, *(1,) * (len(step) - 1))
+
+
+def _check_range(lengths: Tensor, num_steps: int) -> None:
+    if not len(lengths):
+        return
+    shortest, longest = lengths.aminmax()
+    if shortest.item() >= 0 and longest.item() <= num_steps:
+        return
+    sample = int(((lengths < 0) | (lengths > num_steps)).nonzero()[0])
+    raise ValueError(
+        f"lengths must be between 0 and the number of steps {num_steps}; sample {sample} has {int(lengths[sample])}"
+    )
 
 
 def _fit_reset_mask(mask: Tensor, x: Tensor) -> Tensor:
     mask = _checked("reset_mask", mask, x, integers=False)
+    if mask.shape == x.shape:
+        return mask
     shape = (*mask.shape, *(1,) * (x.dim() - mask.dim()))
     if len(shape) > x.dim() or any(size not in (1, full) for size, full in zip(shape, x.shape, strict=True)):
         raise ValueError(
             f"reset_mask of shape {tuple(mask.shape)} does not fit inputs of shape {tuple(x.shape)}: "
             "it has their first dimensions, or all of them"
         )
-    return mask.view(shape).expand(x.shape)
+    mask = torch.broadcast_to(mask.view(shape), x.shape)
+    # a CPU reads a byte per lane and step faster than it finds the one for many of them
+    return mask.contiguous() if x.device.type == "cpu" else mask
 
 
 def _checked(name: str, mask: Tensor, x: Tensor, integers: bool) -> Tensor:
@@ -103,9 +115,14 @@ def _checked(name: str, mask: Tensor, x: Tensor, integers: bool) -> Tensor:
 
 
 @lru_cache(64)  # made once, not at every call
-def rules_of(options: ScanOptions) -> SequenceRules:
-    """What the options of a scan ask for."""
+def rules_of(
+    options: ScanOptions, lengths: bool = False, resets: bool = False, learned: tuple[int, ...] = ()
+) -> SequenceRules:
+    """What the options of a scan ask for, and what a call says of its own sequences."""
     return SequenceRules(
+        lengths=lengths,
+        resets=resets,
+        learned=learned,
         time_reduction=options.time_reduction,
         rate=options.rate,
         detach_every=options.detach_every,
@@ -140,10 +157,7 @@ class RuledCall:
         inputs, states, axis = fit(inputs, states, options.time_dim)
         masks = masks.fit(inputs, states, axis)
         learned = [j for j, i in enumerate(masks.initial) if i.requires_grad and torch.is_grad_enabled()]
-        rules = rules_of(options)
-        if masks.tensors:
-            has_lengths, has_resets = masks.lengths is not None, masks.reset_mask is not None
-            rules = replace(rules, lengths=has_lengths, resets=has_resets, learned=tuple(learned))
+        rules = rules_of(options, masks.lengths is not None, masks.reset_mask is not None, tuple(learned))
         if axis != options.time_dim:
             options = replace(options, time_dim=axis)
         return RuledCall(rules, inputs, states, options, masks)
@@ -167,13 +181,13 @@ class RuledCall:
         x, step = self.inputs[0], without_axis(self.inputs[0].shape, self.options.time_dim)
         found = self.rules.accumulated(len(computed) - num_wanted)
         dtypes = (accumulator_dtype(how, computed[k]) for k, how in found)
-        return tuple(torch.zeros((), dtype=d, device=x.device).expand(step) for d in dtypes)
+        return tuple(torch.broadcast_to(torch.zeros((), dtype=d, device=x.device), step) for d in dtypes)
 
     @property
     def once(self) -> Tensors:
         """What is read once per lane, before the captured tensors: lengths, then initial values."""
         lengths = () if self.masks.lengths is None else (self.masks.lengths,)
-        return (*lengths, *(i.detach() for i in self.masks.initial))
+        return (*lengths, *[i.detach() if i.requires_grad else i for i in self.masks.initial])
 
     # ---- what comes back ---------------------------------------------------------------------------------------
 

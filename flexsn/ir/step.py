@@ -144,7 +144,7 @@ class StepVjp:
             summands only where an output's gradient comes before them in the sum.
         reductions: what is summed over time and lanes.
         grad_captured: per captured tensor, the value of the host program that is its gradient.
-        blocked: outputs whose cotangent leads nowhere, with the line that made them.
+        blocked: outputs, or if nothing else leads anywhere states too, whose cotangent leads nowhere; with their lines.
         outers: what is summed over time and samples as gradients of matrices.
         products: those of both halves that it depends on, each after those its source depends on.
     """

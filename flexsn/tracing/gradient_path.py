@@ -1,4 +1,4 @@
-"""Which operation of a core is to blame: where no gradient finds a way through it, or where it fails to run."""
+"""What is to blame where a gradient finds no way back: an operation of the core, or a graph that is gone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from flexsn.errors import GradientError, SourceLine, calling_line
 
-__all__ = ["failing_op", "guard_gradient_path", "no_gradient_path"]
+__all__ = ["failing_op", "guard_gradient_path", "guard_graph", "no_gradient_path", "saved_tensors"]
 
 
 def no_gradient_path(core: Callable[..., Any], arguments: Sequence[Tensor]) -> GradientError:
@@ -109,3 +109,43 @@ class _Guard(torch.autograd.Function):
         if any(g is not None for g in grads) and all(g is None for g in passed):
             raise no_gradient_path(ctx.core, ctx.arguments)
         return (None, None, None, *passed)
+
+
+def guard_graph(results: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Results of the loop such that a second backward pass through them says that a ``reset()`` may be missing."""
+    places = [i for i, r in enumerate(results) if r.requires_grad]
+    guarded = list(results)
+    if places:
+        passed = _Once.apply(*(results[i] for i in places))  # type: ignore[no-untyped-call]
+        for i, result in zip(places, passed, strict=True):
+            guarded[i] = result
+    return tuple(guarded)
+
+
+class _Once(torch.autograd.Function):
+    """Hands everything through, as long as the graph is there; copies, since views could not be changed in place."""
+
+    @staticmethod
+    def forward(ctx: Any, *results: Tensor) -> tuple[Tensor, ...]:
+        ctx.set_materialize_grads(False)
+        return tuple(r.clone() for r in results)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        saved_tensors(ctx)
+        return grads
+
+
+def saved_tensors(ctx: Any) -> tuple[Tensor, ...]:
+    """What a scan saved for its backward pass; raises ``GradientError`` where that is gone."""
+    try:
+        saved: tuple[Tensor, ...] = ctx.saved_tensors
+    except RuntimeError as error:
+        if "second time" not in str(error) and "inplace operation" not in str(error):
+            raise
+        raise GradientError(
+            f"backward through a scan whose graph is gone: {str(error).partition('. ')[0]}",
+            why="a call goes on from the states of the call before, and its gradient through that call as well",
+            hint="call reset() before an independent batch, or detach() to keep the states and cut the graph",
+        ) from error
+    return saved

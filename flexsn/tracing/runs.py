@@ -29,7 +29,7 @@ class Run:
     Attributes:
         tape: what it reached.
         results: the values it returned, or the gradients of its arguments and of the tensors the tape captured.
-        blocked: outputs whose cotangent leads nowhere, with the line that made them.
+        blocked: outputs, or if nothing else leads anywhere states too, whose cotangent leads nowhere; with their lines.
     """
 
     tape: Tape

@@ -201,8 +201,11 @@ class Tracer:
                     if value.requires_grad:
                         roots.append(value)
                         grads.append(seed)
-                    elif cotangent.kind is LeafKind.COTANGENT:
-                        blocked.insert(0, (cotangent.value, self.graph.outputs[cotangent.index].line))
+                    else:
+                        returned = (*self.graph.outputs, *self.graph.new_states)[cotangent.value]
+                        blocked.insert(0, (cotangent.value, returned.line))
+                if len(roots) > len(marks):  # the gradient of a state may end where that of something else goes on
+                    blocked = [(value, line) for value, line in blocked if value < len(self.graph.outputs)]
                 with hooks_set_aside(wanted), questions:
                     found = iter(pullback(roots, grads, wanted))
                 results = [next(found) if s.requires_grad else None for s in sources]

@@ -121,6 +121,19 @@ def test_a_blocked_gradient_names_op_and_line(core: object, op: str, line: str, 
     assert "surrogate" in str(caught.value)
 
 
+def holds_the_spike(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    return v + x, (v + x > 1.0).to(x)
+
+
+def test_a_gradient_of_a_final_state_alone_is_blocked_too(backend: str) -> None:
+    x = sequence(4, 3).requires_grad_()
+    y, v = scan(holds_the_spike, x, torch.zeros(3), backend)
+    (gradient,) = torch.autograd.grad(y.sum() + v.sum(), x, retain_graph=True)
+    assert torch.equal(gradient, torch.ones(4, 3))
+    with pytest.raises(GradientError, match=r"gt has no derivative[\s\S]*\(v \+ x > 1.0\).to\(x\)"):
+        v.sum().backward()
+
+
 def test_a_gradient_with_another_way_is_not_blocked(backend: str) -> None:
     x = torch.full((3, 3), 0.3).requires_grad_()
     grads = []

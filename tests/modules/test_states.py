@@ -139,8 +139,6 @@ def test_so_does_a_node_of_its_v_seq(step_mode: str) -> None:
 
 
 def test_a_forgotten_reset_is_said(backend: str) -> None:
-    if backend == "torch":
-        pytest.skip("the loop is torch's own graph, and says it in torch's words")
     neuron = FlexSN(lif, backend=backend)
     neuron(torch.ones(2, 3, requires_grad=True)).sum().backward()
     with pytest.raises(GradientError, match=r"second time[\s\S]*reset\(\)[\s\S]*detach\(\)"):

@@ -1,8 +1,8 @@
 """Data-parallel training: torchrun --nproc-per-node 2 examples/distributed.py [--shard]
 
 Every process takes its share of each batch; gradients are averaged. The processes share one kernel cache, so whoever
-needs a kernel first builds it and the others load it. FSDP2 takes no parameters of one number, such as the time constant
-of ``PLIF``: hand them to ``fully_shard(..., ignored_params=...)``.
+needs a kernel first builds it and the others load it. FSDP2 takes no parameters of one number, such as the time
+constant of ``PLIF``: hand them to ``fully_shard(..., ignored_params=...)``.
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import lru_cache
 from pathlib import Path
 
@@ -21,13 +21,13 @@ from flexsn.errors import BackendError, stack_level
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["cache_dir", "content_key", "is_sealed", "publish", "read_entry", "sealed", "show_source"]
+__all__ = ["alone", "cache_dir", "content_key", "is_sealed", "publish", "read_entry", "sealed", "show_source"]
 
 _ENOUGH = 64 << 20  # bytes of free disk with which a compiler does not fail for want of space
 _LARGEST = 64 << 20  # bytes of an entry; kernels have some ten thousand
 _ABANDONED = 3600.0  # seconds; no build takes as long, so what is older was left by a process that was killed
-_UNFINISHED = re.compile(r"(flexsn_)?[0-9a-f]{32}\.\w+\.(so|py)")  # what mkstemp makes of an entry's name
-_ENTRY = re.compile(r"(flexsn_)?[0-9a-f]{32}(\.\w+)?\.(so|py)")
+_UNFINISHED = re.compile(r"(flexsn_)?[0-9a-f]{32}(\.\w+\.(so|py)|\.lock)")  # what mkstemp makes of a name; locks
+_ENTRY = re.compile(r"(flexsn_)?[0-9a-f]{32}(\.\w+)?\.(so|py|lock)")
 _OF_A_PROCESS = "flexsn-kernels-"  # what its directory is called, before what mkdtemp adds
 
 
@@ -125,6 +125,18 @@ def _lock(directory: str) -> int | None:
     return held
 
 
+def _is_taken(held: int) -> bool:
+    """Whether another process has a lock on what is open; if not, this one has it now."""
+    if sys.platform != "win32":
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+        except OSError:  # nothing can be locked there
+            return False
+    return False
+
+
 def _remove_directories_of_the_dead() -> None:
     """Remove the kernels in directories of processes that were killed, and the directories."""
     with suppress(OSError):
@@ -181,6 +193,26 @@ def publish(path: Path, build: Callable[[Path], None]) -> Path:
         return _publish(_process_dir() / path.name, build)
     except OSError as error:
         raise BackendError(f"a compiled kernel cannot be written ({error.strerror or error})") from error
+
+
+@contextmanager
+def alone(path: Path, seconds: float) -> Iterator[None]:
+    """A context in which no other process makes this entry; whoever has waited for so long goes on all the same."""
+    lock = path.with_suffix(".lock")
+    try:
+        held = os.open(lock, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o600)
+    except OSError:  # read-only, full: nobody can wait for anybody there
+        yield
+        return
+    try:
+        deadline = time.monotonic() + seconds
+        while _is_taken(held) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        os.close(held)
 
 
 def _has_room(directory: Path) -> bool:

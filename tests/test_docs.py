@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import runpy
 from pathlib import Path
 
@@ -22,3 +23,17 @@ def test_a_lif_neuron_is_at_the_memory_floor() -> None:
     rows = (DOCS / "neurons.md").read_text().splitlines()
     lif = next(r for r in rows if r.startswith("| LIF |")).split(" | ")
     assert lif[-3:-1] == ["8", "21"]
+
+
+def test_every_promise_has_a_test_that_holds_it() -> None:
+    rows = [row for row in (DOCS / "promises.md").read_text().splitlines() if row.startswith("| ")]
+    promises = [row for row in rows if row != "| promise | test |"]
+    named = [re.findall(r"`([\w/]+\.py)::(\w+)`", row) for row in promises]
+    assert len(promises) > 40 and all(named)
+    tests = Path(__file__).parent
+    missing = []
+    for file, name in {pair for pairs in named for pair in pairs}:
+        path = tests / file
+        if not path.exists() or f"\ndef test_{name}(" not in path.read_text():
+            missing.append(f"{file}::{name}")
+    assert not missing, missing

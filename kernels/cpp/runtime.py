@@ -19,8 +19,16 @@ from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout
 from flexsn.ir.passes import passed
 from flexsn.ir.plan import Plan, Role
-from flexsn.kernels.cache import cache_dir, content_key, is_sealed, publish, read_entry, sealed, show_source
-from flexsn.kernels.cpp.compiler import Compiler, compile_library, find_compiler, identity, lacking, whole_source
+from flexsn.kernels.cache import alone, cache_dir, content_key, is_sealed, publish, read_entry, sealed, show_source
+from flexsn.kernels.cpp.compiler import (
+    COMPILE_SECONDS,
+    Compiler,
+    compile_library,
+    find_compiler,
+    identity,
+    lacking,
+    whole_source,
+)
 from flexsn.kernels.cpp.printer import ENTRY, print_cpp
 from flexsn.kernels.cpp.threads import TEAM, WORTH_SPLITTING, seconds_alone
 
@@ -162,7 +170,11 @@ def _load(source: str, compiler: Compiler) -> CppKernel:
             raise BackendError(f"{compiler} wrote no whole library", hint="set CXX to another compiler")
         target.write_bytes(sealed(library, key))
 
-    path = publish(_path(key), make)
+    with alone(_path(key), COMPILE_SECONDS):
+        found = _from_cache(key)  # of the processes of a job one builds, and the others load
+        if found is not None:
+            return found
+        path = publish(_path(key), make)
     try:
         return CppKernel(path)
     except OSError:

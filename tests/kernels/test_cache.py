@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import stat
+import subprocess
+import sys
 import threading
 import time
 import warnings
@@ -15,6 +18,7 @@ import pytest
 
 from flexsn.errors import BackendError
 from flexsn.kernels import cache
+from flexsn.kernels.cache import alone
 
 
 @pytest.fixture(autouse=True)
@@ -132,7 +136,7 @@ def test_published_whole_or_not_at_all(directory: Path) -> None:
 def test_what_killed_builds_left_is_removed_when_old(directory: Path) -> None:
     cache.cache_dir()
     key = cache.content_key("a kernel")
-    old, young = [f"{key}.abcdefgh.so", f"flexsn_{key}.a_c4efgh.py"], [f"{key}.ijklmnop.so"]
+    old, young = [f"{key}.abcdefgh.so", f"flexsn_{key}.a_c4efgh.py", f"{key}.lock"], [f"{key}.ijklmnop.so"]
     kept = [f"{key}.so", f"flexsn_{key}.py", "my notes.so", f"{key}.so.orig"]
     for name in (*old, *young, *kept):
         (directory / name).write_text(name)
@@ -265,3 +269,45 @@ def test_show_source(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixt
         monkeypatch.setenv("FLEXSN_PRINT_CODE", value)
         cache.show_source("int main;")
         assert capsys.readouterr().err == expected
+
+
+HOLDING = """
+import fcntl, os, sys
+held = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)
+fcntl.flock(held, fcntl.LOCK_EX)
+print("held", flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_entry_is_made_by_one_process_at_a_time(directory: Path) -> None:
+    """Who has waited long enough goes on; so does who waits for one that was killed."""
+    path = directory / f"{'0' * 32}.so"
+    directory.mkdir()
+    command = [sys.executable, "-c", HOLDING, str(path.with_suffix(".lock"))]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        begun = time.monotonic()
+        with alone(path, 0.1):
+            assert time.monotonic() - begun >= 0.1
+        assert path.with_suffix(".lock").exists() is False
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        other.kill()
+        other.wait()
+        with alone(path, 1000.0):
+            pass
+    assert list(directory.iterdir()) == []
+
+
+def test_where_nothing_can_be_locked_nobody_waits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with alone(tmp_path / "missing" / "entry.so", 1000.0):
+        pass
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "no locks available")
+
+    monkeypatch.setattr(cache.fcntl, "flock", refuse)
+    with alone(tmp_path / "entry.so", 1000.0):
+        pass
+    assert list(tmp_path.iterdir()) == []

@@ -17,6 +17,7 @@ import pytest
 from flexsn.errors import BackendError
 from flexsn.execution.backends import supported_backends
 from flexsn.kernels.cpp import compiler as cpp_compiler
+from flexsn.kernels.cpp import runtime
 from flexsn.kernels.cpp.compiler import Compiler, find_compiler, identity, lacking, vector_math
 from flexsn.kernels.cpp.runtime import _build, build
 
@@ -113,6 +114,32 @@ def test_everything_else_it_depends_on(part: str, monkeypatch: pytest.MonkeyPatc
     other = ("-O0",) if part.endswith("FLAGS") else lambda *compiler: "another"
     monkeypatch.setattr(f"{cpp_compiler.__name__}.{part}", other)
     assert identity(find_compiler()) != plain
+
+
+def test_two_versions_of_flexsn_on_one_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, directory: Path) -> None:
+    """What a kernel is made of beside its own text is the header, and that is in its name."""
+    assert run() == 1
+    (tmp_path / "scan.h").write_text(f"#define NUMBER 2\n{cpp_compiler._HEADER.read_text()}")
+    with monkeypatch.context() as patch:
+        patch.setattr(cpp_compiler, "_HEADER", tmp_path / "scan.h")
+        _build.cache_clear()
+        assert run() == 2
+    _build.cache_clear()
+    monkeypatch.setattr(runtime, "publish", None)  # the first version finds what it made
+    assert run() == 1
+    assert len(list(directory.iterdir())) == 2
+
+
+def test_two_machines_on_one_cache(monkeypatch: pytest.MonkeyPatch, directory: Path) -> None:
+    """One without the other's instructions never loads its kernel."""
+    made = []
+    for flags in ("flags: sse2", "flags: sse2 avx512f", "flags: sse2"):
+        monkeypatch.setattr(cpp_compiler, "_instruction_set", lambda flags=flags: flags)
+        identity.cache_clear()
+        _build.cache_clear()
+        assert run() == 1
+        made.append(len(list(directory.iterdir())))
+    assert made == [1, 2, 2]
 
 
 def test_a_header_of_the_same_name_where_the_user_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

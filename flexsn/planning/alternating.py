@@ -25,7 +25,7 @@ from flexsn.planning.boundary import Cut, branches_from_end
 from flexsn.planning.forward import plan_forward, step_bytes
 from flexsn.planning.liveness import leads_nowhere, live_states, prune_gradients, states_to_checkpoint
 from flexsn.planning.request import Gradients, ScanRequest, Target, Vjp
-from flexsn.planning.stages import Key, Result, StageKernel, StepPlan, as_inputs, plan_step
+from flexsn.planning.stages import Key, Result, StageKernel, StepPlan, as_inputs, plan_step, row_key
 
 __all__ = [
     "AlternatingBackward",
@@ -194,9 +194,8 @@ def _gradient_results(
         for i, n in enumerate(vjp.grad_inputs)
         if n is not None
     ]
-    there = {r.node for r in inputs if r.in_rows and r.dtype is r.node.dtype}
     factors = (n for n in dict.fromkeys(_factors(vjp.outers)) if n.op not in (LeafKind.STATE, LeafKind.PRODUCT))
-    found = [*inputs, *(Result(n, n, n.dtype) for n in factors if n not in there)]
+    found = [*inputs, *(Result(row_key(n), n, n.dtype) for n in factors)]
     for c, carry in enumerate(carries):
         summands = vjp.grad_states[carry.index]
         if carry.part < len(summands):

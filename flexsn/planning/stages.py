@@ -15,9 +15,9 @@ from flexsn.ir.substitute import Substitution
 from flexsn.planning.forward import plan_forward
 from flexsn.planning.request import ScanRequest
 
-__all__ = ["Key", "Result", "StageKernel", "StepPlan", "as_inputs", "plan_step"]
+__all__ = ["Key", "Result", "StageKernel", "StepPlan", "as_inputs", "plan_step", "row_key", "source_key"]
 
-Key = Node | tuple[str, int]
+Key = Node | tuple[str, int | Node]
 """What a tensor of one step is: the value of a node, or ``("output", k)``, ``("next", j)``, ``("operand", i)``, ..."""
 
 _IN_PLACE = (LeafKind.STATE, LeafKind.STATE_COTANGENT, LeafKind.PRODUCT)
@@ -73,6 +73,16 @@ class StepPlan:
         return [slot for stage in self.stages if stage.plan for slot in stage.plan.slots]
 
 
+def row_key(node: Node) -> Key:
+    """Where a value lies row by row for longer than its step: where it is, or where it is copied to."""
+    return ("copy", node) if node.is_leaf and node.op not in (LeafKind.STATE, LeafKind.PRODUCT) else node
+
+
+def source_key(product: Product) -> Key:
+    """Which tensor a product multiplies."""
+    return product.source if product.source.op in _IN_PLACE else row_key(product.source)
+
+
 def plan_step(
     builder: Builder,
     results: Sequence[Result],
@@ -93,16 +103,16 @@ def plan_step(
     computed = {p.leaf for stage in early for p in stage.products}
     in_rows = {r.node: r for r in reversed(results) if r.in_rows and r.dtype is r.node.dtype}
     same: dict[Key, Key] = {r.key: n for n, r in in_rows.items() if n in computed and n not in wanted}
-    same |= {r.node: first.key for r in results if r.key is r.node and (first := in_rows[r.node]) is not r}
+    same |= {r.key: first.key for r in results if r.key == row_key(r.node) and (first := in_rows[r.node]) is not r}
     waiting = {r.key: r for r in results if r.key not in same}
     behind = {r.key: computed.intersection(topological([r.node])) for r in results}
     written, there, stages = set[Key](), set[Node](), []
     for stage in early:
         sources: dict[Key, Result] = {}
-        for source in (p.source for p in stage.products if p.source.op not in _IN_PLACE):
-            found = in_rows.get(source, Result(source, source, source.dtype))
-            if found.key is not source:
-                same[source] = found.key
+        for p in (p for p in stage.products if p.source.op not in _IN_PLACE):
+            found = in_rows.get(p.source, Result(source_key(p), p.source, p.source.dtype))
+            if found.key != source_key(p):
+                same[source_key(p)] = found.key
             if found.key not in written:
                 sources[found.key] = found
         if sources:  # what can be computed beside them is

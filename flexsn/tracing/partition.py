@@ -135,7 +135,8 @@ class Partitioner:
         reduced = [v for v in flat if isinstance(v, (Reduction, _Post))]
         shapes = [self._tape.tensors[r.index].shape for r in call.results]
         live = any(r.index in self._tape.live for r in call.results)
-        across = self._across.sort(call, args, self._tape) if live else None
+        of_step = live or any(isinstance(v, (Node, Viewed)) for v in flat)  # such as a gradient that is zero
+        across = self._across.sort(call, args, self._tape) if of_step else None
         if across is not None:
             for r, value in zip(call.results, across, strict=True):
                 self._values[r.index] = _Post(value) if isinstance(value, Ref) else value

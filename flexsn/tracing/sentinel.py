@@ -96,8 +96,8 @@ def _grow(
         for candidate in (features, torch.Size((1, *features))):
             if features != grown and len(candidate) >= len(shape):
                 runs, held, returned = _probe(core, dtypes, device, candidate, sizes, step_shape)
-                if runs and [held] == returned == [features]:
-                    return features, None if candidate is features else len(candidate)
+                if runs and [held] == returned and held[-len(features) :] == features:
+                    return held, None if candidate is features else len(candidate)
     return grown, None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -101,7 +101,16 @@ LOGIC: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "xor": lambda a, b: a ^ b,
 }
 
-FLOAT, BOOL, INT = "float", "bool", "int"
+PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "linear": torch.nn.functional.linear,
+    "matmul": lambda a, w: a @ w,
+    "transposed": lambda a, w: (w.t() @ a.t()).t() if a.dim() == 2 else a @ w.t(),
+    "einsum": lambda a, w: torch.einsum("...j,ij->...i", a, w),
+    "biased": lambda a, w: torch.nn.functional.linear(a, w, w[0]),
+    "without_diagonal": lambda a, w: a @ w.masked_fill(torch.eye(len(w), dtype=torch.bool), 0.0),
+}
+
+FLOAT, BOOL, INT, MATRIX = "float", "bool", "int", "matrix"
 
 
 @dataclass(frozen=True)
@@ -150,7 +159,7 @@ class Core:
 def _run(op: str, args: list[Tensor], dtype: torch.dtype) -> Tensor:
     if op in SPIKES:
         return SPIKES[op](args[0])
-    for table in (FLOAT1, FLOAT2, CLOSE1, COMPARE, LOGIC):
+    for table in (FLOAT1, FLOAT2, CLOSE1, COMPARE, LOGIC, PRODUCTS):
         if op in table:
             return table[op](*args)
     if op == "where":
@@ -179,12 +188,13 @@ SHAPES: dict[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = {
     "batch": lambda step: (step[0], *(1,) * (len(step) - 1)),
     "last": lambda step: (step[-1],),
     "full": lambda step: step,
+    "square": lambda step: (step[-1], step[-1]),
 }
 
 
 @st.composite
-def cores(draw: Callable[[Any], Any], exact: bool = True) -> Core:
-    """Random cores; ``exact`` leaves out what is only close to torch."""
+def cores(draw: Callable[[Any], Any], exact: bool = True, products: bool = False) -> Core:
+    """Random cores; ``exact`` leaves out what is only close to torch, ``products`` puts in what reads across lanes."""
     num_inputs = draw(st.integers(1, 3))
     states = tuple(draw(st.lists(st.sampled_from([FLOAT, FLOAT, FLOAT, INT, BOOL]), max_size=3)))
     prologues = list(PROLOGUES)[
@@ -193,16 +203,23 @@ def cores(draw: Callable[[Any], Any], exact: bool = True) -> Core:
     parameters = tuple(
         draw(
             st.lists(
-                st.builds(Parameter, st.sampled_from(list(SHAPES)), st.sampled_from(prologues), st.booleans()),
+                st.builds(Parameter, st.sampled_from(list(SHAPES)[:-1]), st.sampled_from(prologues), st.booleans()),
                 max_size=2,
             )
         )
     )
     kinds = [FLOAT] * num_inputs + list(states) + [FLOAT] * len(parameters)
+    if products:
+        matrices = st.builds(Parameter, st.just("square"), st.sampled_from(["as_is", "halved"]), st.booleans())
+        parameters += tuple(draw(st.lists(matrices, min_size=1, max_size=2)))
+        kinds += [MATRIX] * (len(parameters) + num_inputs + len(states) - len(kinds))
     steps: list[Step] = []
 
-    def pick(kind: str) -> int:
-        return draw(st.sampled_from([i for i in reversed(range(len(kinds))) if kinds[i] == kind]))
+    of_step = [True] * (num_inputs + len(states)) + [False] * len(parameters)
+
+    def pick(kind: str, among: Sequence[bool] | None = None) -> int:
+        possible = [i for i in reversed(range(len(kinds))) if kinds[i] == kind and (among is None or among[i])]
+        return draw(st.sampled_from(possible))
 
     tables = [FLOAT1, FLOAT2, SPIKES] if exact else [FLOAT1, FLOAT2, SPIKES, CLOSE1]
     for _ in range(draw(st.integers(1, 9))):
@@ -212,10 +229,15 @@ def cores(draw: Callable[[Any], Any], exact: bool = True) -> Core:
             ops += [("count_down", INT)] if INT in kinds else []
         if INT in kinds:
             ops += [("positive", BOOL), ("to_float", FLOAT)]
+        if products:  # the first one, and each as likely as all others of one table
+            ops = [(op, FLOAT) for op in PRODUCTS] + (ops if steps else [])
         op, kind = draw(st.sampled_from(ops))
-        steps.append(Step(op, tuple(pick(k) for k in _arguments(op, kinds)), kind))
+        args = tuple(pick(k, of_step if op in PRODUCTS and k == FLOAT else None) for k in _arguments(op, kinds))
+        steps.append(Step(op, args, kind))
         kinds.append(kind)
-    outputs = tuple(draw(st.lists(st.integers(0, len(kinds) - 1), min_size=1, max_size=3)))
+        of_step.append(any(of_step[i] for i in args))
+    returned = [i for i, kind in enumerate(kinds) if kind != MATRIX and (of_step[i] or not products)]
+    outputs = tuple(draw(st.lists(st.sampled_from(returned), min_size=1, max_size=3)))
     return Core(num_inputs, states, parameters, tuple(steps), outputs, tuple(pick(kind) for kind in states))
 
 
@@ -225,6 +247,8 @@ def _arguments(op: str, kinds: list[str]) -> tuple[str, ...]:
         return (FLOAT, FLOAT)
     if op in LOGIC:
         return (BOOL, BOOL)
+    if op in PRODUCTS:
+        return (FLOAT, MATRIX)
     special = {
         "where": (BOOL, FLOAT, FLOAT),
         "not": (BOOL,),

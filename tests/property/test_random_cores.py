@@ -75,3 +75,11 @@ def _assert_close(name: str, got: Tensor, want: Tensor) -> None:
 def test_exact_core(core: Core, call: Call) -> None:
     want = run(core, call, "torch")
     check(run(core, call, BACKEND), want, exact=True, exact_gradients=not ties(core))
+
+
+# a matrix of one neuron leaves the last dimension free, and runs as the loop
+@given(core=cores(products=True), call=calls((torch.float64,)).filter(lambda call: call.step[-1] > 1))
+@examples(8)
+def test_core_with_products(core: Core, call: Call) -> None:
+    want = run(core, call, "torch")
+    check(run(core, call, BACKEND), want, exact=False, exact_gradients=False)

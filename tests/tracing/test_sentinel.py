@@ -104,6 +104,12 @@ def test_a_core_that_asks_for_the_shape_gets_as_many_dimensions_as_the_call_has(
     assert tuple(sentinel_of(lambda x, v: (x / x.shape[-1], v), step_shape=(9, 9, 9, 9)).shape) == (2, 3, 5, 7)
 
 
+def test_a_matrix_and_a_parameter_of_another_dimension() -> None:
+    weight, channels = torch.ones(6, 6), torch.ones(4, 1)
+    sentinel = sentinel_of(lambda x, v: (x @ weight + v * channels, v))
+    assert tuple(sentinel.shape) == (2, 4, 6) and tuple(sentinel.param_shape) == (4, 6)
+
+
 def test_a_parameter_of_what_is_not_returned_counts_too() -> None:
     weight = torch.ones(5)
 

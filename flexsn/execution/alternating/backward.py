@@ -23,7 +23,7 @@ from flexsn.ir.graph import LeafKind, Node
 from flexsn.kernels.backend import Launch
 from flexsn.planning.alternating import AlternatingForward, plan_alternating_backward
 from flexsn.planning.boundary import holds
-from flexsn.planning.stages import Key
+from flexsn.planning.stages import Key, row_key
 
 __all__ = ["BoundAlternatingBackward"]
 
@@ -66,7 +66,7 @@ class BoundAlternatingBackward:
         self.cotangents = [step.builder.leaf(LeafKind.COTANGENT, k, n.dtype) for k, n in enumerate(step.outputs)]
         per_step: list[Key] = [*step.inputs, *(step.states[j] for j in plan.live), *forward.kept, *self.cotangents]
         per_step += [*(("input", i) for i in range(spec.num_inputs)), self.index]
-        self.steps = [BoundStep(spec, b.kernels, [*per_step, *b.factors]) for b in plan.branches]
+        self.steps = [BoundStep(spec, b.kernels, [*per_step, *map(row_key, b.factors)]) for b in plan.branches]
         self.carried = [
             [
                 (c, step.place(c), step.place(("carry", n)) if b.hands_on(c) else None)
@@ -167,7 +167,8 @@ class _WalkBack:
         """Walk back through steps of one branch, in a chunk from ``start`` on."""
         step, tensors, branch = self._bound.steps[number], self._tensors[number], self.plan.branches[number]
         carried = self._bound.carried[number]
-        run: dict[Key, Tensor] = {n: self._factor(n, len(steps)) for n in branch.factors if step.same(n) is n}
+        own = [n for n in branch.factors if step.same(row_key(n)) == row_key(n)]
+        run: dict[Key, Tensor] = {row_key(n): self._factor(n, len(steps)) for n in own}
         run |= {state: seq[steps.start - start : steps.stop - start] for state, seq in self._chunk.items()}
         run = {key: seq[steps.start : steps.stop] for key, seq in self._sequences.items()} | run
         for leaf, old, new in carried:
@@ -189,7 +190,7 @@ class _WalkBack:
         self._carried |= {leaf: [tensors[old], tensors[new]] for leaf, old, new in carried if new is not None}
         self._there = {leaf for leaf, _, new in carried if new is not None}
         for k, outer in enumerate(branch.vjp.outers):
-            factors = [run[step.same(n)] for n in (outer.left, outer.right)]
+            factors = [run[step.same(row_key(n))] for n in (outer.left, outer.right)]
             so_far = self._outers.get((branch.group, k))
             self._outers[branch.group, k] = add_outer(self.spec, outer, factors, self._operands, so_far)
 
@@ -200,8 +201,11 @@ class _WalkBack:
         axis = self.spec.shape.time_dim
         named: dict[Key, Tensor] = dict(zip(self.plan.step.inputs, inputs, strict=True))
         named |= {leaf: g for leaf, g in zip(self._bound.cotangents, grads, strict=True) if g is not None}
-        named |= {("input", i): g for i, g in self._grad_inputs.items()}
-        return {key: seq.movedim(axis, 0) for key, seq in named.items()}
+        found = {key: seq.movedim(axis, 0) for key, seq in named.items()}
+        if in_rows(self.spec):
+            like = self.spec.shape.rows(torch.float32, self.spec.shape.num_steps).shape
+            return found | {("input", i): g.view(like) for i, g in self._grad_inputs.items()}
+        return found | {("input", i): g.movedim(axis, 0) for i, g in self._grad_inputs.items()}
 
     def _step(self, leaf: Node) -> Tensor:
         return rows(self.spec, leaf.dtype).view(self.spec.shape.step_shape)

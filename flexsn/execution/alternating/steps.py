@@ -8,12 +8,12 @@ import torch
 from torch import Tensor
 
 from flexsn.execution.call import CallSpec
-from flexsn.ir.graph import LeafKind, Node
+from flexsn.ir.graph import Node
 from flexsn.ir.layout import CallShape, TensorSpec
 from flexsn.ir.plan import ForwardPlan
 from flexsn.ir.step import Outer, Product
 from flexsn.kernels.backend import Launch
-from flexsn.planning.stages import Key, StageKernel, StepPlan
+from flexsn.planning.stages import Key, StageKernel, StepPlan, source_key
 
 __all__ = [
     "BoundStep",
@@ -73,9 +73,16 @@ class BoundStep:
         products = [p for stage in plan.stages for p in stage.products]
         used = dict.fromkeys(self.same(key) for stage in plan.stages for key in stage.keys)
         used |= dict.fromkeys(self.same(key) for p in products for key in _touched(p))
-        self.per_step = tuple(key for key in dict.fromkeys(per_step) if key in used)
-        self._places = {key: place for place, key in enumerate(dict.fromkeys([*self.per_step, *used]))}
-        self._own = [k for k in used if isinstance(k, Node) and _is_computed(k) and k not in self.per_step]
+        changing: dict[Key, Key] = {}
+        for key in per_step:
+            if self.same(key) in used:
+                changing.setdefault(self.same(key), key)
+        self.per_step = tuple(changing.values())
+        self._places = {key: place for place, key in enumerate(dict.fromkeys([*changing, *used]))}
+        own = {
+            self.same(key): node.dtype for p in products for key, node in ((source_key(p), p.source), (p.leaf, p.leaf))
+        }
+        self._own = {key: dtype for key, dtype in own.items() if key not in changing}
         self._multiply = [[self._multiplication(p) for p in stage.products] for stage in plan.stages]
         self._order = [[self.place(key) for key in stage.keys] for stage in plan.stages]
         self._run: list[tuple[Launch | None, list[int], list[Multiplication]]] | None = None
@@ -94,8 +101,8 @@ class BoundStep:
         for key, tensor in same.items():
             if key in self._places:
                 found[self._places[key]] = tensor
-        for node in self._own:
-            found[self._places[node]] = rows(self.spec, node.dtype)
+        for key, dtype in self._own.items():
+            found[self._places[key]] = rows(self.spec, dtype)
         return found
 
     def bind(self, tensors: Sequence[Tensor]) -> None:
@@ -131,7 +138,7 @@ class BoundStep:
 
     def _multiplication(self, product: Product) -> Multiplication:
         """What computes a product into its place."""
-        source, leaf, call = self.place(product.source), self.place(product.leaf), product.call
+        source, leaf, call = self.place(source_key(product)), self.place(product.leaf), product.call
         operands = [self.place(("operand", i)) for i in product.operands]
         if call is None:
             (matrix,) = operands
@@ -169,11 +176,7 @@ def _of_steps(sequence: Tensor, step: tuple[int, ...]) -> Tensor:
 
 
 def _touched(product: Product) -> list[Key]:
-    return [product.source, product.leaf, *(("operand", i) for i in product.operands)]
-
-
-def _is_computed(node: Node) -> bool:
-    return node.op is LeafKind.PRODUCT or not node.is_leaf
+    return [source_key(product), product.leaf, *(("operand", i) for i in product.operands)]
 
 
 def add_outer(

@@ -67,6 +67,9 @@ class Backend(Protocol):
             BackendError: the kernel cannot be built here.
         """
 
+    def outer_product(self, left: Tensor, right: Tensor) -> Tensor:
+        """``left.t() @ right`` of two matrices of as many rows and columns: the gradient of a matrix."""
+
     def print(self, plan: Plan, layout: Layout, target: str) -> Printed:
         """The plan's kernel as text, and compiled if the target is another machine's.
 

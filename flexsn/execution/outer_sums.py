@@ -31,7 +31,7 @@ class OuterSums:
         self._first_saved = len(forward.checkpoints)
         self._first_output = self._first_saved + sum(slot.holds is Holds.SAVED for slot, _ in forward.stores)
         self._outputs = forward.read_again
-        self._device = spec.device.type
+        self._device, self._product = spec.device.type, spec.backend.outer_product
         self.read_outputs = any(f.state is not None for outer in plan.outers for f in (outer.left, outer.right))
 
     def __call__(
@@ -50,13 +50,13 @@ class OuterSums:
                 sides = [(f, self._sequence(f.slot, inputs, kept, written)) for f in (outer.left, outer.right)]
                 if all(factor.state is None for factor, _ in sides):
                     left, right = (self._rows(values) for _, values in sides)
-                    found.append((outer.group, left.t() @ right))
+                    found.append((outer.group, self._product(left, right)))
                     continue
                 left, right = (self._rows(v.select(axis, 0) if f.state is None else states[f.state]) for f, v in sides)
                 later_left, later_right = (
                     self._rows(v.narrow(axis, int(f.state is None), v.shape[axis] - 1)) for f, v in sides
                 )
-                found.append((outer.group, (left.t() @ right).addmm_(later_left.t(), later_right)))
+                found.append((outer.group, self._product(later_left, later_right).addmm_(left.t(), right)))
         return found
 
     def _sequence(

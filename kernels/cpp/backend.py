@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout
 from flexsn.ir.plan import Plan
 from flexsn.kernels.backend import Launch, Printed
 from flexsn.kernels.cpp.compiler import find_compiler
+from flexsn.kernels.cpp.outer import outer_product
 from flexsn.kernels.cpp.printer import print_cpp
 from flexsn.kernels.cpp.runtime import BLOCK, LARGEST_MATRIX, bind
 
@@ -42,6 +44,9 @@ class CppBackend:
 
     def bind(self, plan: Plan, layout: Layout) -> Launch:
         return bind(plan, layout)
+
+    def outer_product(self, left: Tensor, right: Tensor) -> Tensor:
+        return outer_product(left, right)
 
     def print(self, plan: Plan, layout: Layout, target: str) -> Printed:
         return Printed(print_cpp(plan))

@@ -128,14 +128,12 @@ template <class T> FX_APART int count_not_zero(const T* x, int size) {
   return count;
 }
 
-template <class T> FX_APART void list_not_zero(const T* x, int size, int* which) {
+template <class T, class Of> FX_INLINE void each_not_zero(const T* x, int size, const Of& of) {
   int j = 0;
   for (; j + BITS <= size; j += BITS)
-    for (unsigned bits = not_zero(x + j); bits; bits &= bits - 1) *which++ = j + __builtin_ctz(bits);
-  for (; j < size; ++j) {
-    *which = j;
-    which += x[j] != 0;
-  }
+    for (unsigned bits = not_zero(x + j); bits; bits &= bits - 1) of(j + __builtin_ctz(bits));
+  for (; j < size; ++j)
+    if (x[j] != 0) of(j);
 }
 
 // result[b, :] = sum over j of source[b, j] * matrix[j, :]
@@ -144,8 +142,9 @@ template <class T> FX_APART void contract(const T* source, const Matrix<T>& matr
   int which[LARGEST], dense[LANES], num_dense = 0;
   const auto some = [&](int b) {
     const T* x = source + i64(b) * size;
-    list_not_zero(x, size, which);
-    each_column<T, WIDE>(size, 0, SomeRows<T>{x, which, count_not_zero(x, size), matrix, result + i64(b) * size});
+    int count = 0;
+    each_not_zero(x, size, [&](int j) { which[count++] = j; });
+    each_column<T, WIDE>(size, 0, SomeRows<T>{x, which, count, matrix, result + i64(b) * size});
   };
   for (int b = 0; b < samples; ++b) {
     if (2 * count_not_zero(source + i64(b) * size, size) < size) some(b);
@@ -153,6 +152,57 @@ template <class T> FX_APART void contract(const T* source, const Matrix<T>& matr
   }
   for (; num_dense % TOGETHER; --num_dense) some(dense[num_dense - 1]);
   each_column<T, WIDE>(size, 0, AllRows<T>{source, dense, num_dense, matrix, result});
+}
+
+// ---- the gradient of a matrix: result[j, :] = sum over r of source[r, j] * other[r, :], of a source mostly zero --------
+
+constexpr int ROWS = 512;  // whose sum is one of the summands: sums of very many would lose digits
+
+template <class T> struct Outer {
+  const T *source, *other;
+  T* result;
+  i64 rows;
+  int size, threads, me;
+  mutable int task;
+  char* memory;
+
+  // Each thread has columns of its own.
+  template <int BYTES, int COUNT> void run(int column) const {
+    if (task++ % threads == me) add<BYTES, COUNT>(column);
+  }
+
+  template <int BYTES, int COUNT> FX_APART void add(int column) const {
+    typedef typename Wide<T, BYTES>::type V;
+    V* sums = reinterpret_cast<V*>(memory);
+    for (i64 first = 0; first < rows; first += ROWS) {
+      for (i64 i = 0; i < i64(size) * COUNT; ++i) sums[i] = V{};
+      for (i64 r = first; r < rows && r < first + ROWS; ++r) {
+        const T* x = source + r * size;
+        V values[COUNT];
+        for (int c = 0; c < COUNT; ++c) values[c] = reinterpret_cast<const V*>(other + r * size + column)[c];
+        each_not_zero(x, size, [&](int j) {
+          for (int c = 0; c < COUNT; ++c) sums[i64(j) * COUNT + c] += x[j] * values[c];
+        });
+      }
+      for (int j = 0; j < size; ++j) {
+        V* to = reinterpret_cast<V*>(result + i64(j) * size + column);
+        for (int c = 0; c < COUNT; ++c) to[c] = first ? to[c] + sums[i64(j) * COUNT + c] : sums[i64(j) * COUNT + c];
+      }
+    }
+  }
+};
+
+// source, other, result, rows, size, threads
+template <class T> double outer(const i64* a) {
+  const int size = int(a[4]), threads = int(a[5]);
+#pragma omp parallel num_threads(threads) if (threads > 1)
+  {
+    const Scratch sums(i64(size) * VECTORS * WIDE);
+    each_column<T, WIDE>(size, 0, Outer<T>{reinterpret_cast<const T*>(a[0]), reinterpret_cast<const T*>(a[1]),
+                                          reinterpret_cast<T*>(a[2]), a[3], size, threads, omp_get_thread_num(), 0,
+                                          sums.memory});
+  }
+  return 0;
 }
 
 }  // namespace fx

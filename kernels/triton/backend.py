@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 import torch
+from torch import Tensor
 
 from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout
@@ -40,6 +41,9 @@ class TritonBackend:
 
     def bind(self, plan: Plan, layout: Layout) -> Launch:
         return bind(plan, layout)
+
+    def outer_product(self, left: Tensor, right: Tensor) -> Tensor:
+        return left.t() @ right
 
     def print(self, plan: Plan, layout: Layout, target: str) -> Printed:
         compiled = compile_offline(plan, target, layout)

@@ -19,6 +19,7 @@ from flexsn.kernels.cpp.values import VALUE
 from flexsn.surrogate import ATan, PiecewiseQuadratic
 
 spike, soft = ATan(), PiecewiseQuadratic()
+connection = nn.Parameter(torch.randn(50, 50) / 8)
 leak = nn.Parameter(torch.tensor([0.3, -0.2, 1.0]).view(3, 1))
 
 
@@ -59,6 +60,12 @@ def choices(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return h.clamp(-3.0, 3.0).half().float(), torch.where(h > 1, torch.where(h > 2, h * 0.5, h - 1), h)
 
 
+def recurrent(x: Tensor, v: Tensor, z: Tensor) -> tuple[Tensor, ...]:
+    h = v + (x + torch.tanh(z @ connection.to(z.dtype)) @ connection.to(z.dtype) - v) / 2.0
+    s = spike(h - 1.0)
+    return s, h * (1.0 - s), s
+
+
 CORES: dict[str, tuple[Callable[..., Any], int, tuple[torch.dtype, ...]]] = {
     "lif": (lif, 1, (torch.float32,)),
     "plif": (plif, 1, (torch.float32,)),
@@ -66,6 +73,7 @@ CORES: dict[str, tuple[Callable[..., Any], int, tuple[torch.dtype, ...]]] = {
     "gated": (gated, 2, (torch.float32,)),
     "refractory": (refractory, 1, (torch.float32, torch.int32, torch.bool)),
     "choices": (choices, 1, (torch.float32,)),
+    "recurrent": (recurrent, 1, (torch.float32,) * 2),
 }
 DTYPES = [torch.float32, torch.float64, torch.float16, torch.bfloat16]
 

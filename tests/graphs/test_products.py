@@ -11,13 +11,18 @@ from torch._dynamo.testing import CompileCounterWithBackend
 
 from flexsn import FlexSN, Recurrent
 from flexsn.execution.alternating.forward import AlternatingScan
+from flexsn.execution.forward import BoundScan
+from flexsn.kernels.cpp.backend import CppBackend
 from tests.flexsn.contract_cores import lif, sequence
 from tests.graphs.test_operators import check_operators
 
 
-@pytest.fixture(autouse=True)
-def _compiled_anew() -> None:
+@pytest.fixture(params=["fused", "alternating"], autouse=True)
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     torch._dynamo.reset()
+    if request.param == "alternating":
+        monkeypatch.setattr(CppBackend, "largest_matrix", 0)
+    return str(request.param)
 
 
 def recurrent(**options: Any) -> Recurrent:
@@ -30,9 +35,9 @@ def gradients(layer: Recurrent, y: Tensor, x: Tensor) -> list[Tensor]:
 
 
 @pytest.mark.parametrize("shape", [(4, 12, 3), (4, 2, 6, 3)])
-def test_what_torch_asks_of_operators(shape: tuple[int, ...]) -> None:
+def test_what_torch_asks_of_operators(shape: tuple[int, ...], way: str) -> None:
     call = check_operators(recurrent(checkpoint=2), sequence(*shape))
-    assert call.products == (torch.float32,) and call.interval == 2
+    assert call.products == (torch.float32,) and call.interval == 2 and call.fused is (way == "fused")
 
 
 def test_one_graph_for_every_length_and_batch() -> None:
@@ -48,10 +53,10 @@ def test_one_graph_for_every_length_and_batch() -> None:
     assert graphs.frame_count == 1
 
 
-def test_the_forward_pass_runs_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    runs = []
-    forward = AlternatingScan.forward
-    monkeypatch.setattr(AlternatingScan, "forward", lambda self, *given: runs.append(self) or forward(self, *given))
+def test_the_forward_pass_runs_once(monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    runs, scans = [], BoundScan if way == "fused" else AlternatingScan
+    forward: Any = scans.forward
+    monkeypatch.setattr(scans, "forward", lambda self, *given: runs.append(self) or forward(self, *given))
     layer, x = recurrent(), sequence(6, 2, 3).requires_grad_()
     y = torch.compile(layer, fullgraph=True, backend="aot_eager")(x)
     runs.clear()

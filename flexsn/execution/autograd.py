@@ -62,11 +62,11 @@ def run_compiled(
     # those of a vmap or grad that has ended; torch's own Function does the same, and more that is of no use here
     tensors = (*map(unwrap_if_dead, inputs), *map(unwrap_if_dead, states), *map(unwrap_if_dead, captured))
     try:
-        results: tuple[Tensor, ...] = _Scan.apply(entry, *tensors)
+        results: tuple[Tensor, ...] = _Scan.apply(entry, *tensors)  # type: ignore[attr-defined]
     except RuntimeError:
         if kept(tensors) is tensors:
             raise
-        results = _Scan.apply(entry, *kept(tensors))
+        results = _Scan.apply(entry, *kept(tensors))  # type: ignore[attr-defined]
     return results
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import Enum
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,7 +23,18 @@ from flexsn.ir.layout import without_axis
 from flexsn.ir.step import StepGraph
 
 __all__ = [
-    *("KINDS", "Kind", "Treatment", "as_floats", "check", "check_arguments", "check_read", "check_values", "fit"),
+    *(
+        "KINDS",
+        "Kind",
+        "Treatment",
+        "alike",
+        "as_floats",
+        "check",
+        "check_arguments",
+        "check_read",
+        "check_values",
+        "fit",
+    ),
     *("is_memory", "kept", "needs_loop", "refuse", "written_out"),
 ]
 
@@ -75,6 +87,29 @@ def is_memory(tensor: Tensor) -> bool:
     if type(tensor) not in _PLAIN or tensor.layout is not torch.strided:
         return False
     return not (tensor.is_neg() or tensor._is_zerotensor() or _is_legacy_batched(tensor))
+
+
+def alike(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
+    """What kernels, and the choice of what runs, go by; empty if something is no tensor, or has no strides."""
+    try:
+        return tuple(
+            [
+                (
+                    t.shape,
+                    t.stride(),
+                    t.dtype,
+                    t.requires_grad,
+                    t.device,
+                    type(t),
+                    t.layout,
+                    t.is_neg(),
+                    t._is_zerotensor(),
+                )
+                for t in tensors
+            ]
+        )
+    except (AttributeError, RuntimeError):  # which of them it is, is said later
+        return ()
 
 
 def _kind_of(tensor: Tensor) -> Kind | None:

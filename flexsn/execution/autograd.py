@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from itertools import chain
 from operator import is_
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -15,7 +15,6 @@ from torch._C._functorch import unwrap_if_dead
 from torch.autograd.function import _SingleLevelFunction
 
 from flexsn.errors import BackendError, FallbackWarning, stack_level
-from flexsn.execution.alternating.forward import AlternatingScan
 from flexsn.execution.arguments import is_memory, kept, needs_loop, written_out
 from flexsn.execution.call import CallSpec
 from flexsn.execution.forward import BoundScan
@@ -23,6 +22,9 @@ from flexsn.execution.loop import Core, scan_by_loop
 from flexsn.execution.masks import Masks, RuledCall
 from flexsn.execution.traces import TraceEntry
 from flexsn.tracing.gradient_path import no_gradient_path, saved_tensors
+
+if TYPE_CHECKING:
+    from flexsn.execution.alternating.forward import AlternatingScan
 
 __all__ = ["CallEntry", "gradients", "run_compiled"]
 
@@ -60,11 +62,11 @@ def run_compiled(
     # those of a vmap or grad that has ended; torch's own Function does the same, and more that is of no use here
     tensors = (*map(unwrap_if_dead, inputs), *map(unwrap_if_dead, states), *map(unwrap_if_dead, captured))
     try:
-        results: tuple[Tensor, ...] = _Scan.apply(entry, *tensors)
+        results: tuple[Tensor, ...] = _Scan.apply(entry, *tensors)  # type: ignore[attr-defined]
     except RuntimeError:
         if kept(tensors) is tensors:
             raise
-        results = _Scan.apply(entry, *kept(tensors))
+        results = _Scan.apply(entry, *kept(tensors))  # type: ignore[attr-defined]
     return results
 
 

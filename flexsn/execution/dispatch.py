@@ -22,7 +22,7 @@ import os
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -38,8 +38,16 @@ from flexsn.errors import (
     defined_at,
     stack_level,
 )
-from flexsn.execution.alternating.forward import AlternatingScan
-from flexsn.execution.arguments import check_arguments, check_read, check_step, check_values, fit, is_memory, needs_loop
+from flexsn.execution.arguments import (
+    alike,
+    check_arguments,
+    check_read,
+    check_step,
+    check_values,
+    fit,
+    is_memory,
+    needs_loop,
+)
 from flexsn.execution.autograd import CallEntry, run_compiled
 from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
@@ -52,6 +60,9 @@ from flexsn.execution.traces import REMEMBERED, Traces, check_devices, once, rem
 from flexsn.ir.dtypes import compute_dtype
 from flexsn.ir.layout import without_axis
 from flexsn.kernels.backend import Backend
+
+if TYPE_CHECKING:
+    from flexsn.execution.alternating.forward import AlternatingScan
 
 __all__ = ["ScanDispatcher", "constant_to_compile", "opaque_to_compile", "uncompiled"]
 
@@ -170,11 +181,11 @@ class ScanDispatcher:
             backend = os.environ["FLEXSN_BACKEND"]
         rules = None if call is None else call.rules
         everything = (*inputs, *states, *read) if call is None else (*inputs, *states, *read, *call.masks.tensors)
-        alike = _alike(everything)
+        kinds = alike(everything)
         read_ids = [id(t) for t in read]
         shared = tuple(map(read_ids.index, read_ids))  # which names hold one tensor decides what the kernel reads
         default = torch.get_default_dtype()
-        key = (options, backend, torch.is_grad_enabled(), training, default, alike, shared, rules)
+        key = (options, backend, torch.is_grad_enabled(), training, default, kinds, shared, rules)
         entry = self._entries.get(key, _NEW)
         if self._captures.unwatched is not None and not (entry is _NEW or entry is None or entry.traced.still_holds()):
             self._entries = {}
@@ -184,7 +195,7 @@ class ScanDispatcher:
             inputs, states, axis = fit(inputs, states, options.time_dim)
             options = replace(options, backend=backend, time_dim=axis)
             entry = self._new_entry(inputs, states, options, call, training)
-            if alike and not transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
+            if kinds and not transformed() and all(a is b for a, b in zip(given, (*inputs, *states), strict=True)):
                 remember(self._entries, key, entry, 16 * REMEMBERED)
         return entry, inputs, states, options
 
@@ -255,14 +266,17 @@ class ScanDispatcher:
             rules = call.rules
             inputs, states = call.kernel_inputs, call.kernel_states(tracer.graph)
             captured = [*call.once, *captured]
-        alike = tuple((t.shape, t.stride(), t.dtype, is_memory(t)) for t in (*inputs, *states, *captured))
+        kinds = tuple((t.shape, t.stride(), t.dtype, is_memory(t)) for t in (*inputs, *states, *captured))
 
         def build() -> BoundScan | AlternatingScan:
             spec = CallSpec.of(tracer, backend, inputs, options, training, rules)
-            way = BoundScan if spec.way is None or spec.way.fused else AlternatingScan
-            return way(spec).prepare(inputs, states, captured)
+            if spec.way is not None and not spec.way.fused:
+                from flexsn.execution.alternating.forward import AlternatingScan  # which few programs need
 
-        bound = once(traced.bound, (options, training, alike, rules), build)
+                return AlternatingScan(spec).prepare(inputs, states, captured)
+            return BoundScan(spec).prepare(inputs, states, captured)
+
+        bound = once(traced.bound, (options, training, kinds, rules), build)
         return CallEntry(traced, bound, training, len(tracer.graph.outputs) - num_wanted)
 
     def _warn(self, what: str, problem: FlexSNError) -> None:
@@ -280,30 +294,6 @@ def _not_all_watched(core: Callable[..., Any], reason: str) -> FlexSNError:
         why="so it is looked at again each time, which costs a little and is right",
         hint="read numbers from arguments, closures, globals or attributes, in plain lists, dicts and classes",
     )
-
-
-def _alike(tensors: Sequence[Tensor]) -> tuple[Any, ...]:
-    """What kernels, and the choice of what runs, go by; empty if something is no tensor, or has no strides."""
-    try:
-        return tuple(
-            [
-                # one line, as this is what a call costs
-                (
-                    t.shape,
-                    t.stride(),
-                    t.dtype,
-                    t.requires_grad,
-                    t.device,
-                    type(t),
-                    t.layout,
-                    t.is_neg(),
-                    t._is_zerotensor(),
-                )
-                for t in tensors
-            ]
-        )
-    except (AttributeError, RuntimeError):  # which of them it is, is said later
-        return ()
 
 
 def opaque_to_compile(function: Function) -> Function:

@@ -23,11 +23,11 @@ from flexsn.errors import (
     failing_line,
     ours_failed,
 )
-from flexsn.execution.alternating.forward import AlternatingScan
 from flexsn.execution.forward import BoundScan
 from flexsn.tracing.gradient_path import failing_op
 
 if TYPE_CHECKING:
+    from flexsn.execution.alternating.forward import AlternatingScan
     from flexsn.tracing.families import Family, Reading
     from flexsn.tracing.tracer import Tracer
 

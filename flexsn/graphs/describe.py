@@ -26,7 +26,6 @@ from flexsn.graphs.cores import Scanned, key_of
 from flexsn.ir.dtypes import HALF, compute_dtype
 from flexsn.ir.layout import without_axis
 from flexsn.ir.plan import Holds
-from flexsn.planning.alternating import plan_alternating
 
 __all__ = ["Described", "Kind", "described", "parameter_paths"]
 
@@ -135,6 +134,8 @@ def _as_planned(call: GraphCall, traced: TraceEntry, kind: Kind) -> GraphCall:
     if not kind.training:
         return call
     if graph.products and not call.fused:
+        from flexsn.planning.alternating import plan_alternating  # which few programs need
+
         steps = plan_alternating(graph, traced.tracer.vjp, spec.request, backend)
         assert steps.interval is not None
         checkpoints = tuple(steps.step.states[j].dtype for j in steps.live)

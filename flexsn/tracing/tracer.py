@@ -196,14 +196,13 @@ class Tracer:
                 wanted = [s for s in sources if s.requires_grad]
                 roots, grads = [list(arguments.values())[len(self.input_dtypes) + m.value] for m in marks], marking
                 blocked: list[tuple[int, SourceLine | None]] = []
+                nodes = *self.graph.outputs, *self.graph.new_states
                 for cotangent, seed in zip(incoming, seeds, strict=True):
-                    value = values[cotangent.value]
-                    if value.requires_grad:
-                        roots.append(value)
+                    if values[cotangent.value].requires_grad:
+                        roots.append(values[cotangent.value])
                         grads.append(seed)
                     else:
-                        returned = (*self.graph.outputs, *self.graph.new_states)[cotangent.value]
-                        blocked.insert(0, (cotangent.value, returned.line))
+                        blocked.insert(0, (cotangent.value, nodes[cotangent.value].line))
                 if len(roots) > len(marks):  # the gradient of a state may end where that of something else goes on
                     blocked = [(value, line) for value, line in blocked if value < len(self.graph.outputs)]
                 with hooks_set_aside(wanted), questions:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import struct
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, ClassVar
@@ -25,7 +26,7 @@ from flexsn.neurons.arguments import (
 from flexsn.neurons.norse.parameters import Value
 from flexsn.neurons.peer_class import PeerClass
 
-__all__ = ["Cell", "NorseNeuron", "spike_function"]
+__all__ = ["Cell", "NorseNeuron", "per_step", "spike_function"]
 
 
 def _tanh_slope(x: Tensor, alpha: float) -> Tensor:
@@ -70,8 +71,8 @@ class NorseNeuron(FlexSN, metaclass=PeerClass):
     """A FlexSN whose coefficients come in a named tuple and whose state goes in and out of every call.
 
     Args:
-        p: the parameters; each becomes an attribute of the neuron: a buffer, or a parameter if it is one. Norse's
-            own instances, with the same fields, work as well. Buffers are no part of ``state_dict()``, as in Norse.
+        p: the parameters; each becomes an attribute of the neuron: a number, a buffer, or a parameter if it is one.
+            Norse's own instances, with the same fields, work as well. Buffers are no part of ``state_dict()``.
         dt: length of a step, in seconds.
         record_states: return the states of all steps instead of the last ones.
         step_mode: ``"m"``: inputs are sequences ``[T, ...]``; ``"s"``: single steps, as in Norse's cells.
@@ -91,16 +92,16 @@ class NorseNeuron(FlexSN, metaclass=PeerClass):
         parameter_type: the named tuple of the parameters; its defaults count where ``p`` is not given.
         state_type: the named tuple of the states.
         starts: the parameter that a state starts from; 0 for the others.
-        constants: whether numbers stay Python numbers; else they become tensors, as in Norse, which rounds
-            their products to the precision of the tensor.
+        exact_numbers: whether numbers are taken as they are; else as the tensors that Norse makes of them, rounded.
         sparse_spikes: whether spikes of a sparse input are sparse.
+        single_precision: whether what numbers stand for are tensors of float32; changed by ``to()``.
     """
 
     integers_as_floats: ClassVar[bool] = True
     parameter_type: ClassVar[Any]
     state_type: ClassVar[Any]
     starts: ClassVar[Mapping[str, str]] = {}
-    constants: ClassVar[bool] = False
+    exact_numbers: ClassVar[bool] = False
     sparse_spikes: ClassVar[bool] = False
 
     def __init__(
@@ -121,7 +122,7 @@ class NorseNeuron(FlexSN, metaclass=PeerClass):
         missing = [name for name in made._fields if not hasattr(p, name)]
         if missing:
             raise wrong(self, f"p must be {made.__name__}(...), it has no {missing[0]}", p=p)
-        self.dt = dt
+        self.dt, self.single_precision = dt, torch.get_default_dtype() == torch.float32
         values = dict(self.values_of(p))
         self._names = tuple(values)
         if "method" in values:
@@ -136,17 +137,25 @@ class NorseNeuron(FlexSN, metaclass=PeerClass):
         tensor = float_tensor(self, name, value)
         if isinstance(value, nn.Parameter):
             self.register_parameter(name, value)
-        elif isinstance(value, Tensor) or not self.constants:
+        elif isinstance(value, Tensor):
             self.register_buffer(name, tensor, persistent=False)
         else:
-            setattr(self, name, value)
+            setattr(self, name, value if self.exact_numbers else tensor.item())
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> NorseNeuron:
+        held = torch.float32 if self.single_precision else torch.float64
+        self.single_precision = fn(torch.zeros(1, dtype=held)).dtype == torch.float32
+        super()._apply(fn, recurse)
+        return self
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
-        for name, buffer in self._buffers.items():  # of checkpoints from when they were part of them
-            saved = state_dict.pop(prefix + name, None)
-            if saved is not None and buffer is not None:
-                with torch.no_grad():
-                    buffer.copy_(saved)
+        for name in self._names:  # of checkpoints from when all of them were saved
+            if name not in self._parameters and prefix + name in state_dict:
+                saved = state_dict.pop(prefix + name)
+                if isinstance(held := getattr(self, name), Tensor):
+                    held.copy_(saved)
+                else:
+                    setattr(self, name, saved.item())
         super()._load_from_state_dict(state_dict, prefix, *args)
 
     # ---- the tuples -----------------------------------------------------------------------------------------
@@ -173,8 +182,12 @@ class NorseNeuron(FlexSN, metaclass=PeerClass):
 
     @property
     def p(self) -> Any:
-        """The parameters as they are now."""
-        return self.parameters_of([getattr(self, name) for name in self._names])
+        """The parameters as they are now, numbers as tensors."""
+        return self.parameters_of([self._shown_as(name) for name in self._names])
+
+    def _shown_as(self, name: str) -> Any:
+        value = getattr(self, name)
+        return torch.as_tensor(value) if isinstance(value, float) and not self.exact_numbers else value
 
     def init_states(  # type: ignore[override]
         self, num_states: int, step_mode: str, *args: Tensor
@@ -182,7 +195,9 @@ class NorseNeuron(FlexSN, metaclass=PeerClass):
         """Each state at the parameter it starts from, else at 0; the membrane with a gradient."""
         zeros = FlexSN.init_states(num_states, step_mode, *args)
         states = [
-            getattr(self, self.starts[name]).detach().to(zero.dtype).expand_as(zero) if name in self.starts else zero
+            torch.as_tensor(getattr(self, self.starts[name])).detach().to(zero).expand_as(zero)
+            if name in self.starts
+            else zero
             for name, zero in zip(self.state_names, zeros, strict=True)
         ]
         return self._with_gradient(states)
@@ -218,6 +233,18 @@ class NorseNeuron(FlexSN, metaclass=PeerClass):
     def extra_repr(self) -> str:
         parameters = ", ".join(f"{name}={shown(getattr(self, name))}" for name in self._names)
         return f"{parameters}, dt={self.dt}, step_mode={self.step_mode!r}, backend={self.backend!r}"
+
+
+def per_step(neuron: Any, rate: Any) -> Any:
+    """``dt·rate``, rounded where numbers stand for tensors, as their product is."""
+    if isinstance(rate, Tensor) or not neuron.single_precision:
+        return neuron.dt * rate
+    return _single(_single(neuron.dt) * rate)
+
+
+def _single(value: float) -> float:
+    rounded: float = struct.unpack("f", struct.pack("f", value))[0]
+    return rounded
 
 
 def as_floats(*states: Any) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from flexsn.neurons.norse.base import Cell, NorseNeuron
+from flexsn.neurons.norse.base import Cell, NorseNeuron, per_step
 from flexsn.neurons.norse.izhikevich import Izhikevich
 from flexsn.neurons.norse.parameters import (
     LIFBoxFeedForwardState,
@@ -78,7 +78,7 @@ class LIFBoxCell(Cell, NorseNeuron):
 
     def core(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         """One step."""
-        h = v + self.dt * self.tau_mem_inv * (x + self.v_leak - v)
+        h = v + per_step(self, self.tau_mem_inv) * (x + self.v_leak - v)
         s = self.spike(h - self.v_th)
         return s, self.reset_method(s, h, self.v_reset, self.v_th)
 

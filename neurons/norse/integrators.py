@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from flexsn.neurons.arguments import check_size
-from flexsn.neurons.norse.base import Cell, NorseNeuron
+from flexsn.neurons.norse.base import Cell, NorseNeuron, per_step
 from flexsn.neurons.norse.parameters import LIBoxParameters, LIBoxState, LIParameters, LIState
 
 __all__ = ["LI", "LIBoxCell", "LICell", "LILinearCell"]
@@ -40,8 +40,8 @@ class LI(NorseNeuron):
     def core(self, x: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, ...]:
         """One step."""
         jump = i + x
-        v = v + self.dt * self.tau_mem_inv * ((self.v_leak - v) + jump)
-        return v, v, jump + -self.dt * self.tau_syn_inv * jump
+        v = v + per_step(self, self.tau_mem_inv) * ((self.v_leak - v) + jump)
+        return v, v, jump + -per_step(self, self.tau_syn_inv) * jump
 
 
 class LICell(Cell, LI):
@@ -62,7 +62,7 @@ class LIBoxCell(Cell, NorseNeuron):
 
     def core(self, x: Tensor, v: Tensor) -> tuple[Tensor, ...]:
         """One step."""
-        v = v + self.dt * self.tau_mem_inv * ((self.v_leak - v) + x)
+        v = v + per_step(self, self.tau_mem_inv) * ((self.v_leak - v) + x)
         return v, v
 
 

@@ -90,7 +90,7 @@ class Izhikevich(NorseNeuron):
 
     parameter_type = IzhikevichParameters
     state_type = IzhikevichState
-    constants = True
+    exact_numbers = True
 
     def __init__(self, spiking_method: IzhikevichSpikingBehavior, dt: float = 0.001, **options: Any) -> None:
         if not (hasattr(spiking_method, "p") and hasattr(spiking_method, "s")):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as nnf
 
-from flexsn.neurons.arguments import check_flag, check_size
-from flexsn.neurons.norse.base import NorseNeuron
+from flexsn.neurons.arguments import check_flag, check_size, wrong
+from flexsn.neurons.norse.base import NorseNeuron, per_step
 from flexsn.neurons.norse.cells import LIFRefracCell
 from flexsn.neurons.norse.izhikevich import Izhikevich, IzhikevichSpikingBehavior
 from flexsn.neurons.norse.parameters import (
@@ -51,6 +51,7 @@ class RecurrentNeuron(NorseNeuron):
         input_weights: ``[hidden_size, input_size]``; by default normal, and learned.
         recurrent_weights: ``[hidden_size, hidden_size]``; likewise.
         autapses: whether a neuron may feed itself. Where not, the diagonal counts as 0, in the gradient too.
+        step_mode: ``"m"`` for a layer and ``"s"`` for a cell, unless it is said.
         dt, options: as for :class:`~flexsn.neurons.norse.base.NorseNeuron`, with returned values and errors.
 
     Shapes:
@@ -58,6 +59,7 @@ class RecurrentNeuron(NorseNeuron):
         ``hidden_size``.
     """
 
+    step_mode_of_kind: ClassVar[str] = "m"
     input_weights: Tensor
     recurrent_weights: Tensor
 
@@ -71,10 +73,10 @@ class RecurrentNeuron(NorseNeuron):
         autapses: bool = False,
         dt: float = 0.001,
         *,
-        step_mode: str = "m",
+        step_mode: str | None = None,
         **options: Any,
     ) -> None:
-        super().__init__(p, dt, step_mode=step_mode, **options)
+        super().__init__(p, dt, step_mode=self.step_mode_of_kind if step_mode is None else step_mode, **options)
         check_size(self, input_size=input_size, hidden_size=hidden_size)
         check_flag(self, autapses=autapses)
         self.input_size, self.hidden_size, self.autapses = input_size, hidden_size, autapses
@@ -83,6 +85,12 @@ class RecurrentNeuron(NorseNeuron):
             input_weights = nn.Parameter(torch.randn(hidden_size, input_size) * scale)
         if recurrent_weights is None:
             recurrent_weights = nn.Parameter(torch.randn(hidden_size, hidden_size) * scale)
+        for name, weights, size in (
+            ("input_weights", input_weights, input_size),
+            ("recurrent_weights", recurrent_weights, hidden_size),
+        ):
+            if not isinstance(weights, Tensor) or weights.shape != (hidden_size, size):
+                raise wrong(self, f"{name} must be a tensor [{hidden_size}, {size}]", **{name: weights})
         if not autapses:
             recurrent_weights.requires_grad_().detach().fill_diagonal_(0.0)
             diagonal = torch.eye(hidden_size, dtype=torch.bool, device=recurrent_weights.device)
@@ -120,8 +128,8 @@ class LIFRecurrent(RecurrentNeuron, LIF):
     def core(self, x: Tensor, z: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """One step, of the input behind its weights."""
         jump = i + x + self.recurrence(z)
-        h = v + self.dt * self.tau_mem_inv * ((self.v_leak - v) + jump)
-        i = jump + -self.dt * self.tau_syn_inv * jump
+        h = v + per_step(self, self.tau_mem_inv) * ((self.v_leak - v) + jump)
+        i = jump + -per_step(self, self.tau_syn_inv) * jump
         z = self.spike(h - self.v_th)
         fired = z.detach()
         return z, z, (1 - fired) * h + fired * self.v_reset, i
@@ -196,8 +204,8 @@ class LSNNRecurrent(RecurrentNeuron, LSNN):
     def core(self, x: Tensor, z: Tensor, v: Tensor, i: Tensor, b: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """One step, of the input behind its weights."""
         c = LSNN.firing_threshold(self, v, i, b)
-        h = v + self.dt * self.tau_mem_inv * ((self.v_leak - v) + i)
-        i = i + -self.dt * self.tau_syn_inv * i + x + self.recurrence(z)
+        h = v + per_step(self, self.tau_mem_inv) * ((self.v_leak - v) + i)
+        i = i + -per_step(self, self.tau_syn_inv) * i + x + self.recurrence(z)
         z = self.spike(h - c)
         fired = z.detach()
         return z, z, (1 - fired) * h + fired * self.v_reset, i, c + fired * self.beta
@@ -224,32 +232,37 @@ class IzhikevichRecurrent(RecurrentNeuron, Izhikevich):
         return z, z, v, u
 
 
-class _Cell(RecurrentNeuron):
-    """A layer that takes one step a call, unless it is told otherwise."""
-
-    def __init__(self, *args: Any, step_mode: str = "s", **options: Any) -> None:
-        super().__init__(*args, step_mode=step_mode, **options)
-
-
-class LIFRecurrentCell(_Cell, LIFRecurrent):
+class LIFRecurrentCell(LIFRecurrent):
     """One step of :class:`LIFRecurrent` a call."""
 
+    step_mode_of_kind: ClassVar[str] = "s"
 
-class LIFRefracRecurrentCell(_Cell, LIFRefracRecurrent):
+
+class LIFRefracRecurrentCell(LIFRefracRecurrent):
     """One step of :class:`LIFRefracRecurrent` a call."""
 
+    step_mode_of_kind: ClassVar[str] = "s"
 
-class LIFExRecurrentCell(_Cell, LIFExRecurrent):
+
+class LIFExRecurrentCell(LIFExRecurrent):
     """One step of :class:`LIFExRecurrent` a call."""
 
+    step_mode_of_kind: ClassVar[str] = "s"
 
-class LIFAdExRecurrentCell(_Cell, LIFAdExRecurrent):
+
+class LIFAdExRecurrentCell(LIFAdExRecurrent):
     """One step of :class:`LIFAdExRecurrent` a call."""
 
+    step_mode_of_kind: ClassVar[str] = "s"
 
-class LSNNRecurrentCell(_Cell, LSNNRecurrent):
+
+class LSNNRecurrentCell(LSNNRecurrent):
     """One step of :class:`LSNNRecurrent` a call."""
 
+    step_mode_of_kind: ClassVar[str] = "s"
 
-class IzhikevichRecurrentCell(_Cell, IzhikevichRecurrent):
+
+class IzhikevichRecurrentCell(IzhikevichRecurrent):
     """One step of :class:`IzhikevichRecurrent` a call."""
+
+    step_mode_of_kind: ClassVar[str] = "s"

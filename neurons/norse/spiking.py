@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from flexsn.neurons.norse.base import NorseNeuron
+from flexsn.neurons.norse.base import NorseNeuron, per_step
 from flexsn.neurons.norse.parameters import (
     IAFFeedForwardState,
     IAFParameters,
@@ -50,8 +50,8 @@ class LIF(NorseNeuron):
     def core(self, x: Tensor, v: Tensor, i: Tensor) -> tuple[Tensor, ...]:
         """One step."""
         jump = i + x
-        h = v + self.dt * self.tau_mem_inv * ((self.v_leak - v) + jump)
-        i = jump + -self.dt * self.tau_syn_inv * jump
+        h = v + per_step(self, self.tau_mem_inv) * ((self.v_leak - v) + jump)
+        i = jump + -per_step(self, self.tau_syn_inv) * jump
         s = self.spike(h - self.v_th)
         return s, (1 - s) * h + s * self.v_reset, i
 
@@ -84,8 +84,8 @@ class LIFEx(NorseNeuron):
         jump = i + x
         leak = self.v_leak - v
         rise = self.delta_T * torch.exp((v - self.v_th) / self.delta_T)
-        h = v + self.dt * self.tau_mem_inv * (leak + rise + jump)
-        i = jump + -self.dt * self.tau_syn_inv * jump
+        h = v + per_step(self, self.tau_mem_inv) * (leak + rise + jump)
+        i = jump + -per_step(self, self.tau_syn_inv) * jump
         s = self.spike(h - self.v_th)
         return s, (1 - s) * h + s * self.v_reset, i
 
@@ -122,9 +122,9 @@ class LIFAdEx(NorseNeuron):
         jump = i + x
         leak = self.v_leak - v
         rise = self.delta_T * torch.exp((v - self.v_th) / self.delta_T)
-        h = v + self.dt * self.tau_mem_inv * (leak + rise + jump - a)
-        i = jump + -self.dt * self.tau_syn_inv * jump
-        a = a + self.dt * self.tau_ada_inv * (self.adaptation_current * (v - self.v_leak) - a)
+        h = v + per_step(self, self.tau_mem_inv) * (leak + rise + jump - a)
+        i = jump + -per_step(self, self.tau_syn_inv) * jump
+        a = a + per_step(self, self.tau_ada_inv) * (self.adaptation_current * (v - self.v_leak) - a)
         s = self.spike(h - self.v_th)
         return s, (1 - s) * h + s * self.v_reset, i, a + s * self.adaptation_spike
 
@@ -159,14 +159,14 @@ class LSNN(NorseNeuron):
 
     def firing_threshold(self, v: Tensor, i: Tensor, b: Tensor) -> Tensor:
         """``c``, the threshold of a step from these states."""
-        threshold: Tensor = b + self.dt * self.tau_adapt_inv * (self.v_th - b)
+        threshold: Tensor = b + per_step(self, self.tau_adapt_inv) * (self.v_th - b)
         return threshold
 
     def core(self, x: Tensor, v: Tensor, i: Tensor, b: Tensor) -> tuple[Tensor, ...]:
         """One step."""
         c = LSNN.firing_threshold(self, v, i, b)
-        h = v + self.dt * self.tau_mem_inv * ((self.v_leak - v) + i)
-        i = i + -self.dt * self.tau_syn_inv * i
+        h = v + per_step(self, self.tau_mem_inv) * ((self.v_leak - v) + i)
+        i = i + -per_step(self, self.tau_syn_inv) * i
         s = self.spike(h - c)
         return s, (1 - s) * h + s * self.v_reset, i + x, c + s * self.beta
 

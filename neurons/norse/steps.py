@@ -60,7 +60,7 @@ def _owner(neuron: type[NorseNeuron], p: Any, dt: float) -> SimpleNamespace:
     values = dict(neuron.values_of(neuron.parameter_type() if p is None else p))
     if "method" in values:
         values["spike"] = spike_function(values["method"], values["alpha"])
-    return SimpleNamespace(dt=dt, **values)
+    return SimpleNamespace(dt=dt, single_precision=p is None, **values)
 
 
 def _step_of(neuron: type[NorseNeuron], name: str) -> Callable[..., tuple[Tensor, Any]]:

@@ -170,12 +170,16 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
             if "instances" in vars(known):
                 vars(known)["instances"].append(self)
 
+    def _number(self, name: str, value: Number) -> Tensor:
+        tensor = float_tensor(self, name, value)
+        if not tensor.is_meta and bool(tensor.isnan().any()):
+            raise wrong(self, f"{name} must not be NaN", **{name: value})
+        return tensor
+
     def _hold(self, learn: bool, **values: Number) -> None:
         for name, value in values.items():
             check_flag(self, **{f"learn_{name}": learn})
-            tensor = float_tensor(self, name, value)
-            if not tensor.is_meta and bool(tensor.isnan().any()):
-                raise wrong(self, f"{name} must not be NaN", **{name: value})
+            tensor = self._number(name, value)
             if learn or isinstance(value, nn.Parameter):
                 self.register_parameter(name, nn.Parameter(tensor))
             else:

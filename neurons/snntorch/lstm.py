@@ -12,9 +12,19 @@ from typing_extensions import Unpack
 from flexsn.neurons.arguments import MaskArguments, check_flag, check_size, with_arguments_of, wrong
 from flexsn.neurons.snntorch.base import CommonOptions, Returned, SpikingNeuron, by_position
 
-__all__ = ["SLSTM", "SConv2dLSTM"]
+__all__ = ["SLSTM", "SConv2dLSTM", "kernel_sides"]
 
 Size = int | tuple[int, int]
+
+
+def kernel_sides(owner: object, kernel_size: Size, name: str = "kernel_size") -> tuple[int, int]:
+    """Height and width of a kernel, or ``ValueError``."""
+    sides = kernel_size if isinstance(kernel_size, tuple | list) else (kernel_size, kernel_size)
+    if len(sides) != 2:
+        raise wrong(owner, f"{name} must be an integer >= 1 or two of them", **{name: kernel_size})
+    for side in sides:
+        check_size(owner, **{name: side})
+    return sides[0], sides[1]
 
 
 class _LSTM(SpikingNeuron):
@@ -103,6 +113,7 @@ class SLSTM(_LSTM):
     ) -> None:
         super().__init__(reset_mechanism=reset_mechanism, **options)
         check_size(self, input_size=input_size, hidden_size=hidden_size)
+        check_flag(self, bias=bias)
         self.input_size, self.hidden_size, self.bias = input_size, hidden_size, bias
         self.lstm_cell = nn.LSTMCell(input_size, hidden_size, bias)
 
@@ -162,6 +173,10 @@ class SConv2dLSTM(_LSTM):
     ) -> None:
         super().__init__(reset_mechanism=reset_mechanism, **options)
         check_size(self, in_channels=in_channels, out_channels=out_channels)
+        check_flag(self, bias=bias)
+        for name, size in (("max_pool", max_pool), ("avg_pool", avg_pool)):
+            if size != 0:
+                kernel_sides(self, size, name)
         if max_pool and avg_pool:
             raise wrong(self, "only one of the two may be given", max_pool=max_pool, avg_pool=avg_pool)
         over_time = options.get("time_reduction") or options.get("rate")
@@ -169,7 +184,7 @@ class SConv2dLSTM(_LSTM):
             raise wrong(self, "it is taken of the spikes, which are pooled after the scan", reduction=over_time)
         self.in_channels, self.out_channels, self.kernel_size = in_channels, out_channels, kernel_size
         self.max_pool, self.avg_pool, self.bias = max_pool, avg_pool, bias
-        height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        height, width = kernel_sides(self, kernel_size)
         self.padding = height // 2, width // 2
         channels = in_channels + out_channels, 4 * out_channels
         self.conv = nn.Conv2d(*channels, (height, width), padding=self.padding, bias=bias)

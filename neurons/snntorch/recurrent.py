@@ -8,8 +8,9 @@ from typing import Any
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from flexsn.neurons.arguments import MaskArguments, Number, check_flag, with_arguments_of
+from flexsn.neurons.arguments import MaskArguments, Number, check_flag, check_size, with_arguments_of
 from flexsn.neurons.snntorch.base import Options, Returned, SpikingNeuron, by_position
+from flexsn.neurons.snntorch.lstm import kernel_sides
 
 __all__ = ["RLeaky", "RSynaptic", "RecurrentOneToOne"]
 
@@ -52,6 +53,10 @@ class RecurrentNeuron(SpikingNeuron):
         learn_recurrent: bool,
     ) -> None:
         check_flag(self, all_to_all=all_to_all, learn_recurrent=learn_recurrent)
+        self._number("V", V)
+        sizes = {"linear_features": linear_features, "conv2d_channels": conv2d_channels}
+        check_size(self, **{name: size for name, size in sizes.items() if size is not None})
+        height, width = (0, 0) if kernel_size is None else kernel_sides(self, kernel_size)
         self.all_to_all, self.learn_recurrent = all_to_all, learn_recurrent
         self.linear_features, self.conv2d_channels, self.kernel_size = linear_features, conv2d_channels, kernel_size
         self._check_connection()
@@ -61,8 +66,7 @@ class RecurrentNeuron(SpikingNeuron):
         elif linear_features:
             self.recurrent = nn.Linear(linear_features, linear_features)
         else:
-            assert conv2d_channels and kernel_size
-            height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+            assert conv2d_channels
             self.recurrent = nn.Conv2d(
                 conv2d_channels, conv2d_channels, (height, width), padding=(height // 2, width // 2)
             )

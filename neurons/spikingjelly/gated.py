@@ -82,6 +82,7 @@ class GatedLIFNode(MemoryModule):
         check_callable(self, "flexsn.surrogate.Sigmoid()", surrogate_function=spike)
         self.surrogate_function: SpikeFunction = spike
         self.T, self.inplane = T, inplane
+        check_number(self, above=0, init_v_threshold=init_v_threshold)  # others follow of it
         shape = () if inplane is None else (inplane,)
         self.alpha, self.beta, self.gamma = (nn.Parameter(0.2 * (torch.rand(shape) - 0.5)) for _ in range(3))
         starts: dict[str, Any] = {

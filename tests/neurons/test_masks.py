@@ -22,6 +22,9 @@ ARGUMENTS: dict[str, tuple[Any, ...]] = {
     "flexsn.neurons.snntorch.Synaptic": (0.5, 0.25),
     "flexsn.neurons.snntorch.Alpha": (0.5, 0.25),
     "flexsn.neurons.snntorch.Lapicque": (0.5,),
+    "flexsn.neurons.snntorch.RLeaky": (0.5, 1.0, True, 3),
+    "flexsn.neurons.snntorch.RSynaptic": (0.5, 0.25, 1.0, True, 3),
+    "flexsn.neurons.snntorch.SLSTM": (3, 3, True, 0.1),
 }
 
 
@@ -32,8 +35,9 @@ def built_in() -> dict[str, type[FlexSN]]:
     return {n: c for n, c in found.items() if inspect.isclass(c) and issubclass(c, FlexSN) and "Base" not in n}
 
 
-# bases, and snnTorch's that are called with whole sequences and the peer's own arguments alone
+# bases, those whose steps are numbered or whose input is an image, and snnTorch's that take whole sequences alone
 WITHOUT = (neurons.Neuron, neurons.SpikingNeuron, snntorch.SpikingNeuron, spikingjelly.FlexSN)
+WITHOUT += (spikingjelly.GatedLIFNode, snntorch.SConv2dLSTM)
 SEQUENCES = (snntorch.StateLeaky, snntorch.LeakyParallel)
 NEURONS = {n: c for n, c in built_in().items() if c not in WITHOUT and not issubclass(c, SEQUENCES)}
 
@@ -41,8 +45,10 @@ NEURONS = {n: c for n, c in built_in().items() if c not in WITHOUT and not issub
 def made(name: str, **options: Any) -> FlexSN:
     options = {"backend": "torch"} | options
     arguments = ARGUMENTS.get(name, ())
+    if "Recurrent" in name:
+        arguments = (3, 3)
     if "Izhikevich" in name and "norse" in name:
-        arguments = (norse.tonic_spiking,)
+        arguments += (norse.tonic_spiking,)
     if name.startswith("flexsn.neurons.spikingjelly.NonSpiking"):  # as in SpikingJelly
         del options["backend"]
     torch.manual_seed(0)  # some have weights
@@ -52,7 +58,7 @@ def made(name: str, **options: Any) -> FlexSN:
 
 
 def first(returned: Any) -> Tensor:
-    value: Tensor = returned[0] if isinstance(returned, tuple) else returned
+    value: Tensor = returned[0] if isinstance(returned, tuple | list) else returned
     return value
 
 

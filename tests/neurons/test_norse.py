@@ -96,7 +96,8 @@ def test_equation(name: str, dtype: torch.dtype, backend: str) -> None:
     x = noise(12, 4, 3, dtype=dtype) + 1.0
     neuron.backend = backend
 
-    wanted = expected(step, tensors_of(neuron), x, starts)
+    numbers = {n: torch.tensor(v, dtype=dtype) for n in neuron.p._fields if isinstance(v := getattr(neuron, n), float)}
+    wanted = expected(step, tensors_of(neuron) | numbers, x, starts)
     for step_mode in ("m", "s"):
         leaf, neuron.step_mode = x.clone().requires_grad_(), step_mode
         if step_mode == "m":

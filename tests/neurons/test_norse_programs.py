@@ -140,3 +140,17 @@ def test_recurrent_steps() -> None:
     cell = norse.LILinearCell(3, 4)
     cell.input_weights.data.copy_(w)
     assert torch.equal(cell(X[0])[0], v)
+
+
+def test_numbers_stand_for_tensors() -> None:
+    """They are what a kernel is made of, rounded as Norse's tensors and their products are."""
+    cell = norse.LIFCell(norse.LIFParameters(tau_mem_inv=90.3), dt=0.003)
+    kept = norse.LIFCell(norse.LIFParameters(*map(torch.as_tensor, cell.p[:5])), dt=0.003)
+    assert not list(cell.buffers()) and len(list(kept.buffers())) == 5
+    for x in (X[0], X[0].double()):
+        a, b = (c(x, c(x)[1]) for c in (cell, kept))
+        assert torch.equal(a[0], b[0]) and all(torch.equal(*pair) for pair in zip(a[1], b[1], strict=True))
+    cell.double().to("cpu")
+    assert cell(X[0].double())[1].v.dtype == torch.float64 and not cell.single_precision
+    cell.v_th = 1e9
+    assert cell.p.v_th == 1e9 and not cell(X[0].double() * 1e3)[0].any()

@@ -29,6 +29,11 @@ NEEDED: dict[str, dict[str, Any]] = {
     "LeakyParallel": {"input_size": 2, "hidden_size": 2},
     "Izhikevich of norse": {"spiking_method": norse.tonic_spiking},
     "IzhikevichCell of norse": {"p": norse.tonic_spiking},
+    "RLeaky": {"beta": 0.9, "linear_features": 2},
+    "RSynaptic": {"alpha": 0.9, "beta": 0.8, "linear_features": 2},
+    "SLSTM": {"input_size": 2, "hidden_size": 2},
+    "SConv2dLSTM": {"in_channels": 1, "out_channels": 2, "kernel_size": 3},
+    "GatedLIFNode": {"T": 3},
     "LILinearCell of norse": {"input_size": 2, "hidden_size": 2},
     "Lift of norse": {"module": norse.LIFCell()},
     "ConstantCurrentLIFEncoder of norse": {"seq_length": 2},
@@ -37,6 +42,10 @@ NEEDED: dict[str, dict[str, Any]] = {
     "SignedPoissonEncoder of norse": {"seq_length": 2},
     "PopulationEncoder of norse": {"out_features": 2},
 }
+for kind in ("LIF", "LIFRefrac", "LIFEx", "LIFAdEx", "LSNN", "Izhikevich"):
+    sizes = {"input_size": 2, "hidden_size": 2}
+    behavior = {"spiking_method": norse.tonic_spiking} if kind == "Izhikevich" else {}
+    NEEDED |= {f"{kind}Recurrent{cell} of norse": {**sizes, **behavior} for cell in ("", "Cell")}
 NO_NEURONS = {"Coefficient", "Neuron", "Surrogate", "Custom", "core", "counts"}  # nor arguments of one
 NO_NEURONS |= {"device", "dtype"}  # torch's own to check
 

@@ -91,6 +91,8 @@ def described(of: Scanned, options: ScanOptions, parameters: tuple[str, ...], *k
         kind: the fields of :class:`Kind`.
     """
     with _outside(), of._scanned() as dispatcher:
+        if torch.compiler.is_exporting():  # meanwhile parameters have no values: nothing of it is for other calls
+            dispatcher = ScanDispatcher(dispatcher.core, dispatcher.num_states)
         try:
             call = _call(dispatcher, options, parameters, Kind(*kind))  # type: ignore[arg-type]
         except FlexSNError:  # said by the call that runs instead

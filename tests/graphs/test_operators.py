@@ -213,6 +213,11 @@ def test_an_exported_neuron_has_its_parameters() -> None:
         neuron.reset()
         assert list(program.state_dict) == ["weight"]
         assert torch.equal(program.module()(x), neuron(x))
+        neuron.reset()
+        lengths = torch.tensor([3, 1])
+        program = torch.export.export(neuron, (x,), {"lengths": lengths})
+        neuron.reset()
+        assert torch.equal(program.module()(x, lengths=lengths), neuron(x, lengths=lengths))
 
 
 CORES = """

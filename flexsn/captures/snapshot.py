@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensor
 
 from flexsn.captures.containers import HOLDERS, content_of, refill, same_content
 from flexsn.captures.guards import Captures
@@ -101,7 +102,7 @@ class SnapshotCore:
 def tensors_kept(captures: Captures) -> Iterator[None]:
     """Undo, at the end, what was written in place into tensors that a core reads."""
     held = {id(t): t for t in (source.read() for source in captures.tensors) if t.numel() <= _MOST_KEPT}
-    before = [(t, t.detach().clone()) for t in held.values() if t.layout is torch.strided and not t.is_meta]
+    before = [(t, t.detach().clone()) for t in held.values() if t.layout is torch.strided and _has_values(t)]
     try:
         yield
     finally:
@@ -109,3 +110,8 @@ def tensors_kept(captures: Captures) -> Iterator[None]:
             for tensor, value in before:
                 if not torch.equal(tensor, value):  # versions do not tell: a trace raises before they count
                     tensor.copy_(value)
+
+
+def _has_values(tensor: Tensor) -> bool:
+    """Whether it is more than a shape, such as a module's parameters are during an export."""
+    return not tensor.is_meta and not isinstance(tensor, FakeTensor)

@@ -12,6 +12,8 @@ from torch import Tensor
 from torch.overrides import _pop_mode_temporarily
 from torch.utils._python_dispatch import _disable_current_modes
 
+from flexsn.captures.snapshot import Snapshot
+from flexsn.captures.source import WRITING
 from flexsn.errors import FlexSNError
 from flexsn.execution.backends import choose
 from flexsn.execution.call import CallSpec
@@ -89,7 +91,7 @@ def described(of: Scanned, options: ScanOptions, parameters: tuple[str, ...], *k
         parameters: names of the sources whose tensors are handed in.
         kind: the fields of :class:`Kind`.
     """
-    with _outside(), of._scanned() as dispatcher:
+    with _outside(), of._scanned() as scanned, _with_values(scanned) as dispatcher:
         try:
             call = _call(dispatcher, options, parameters, Kind(*kind))  # type: ignore[arg-type]
         except FlexSNError:  # said by the call that runs instead
@@ -180,6 +182,25 @@ def _as_on_examples(
 
 def _dtype_of(result: Tensor) -> OutputDtype:
     return OutputDtype(result.stored.dtype if isinstance(result, SpikeTensor) else result.dtype, result.dtype)
+
+
+@contextmanager
+def _with_values(dispatcher: ScanDispatcher) -> Iterator[ScanDispatcher]:
+    """During an export parameters have no values: one of its own, for which others stand in."""
+    if not torch.compiler.is_exporting():
+        yield dispatcher
+        return
+    dispatcher = ScanDispatcher(dispatcher.core, dispatcher.num_states)
+    captures = dispatcher.captures()
+    read = [source.read() for source in captures.tensors]
+    instead = {id(t): torch.ones(t.shape, dtype=t.dtype, device=t.device) for t in read}
+    with WRITING:
+        changed = Snapshot(captures).replacing(instead).put_back()
+        try:
+            yield dispatcher
+        finally:
+            for _, undo in changed:
+                undo()
 
 
 @contextmanager

@@ -205,6 +205,21 @@ def test_a_graph_of_a_neuron_that_is_gone_says_so() -> None:
         torch.ops.flexsn.scan("tests:core/0#7", *captured.calls[0][1:])
 
 
+@pytest.mark.filterwarnings("error::flexsn.FallbackWarning")
+def test_an_exported_neuron_has_its_parameters() -> None:
+    neuron, x = weighted({}), sequence(4, 2, 3)
+    with torch.no_grad():
+        program = torch.export.export(neuron, (x,))
+        neuron.reset()
+        assert list(program.state_dict) == ["weight"]
+        assert torch.equal(program.module()(x), neuron(x))
+        neuron.reset()
+        lengths = torch.tensor([3, 1])
+        program = torch.export.export(neuron, (x,), {"lengths": lengths})
+        neuron.reset()
+        assert torch.equal(program.module()(x, lengths=lengths), neuron(x, lengths=lengths))
+
+
 CORES = """
 import torch
 from flexsn import surrogate

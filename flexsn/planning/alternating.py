@@ -116,13 +116,15 @@ class AlternatingBackward:
 def plan_alternating(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) -> AlternatingForward:
     """Plan the forward pass."""
     step, vjp = step_by_rules(step, vjp, request.rules)
-    live, kept, interval = (), (), None
+    live: tuple[int, ...] = ()
+    kept: tuple[Node, ...] = ()
+    interval = None
     if request.training:
         after, vjp = _products_known(step, vjp)
         live = states_to_checkpoint(after, vjp)
         every = vjp((True,) * len(step.outputs), (1,) * len(step.states), False, False)
         read = {*topological(with_sources(every.results, every.products))}
-        read.update(topological(step.new_states[j] for j in live))
+        read.update(topological([step.new_states[j] for j in live]))
         kept = tuple(p.leaf for p in step.products if p.leaf in read)
         interval = request.interval or target.choose_interval(step_bytes(step, request, live))
     outputs = zip(step.outputs, request.output_dtypes, strict=True)

@@ -70,6 +70,7 @@ class Partitioner:
     ) -> None:
         self._builder, self._host, self._operands = builder, host, operands
         self._sentinel, self._free, self._on_gpu = sentinel.shape, sentinel.free, on_gpu
+        self._step_shape = sentinel.step_shape  # a core may compare with it whether to expand
         self._numbers = numbers
         self._values: dict[int, _Value] = {}
         self._tape = Tape()
@@ -100,7 +101,7 @@ class Partitioner:
             raise self._mixes_lanes(value.call)
         if isinstance(value, Node) and self._tape.tensors[ref.index].shape == self._sentinel:
             return value
-        if isinstance(value, Ref) and self._tape.tensors[ref.index].shape == self._sentinel:
+        if isinstance(value, Ref) and self._tape.tensors[ref.index].shape in (self._sentinel, self._step_shape):
             return self._operand(value, self._tape.tensors[ref.index].dtype)
         raise UnsupportedOpError(
             f"{what} has not the shape of the step",

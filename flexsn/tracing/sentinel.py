@@ -38,11 +38,13 @@ class Sentinel:
         shape: the shape.
         free: per dimension, whether it is no parameter's.
         param_shape: the smallest step shape the captured tensors allow.
+        step_shape: of the calls, for a core that asks for it.
     """
 
     shape: torch.Size
     free: tuple[bool, ...]
     param_shape: torch.Size
+    step_shape: torch.Size | None = None
 
 
 def find_sentinel(
@@ -75,7 +77,7 @@ def find_sentinel(
     padded = (1,) * (dims - len(shape)) + tuple(shape)
     primes = iter(p for p in _PRIMES if p not in sizes)  # so that a prime in a shape means the step
     full = torch.Size(next(primes) if size == 1 else size for size in padded)
-    return Sentinel(full, tuple(size == 1 for size in padded), shape)
+    return Sentinel(full, tuple(size == 1 for size in padded), shape, step_shape)
 
 
 def _grow(
@@ -128,7 +130,7 @@ def _probe(
         values = returned if isinstance(returned, (tuple, list)) else (returned,)
         across = {r.index for call in tape.calls if is_across(call.name) for r in call.results}
         own = [v.shape for v in values if isinstance(v, Tensor)]
-        shapes = own + [tape.tensors[i].shape for i in tape.live if i not in across]
+        shapes = own + [tape.tensors[i].shape for i in tape.live | tape.shaped if i not in across]
         asked = [_holding(own, shape)]
     except (FlexSNError, AsksShape):
         raise

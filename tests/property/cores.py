@@ -105,7 +105,6 @@ PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "linear": torch.nn.functional.linear,
     "matmul": lambda a, w: a @ w,
     "transposed": lambda a, w: (w.t() @ a.t()).t() if a.dim() == 2 else a @ w.t(),
-    "einsum": lambda a, w: torch.einsum("...j,ij->...i", a, w),
     "biased": lambda a, w: torch.nn.functional.linear(a, w, w[0]),
     "without_diagonal": lambda a, w: a @ w.masked_fill(torch.eye(len(w), dtype=torch.bool), 0.0),
 }
@@ -151,9 +150,7 @@ class Core:
         values += [PROLOGUES[p.prologue](t) for p, t in zip(self.parameters, self.tensors, strict=True)]
         for step in self.steps:
             values.append(_run(step.op, [values[i] for i in step.args], arguments[0].dtype))
-        shape = arguments[0].shape
-        returned = (values[i] for i in (*self.outputs, *self.new_states))
-        return tuple(v if v.shape == shape else v.expand(shape) for v in returned)
+        return tuple(values[i].expand_as(arguments[0]) for i in (*self.outputs, *self.new_states))
 
 
 def _run(op: str, args: list[Tensor], dtype: torch.dtype) -> Tensor:
@@ -238,7 +235,14 @@ def cores(draw: Callable[[Any], Any], exact: bool = True, products: bool = False
         of_step.append(any(of_step[i] for i in args))
     returned = [i for i, kind in enumerate(kinds) if kind != MATRIX and (of_step[i] or not products)]
     outputs = tuple(draw(st.lists(st.sampled_from(returned), min_size=1, max_size=3)))
-    return Core(num_inputs, states, parameters, tuple(steps), outputs, tuple(pick(kind) for kind in states))
+    return Core(
+        num_inputs,
+        states,
+        parameters,
+        tuple(steps),
+        outputs,
+        tuple(pick(kind, of_step if products else None) for kind in states),
+    )
 
 
 def _arguments(op: str, kinds: list[str]) -> tuple[str, ...]:

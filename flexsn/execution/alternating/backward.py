@@ -127,9 +127,12 @@ class _WalkBack:
         self._tensors = [step.tensors(self._same | self._sums) for step in bound.steps]
         # per gradient that goes from step to step: its value, where it is there, and memory for the next one
         self._carried = {leaf: [rows(spec, leaf.dtype), rows(spec, leaf.dtype)] for leaf in plan.carries}
-        self._there = {leaf for leaf in plan.carries if leaf.part == 0 and finals[leaf.index] is not None}
-        for leaf in self._there:
-            self._carried[leaf][0].view(spec.shape.step_shape).copy_(finals[leaf.index])
+        self._there = set[Node]()
+        for leaf in plan.carries:
+            final = finals[leaf.index]
+            if final is not None and leaf.part == 0:
+                self._carried[leaf][0].view(spec.shape.step_shape).copy_(final)
+                self._there.add(leaf)
 
     def run(self) -> list[Tensor | None]:
         bound, spec = self._bound, self.spec

@@ -179,7 +179,7 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
     def _hold(self, learn: bool, **values: Number) -> None:
         for name, value in values.items():
             check_flag(self, **{f"learn_{name}": learn})
-            tensor = self._number(name, value)
+            tensor = SpikingNeuron._number(self, name, value)  # LeakyParallel has this method alone
             if learn or isinstance(value, nn.Parameter):
                 self.register_parameter(name, nn.Parameter(tensor))
             else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -58,6 +58,8 @@ class GatedLIFNode(MemoryModule):
         >>> node(torch.ones(4, 2, 3, 8, 8)).shape
         torch.Size([4, 2, 3, 8, 8])
     """
+
+    integers_as_floats: ClassVar[bool] = True
 
     def __init__(
         self,

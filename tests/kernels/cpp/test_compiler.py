@@ -119,9 +119,9 @@ def test_everything_else_it_depends_on(part: str, monkeypatch: pytest.MonkeyPatc
 def test_two_versions_of_flexsn_on_one_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, directory: Path) -> None:
     """What a kernel is made of beside its own text is the header, and that is in its name."""
     assert run() == 1
-    (tmp_path / "scan.h").write_text(f"#define NUMBER 2\n{cpp_compiler._HEADER.read_text()}")
+    (tmp_path / "scan.h").write_text(f"#define NUMBER 2\n{cpp_compiler._HEADERS['scan.h'].read_text()}")
     with monkeypatch.context() as patch:
-        patch.setattr(cpp_compiler, "_HEADER", tmp_path / "scan.h")
+        patch.setitem(cpp_compiler._HEADERS, "scan.h", tmp_path / "scan.h")
         _build.cache_clear()
         assert run() == 2
     _build.cache_clear()

@@ -26,7 +26,7 @@ class OuterSums:
     def __init__(
         self, spec: CallSpec, plan: BackwardPlan, forward: ForwardPlan, written: Mapping[tuple[Holds, int], int]
     ) -> None:
-        self._axis, self._size = spec.options.time_dim, (*spec.shape.step_shape, 1)[-1]
+        self._axis, self._size = spec.options.time_dim, (1, *spec.shape.step_shape)[-1]
         self._outers, self._written = plan.outers, written
         self._first_saved = len(forward.checkpoints)
         self._first_output = self._first_saved + sum(slot.holds is Holds.SAVED for slot, _ in forward.stores)

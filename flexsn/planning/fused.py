@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 
 import torch
 
@@ -22,6 +23,7 @@ from flexsn.planning.request import ScanRequest, Target, Vjp
 __all__ = ["Way", "place_outers", "reading_saved", "values_of_steps", "way_of"]
 
 _FLOATS = (torch.float32, torch.float64)
+_SIDES = (attrgetter("left"), attrgetter("right"))
 _READ_AGAIN, _WRITTEN_AND_READ = 1, 2  # times that a value moves
 
 
@@ -137,7 +139,7 @@ def place_outers(
     for group, (_, of_group) in enumerate(groups):
         for k in range(len(of_group.outers)):
             own = [vjp.outers[k] if mine == group else None for vjp, mine in branches]
-            columns = [tuple(o and o.left for o in own), tuple(o and o.right for o in own)]
+            columns = [tuple(None if o is None else side(o) for o in own) for side in _SIDES]
             left, right = map(anyway, columns)
             if None in own and left and right:  # one of them has to be zero at the steps of other groups
                 left, right = (left, None) if right.state is None else (None, right)

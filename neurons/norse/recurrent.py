@@ -146,7 +146,7 @@ class LIFRefracRecurrent(RecurrentNeuron, LIFRefracCell):
 
     def core(self, x: Tensor, z: Tensor, v: Tensor, i: Tensor, rho: Tensor) -> tuple[Tensor, ...]:  # type: ignore[override]
         """One step, of the input behind its weights."""
-        z, _, new, i = LIFRecurrent.core(self, x, z, v, i)
+        z, _, new, i = LIFRecurrent.core(self, x, z, v, i)  # type: ignore[arg-type]  # it is no more than a method
         z, v, rho = LIFRefracCell.rested(self, z, new, v, rho)
         return z, z, v, i, rho
 

@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from functools import partial
 from types import MethodType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -229,7 +229,7 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
     def _drawn_core(self, *arguments: Tensor) -> Any:
         """The core where the slopes of the spikes are drawn: they come as the last input."""
         step, u = StepView(self, {}), arguments[self.num_drives]
-        step.__dict__["spike_grad"] = self.spike_grad.given(u)  # type: ignore[attr-defined]
+        step.__dict__["spike_grad"] = cast(Any, self.spike_grad).given(u)
         return type(self).core(step, *arguments[: self.num_drives], *arguments[self.num_drives + 1 :])
 
     def reset_at_once(self, mem: Tensor, reset: Tensor, spk: Tensor) -> Tensor:

@@ -68,7 +68,7 @@ class _LSTM(SpikingNeuron):
         """See :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`."""
         return super().forward(input_, syn, mem, **masks)
 
-    _advance = forward
+    _advance = forward  # type: ignore[assignment]
 
 
 class SLSTM(_LSTM):
@@ -192,7 +192,7 @@ class SConv2dLSTM(_LSTM):
     def drives(self, input_: Tensor) -> tuple[Tensor, ...]:
         images, weight = input_.flatten(0, -4), self.conv.weight[:, : self.in_channels]
         gates = nnf.conv2d(images, weight, self.conv.bias, padding=self.padding)
-        i, f, o, g = gates.unflatten(0, input_.shape[:-3]).chunk(4, -3)
+        i, f, o, g = gates.unflatten(0, input_.shape[:-3]).chunk(4, -3)  # type: ignore[no-untyped-call]
         return i, f, g, o
 
     def recurrence(self, mem: Tensor) -> list[Tensor]:
@@ -211,7 +211,7 @@ class SConv2dLSTM(_LSTM):
             return returned
         pool, size = (nnf.max_pool2d, self.max_pool) if self.max_pool else (nnf.avg_pool2d, self.avg_pool)
         out, *states = returned if isinstance(returned, tuple) else (returned,)
-        pooled = pool(out.flatten(0, -4), size).unflatten(0, out.shape[:-3])
+        pooled = pool(out.flatten(0, -4), size).unflatten(0, out.shape[:-3])  # type: ignore[no-untyped-call]
         spk = self.fire(pooled)
         return (spk, *states) if isinstance(returned, tuple) else spk
 

@@ -151,7 +151,7 @@ class Stochastic:
 def understood(spike: Any) -> Any:
     """A spike function of snnTorch's own that no kernel could be made of as ours, any other as it is."""
     if getattr(spike, "__module__", None) == "snntorch.surrogate":
-        makers = {"SSO.<locals>.inner": SSO, "triangular.<locals>.inner": triangular}
+        makers: dict[str, Callable[..., Any]] = {"SSO.<locals>.inner": SSO, "triangular.<locals>.inner": triangular}
         made = makers.get(getattr(spike, "__qualname__", ""))
         return spike if made is None else made(**inspect.getclosurevars(spike).nonlocals)
     return spike

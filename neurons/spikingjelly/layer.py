@@ -7,7 +7,7 @@ from flexsn.neurons.spikingjelly import layer           # after
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, MutableMapping
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -117,8 +117,8 @@ class RecurrentContainer(nn.Module, metaclass=PeerClass):
         scan.states = (*held, y)
         outputs: Tensor = scan(drive)
         assert scan.states is not None
-        *held, self.y = scan.states
-        neuron.states = held
+        *states, self.y = scan.states
+        neuron.states = tuple(states)
         return outputs
 
     # ---- y ------------------------------------------------------------------------------------------------
@@ -133,7 +133,7 @@ class RecurrentContainer(nn.Module, metaclass=PeerClass):
 
     @property
     def _memories(self) -> MutableMapping[str, Any]:
-        return Memories(self)
+        return Memories(self)  # type: ignore[arg-type]  # y is all of the states it has
 
     @_memories.setter
     def _memories(self, memories: Mapping[str, Any]) -> None:
@@ -141,7 +141,8 @@ class RecurrentContainer(nn.Module, metaclass=PeerClass):
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> RecurrentContainer:
         self.y = None if self.y is None else fn(self.y)
-        return super()._apply(fn, recurse)
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        return self
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_scan": None, "y": None if self.y is None else self.y.detach()}
@@ -228,7 +229,7 @@ class LinearRecurrentContainer(RecurrentContainer):
     def join(self, y: Tensor, x: Tensor) -> Tensor:
         matrix = self.rc.weight[:, self.rc.out_features :]
         for layer in self.layers()[:-1]:
-            matrix = layer.weight @ matrix
+            matrix = cast(Tensor, layer.weight) @ matrix
         return x + nnf.linear(y, matrix)
 
 

@@ -161,7 +161,9 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 return call_for_user(args[0].copy_, value)
         out = call_for_user(func, *args, **kwargs)
         if name in _CONSTANTS:
-            shaped = out.shape == self._step_shape or (shaped and name.endswith("_like"))
+            # not what has a parameter's shape, as the sum that is its gradient
+            large = out.numel() >= self._step_shape.numel()
+            shaped = out.shape == self._step_shape or (shaped and large and name.endswith("_like"))
             return self._constant(out, "empty" in name or "zero" in name, shaped, line)
         if mutated:
             self._write(func, name, args[0], ref_args, ref_kwargs, line)

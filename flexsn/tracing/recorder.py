@@ -7,6 +7,7 @@ backward half, by autograd's own rules, whatever the surrogate gradients look li
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from itertools import zip_longest
@@ -264,6 +265,28 @@ def _unchanged(tensor: Tensor) -> Tensor:
     return tensor
 
 
+class _Eager:
+    """Nothing is compiled while any thread records: torch has one stance for all of them."""
+
+    def __init__(self) -> None:
+        self._lock, self._threads, self._stance = threading.Lock(), 0, ExitStack()
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._threads:
+                self._stance.enter_context(torch.compiler.set_stance("force_eager"))
+            self._threads += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                self._stance.close()
+
+
+_EAGER = _Eager()
+
+
 @contextmanager
 def clean_context() -> Iterator[None]:
     """Gradients on; autocast, inference mode, anomaly mode, compilation off: the caller's context must not leak in."""
@@ -274,7 +297,7 @@ def clean_context() -> Iterator[None]:
             stack.enter_context(torch.autograd.set_detect_anomaly(False))
         stack.enter_context(saved_tensors_hooks(_unchanged, _unchanged))  # activation checkpointing brings its own
         if "torch._dynamo" in sys.modules:  # what a core has compiled is recorded like the rest
-            stack.enter_context(torch.compiler.set_stance("force_eager"))
+            stack.enter_context(_EAGER)
         for kind in ("cpu", "cuda"):
             if torch.is_autocast_enabled(kind):
                 stack.enter_context(torch.autocast(kind, enabled=False))

@@ -150,7 +150,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
         live = any(ref.index in self.tape.live for ref in refs)
         shaped = live or any(ref.index in self.tape.shaped for ref in refs)
         mutated = name.endswith("_") and not name.endswith("__") and func._schema.is_mutable
-        stepwise = shaped and not mutated and name not in _VIEWS | _ALIASES | _SUMS and not self._known(name)
+        stepwise = not mutated and name not in _VIEWS | _ALIASES | _SUMS and not self._known(name)
         if stepwise and any(isinstance(a, Tensor) and a.shape == self._step_shape for a in args):
             decomposed = _decompose(func)
             if decomposed is not None:

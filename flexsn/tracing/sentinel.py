@@ -19,7 +19,7 @@ from torch.overrides import TorchFunctionMode
 
 from flexsn.captures.contract import argument_names
 from flexsn.errors import FlexSNError
-from flexsn.tracing.products import is_across, is_kept
+from flexsn.tracing.products import PRODUCTS, is_across, is_kept
 from flexsn.tracing.questions import AsksShape, Questions
 from flexsn.tracing.recorder import Recorder, clean_context
 
@@ -93,13 +93,16 @@ def _grow(
     A matrix or a convolution asks for its own number of features in the right place, and some functions, such as
     ``torch.mm``, for a number of dimensions, which is returned too.
     """
-    _, grown, asked = _probe(core, dtypes, device, shape, sizes, step_shape)
+    _, grown, asked, _ = _probe(core, dtypes, device, shape, sizes, step_shape)
     for features in asked:
-        for candidate in (features, torch.Size((1, *features))):
+        candidates = [features, torch.Size((1, *features))]
+        for candidate in candidates:  # grows
             if features != grown and len(candidate) >= len(shape):
-                runs, held, returned = _probe(core, dtypes, device, candidate, sizes, step_shape)
+                runs, held, returned, multiplies = _probe(core, dtypes, device, candidate, sizes, step_shape)
                 if runs and [held] == returned and held[-len(features) :] == features:
-                    return held, None if candidate is features else len(candidate)
+                    return held, None if len(candidate) == len(features) else len(candidate)
+                if multiplies and held not in candidates:  # what it fails at has more dimensions
+                    candidates.append(held)
     return grown, None
 
 
@@ -110,20 +113,22 @@ def _probe(
     shape: torch.Size,
     sizes: set[int],
     step_shape: torch.Size | None,
-) -> tuple[bool, torch.Size, list[torch.Size]]:
+) -> tuple[bool, torch.Size, list[torch.Size], bool]:
     """Run the core on arguments of ``shape``.
 
     The sizes of all dimensions met on the way are added to ``sizes``.
 
     Returns:
-        Whether it runs; the smallest shape that holds all values of the step, or, if it fails, all captured tensors;
-        the shape of what it returns, or the shapes that a product keeps with each tensor of the function that failed.
+        Whether it runs; the smallest shape that holds all values of the step, or, if it fails, all captured tensors, or
+        behind a product those of the function that failed;
+        the shape of what it returns, or the shapes that a product keeps with each tensor of the function that failed;
+        whether it failed behind a product.
     """
     examples = {str(i): torch.ones(shape, dtype=d, device=device) for i, d in enumerate(dtypes)}
     recorder = Recorder(examples, shape, is_kept, argument_names(core, len(examples)))
     tape = recorder.tape
     questions, latest = Questions(recorder.is_shaped, shape, step_shape, growing=True), _Latest()
-    runs = True
+    runs, multiplies = True, False
     try:
         with clean_context(), torch.no_grad(), questions, latest, recorder:
             returned = core(*examples.values())
@@ -135,10 +140,12 @@ def _probe(
     except (FlexSNError, AsksShape):
         raise
     except Exception:  # it needs larger arguments, or is wrong: recording at the sentinel shape says how
-        runs, shapes = False, [shape, *(t.shape for t in tape.captured.values())]
+        multiplies = any(call.name in PRODUCTS for call in tape.calls)  # a matrix is no part of the step
+        runs, reads = False, latest.tensors if multiplies else tape.captured.values()
+        shapes = [shape, *(t.shape for t in reads)]
         asked = [torch.Size((t.shape[0],) + (1,) * (t.dim() - 2)) for t in latest.tensors if t.dim() > 1]
     sizes.update(size for tensor in (*tape.tensors, *latest.tensors) for size in tensor.shape)
-    return runs, _holding(shapes, shape), asked
+    return runs, _holding(shapes, shape), asked, multiplies
 
 
 def _holding(shapes: Sequence[torch.Size], otherwise: torch.Size) -> torch.Size:

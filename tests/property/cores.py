@@ -105,6 +105,7 @@ PRODUCTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "linear": torch.nn.functional.linear,
     "matmul": lambda a, w: a @ w,
     "transposed": lambda a, w: (w.t() @ a.t()).t() if a.dim() == 2 else a @ w.t(),
+    "einsum": lambda a, w: torch.einsum("...j,ij->...i", a, w),
     "biased": lambda a, w: torch.nn.functional.linear(a, w, w[0]),
     "without_diagonal": lambda a, w: a @ w.masked_fill(torch.eye(len(w), dtype=torch.bool), 0.0),
 }
@@ -146,11 +147,38 @@ class Core:
     tensors: list[Tensor] = field(default_factory=list, repr=False)
 
     def __call__(self, *arguments: Tensor) -> tuple[Tensor, ...]:
-        values = list(arguments)
-        values += [PROLOGUES[p.prologue](t) for p, t in zip(self.parameters, self.tensors, strict=True)]
+        values = dict(enumerate(arguments))
+        first = len(arguments)
+        for i, (parameter, tensor) in enumerate(zip(self.parameters, self.tensors, strict=True), first):
+            values[i] = PROLOGUES[parameter.prologue](tensor)
+        first += len(self.parameters)
+        returned = (*self.outputs, *self.new_states)
+        multiplies = any(step.op in PRODUCTS for step in self.steps)
+        needed = self._needed(returned, first) if multiplies else set(range(first, first + len(self.steps)))
+        for i in sorted(needed):
+            step = self.steps[i - first]
+            values[i] = _run(step.op, [values[j] for j in step.args], arguments[0].dtype)
+        if multiplies:  # a smaller example gets the shape of the matrix by it
+            of_step = self._of_step(first)
+            return tuple(values[i] if of_step[i] else values[i].expand_as(arguments[0]) for i in returned)
+        shape = arguments[0].shape
+        return tuple(values[i] if values[i].shape == shape else values[i].expand(shape) for i in returned)
+
+    def _needed(self, returned: Sequence[int], first: int) -> set[int]:
+        """The instructions that what is returned depends on: a product of nothing may leave no shape to trace at."""
+        needed: set[int] = set()
+        for i in (waiting := list(returned)):  # grows
+            if i >= first and i not in needed:
+                needed.add(i)
+                waiting += self.steps[i - first].args
+        return needed
+
+    def _of_step(self, first: int) -> list[bool]:
+        """Which values are computed of inputs or states."""
+        found = [i < first - len(self.parameters) for i in range(first)]
         for step in self.steps:
-            values.append(_run(step.op, [values[i] for i in step.args], arguments[0].dtype))
-        return tuple(values[i].expand_as(arguments[0]) for i in (*self.outputs, *self.new_states))
+            found.append(any(found[i] for i in step.args))
+        return found
 
 
 def _run(op: str, args: list[Tensor], dtype: torch.dtype) -> Tensor:
@@ -197,12 +225,10 @@ def cores(draw: Callable[[Any], Any], exact: bool = True, products: bool = False
     prologues = list(PROLOGUES)[
         :: 2 if exact else 1
     ]  # a sigmoid is computed by torch itself, so it is exact either way
-    # beside a matrix, what has more than the last dimension may leave no shape to trace at: such a core is the loop's
-    shapes = ["scalar", "last"] if products else list(SHAPES)[:-1]
     parameters = tuple(
         draw(
             st.lists(
-                st.builds(Parameter, st.sampled_from(shapes), st.sampled_from(prologues), st.booleans()),
+                st.builds(Parameter, st.sampled_from(list(SHAPES)[:-1]), st.sampled_from(prologues), st.booleans()),
                 max_size=2,
             )
         )
@@ -237,14 +263,7 @@ def cores(draw: Callable[[Any], Any], exact: bool = True, products: bool = False
         of_step.append(any(of_step[i] for i in args))
     returned = [i for i, kind in enumerate(kinds) if kind != MATRIX and (of_step[i] or not products)]
     outputs = tuple(draw(st.lists(st.sampled_from(returned), min_size=1, max_size=3)))
-    return Core(
-        num_inputs,
-        states,
-        parameters,
-        tuple(steps),
-        outputs,
-        tuple(pick(kind, of_step if products else None) for kind in states),
-    )
+    return Core(num_inputs, states, parameters, tuple(steps), outputs, tuple(pick(kind) for kind in states))
 
 
 def _arguments(op: str, kinds: list[str]) -> tuple[str, ...]:

@@ -23,18 +23,8 @@ from flexsn.ir.layout import without_axis
 from flexsn.ir.step import StepGraph
 
 __all__ = [
-    *(
-        "KINDS",
-        "Kind",
-        "Treatment",
-        "alike",
-        "as_floats",
-        "check",
-        "check_arguments",
-        "check_read",
-        "check_values",
-        "fit",
-    ),
+    *("KINDS", "Kind", "Treatment", "alike", "as_floats"),
+    *("check", "check_arguments", "check_read", "check_values", "fit"),
     *("is_memory", "kept", "needs_loop", "refuse", "written_out"),
 ]
 

@@ -101,7 +101,7 @@ class _Scan(_SingleLevelFunction):
             grads = tuple(None if g is None else written_out(g) for g in grads)
         if all(y._version == version for y, version in ctx.outputs):
             saved = (*saved, *(y for y, _ in ctx.outputs))
-        ctx.outputs = ()  # freed with all else, unless the graph is kept
+        ctx.outputs = ()  # freed with all else; a graph that is kept computes them once more
         return (None, *gradients(entry, saved, grads, needs))
 
 

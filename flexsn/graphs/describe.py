@@ -127,8 +127,7 @@ def _as_planned(call: GraphCall, traced: TraceEntry, kind: Kind) -> GraphCall:
         return call
     rules = None
     if call.by_rules:
-        has_lengths, has_resets = "lengths" in kind.masks, "reset_mask" in kind.masks
-        rules = replace(rules_of(options), lengths=has_lengths, resets=has_resets, learned=kind.learned)
+        rules = rules_of(options, "lengths" in kind.masks, "reset_mask" in kind.masks, kind.learned)
     dtypes = (*kind.inputs, torch.bool) if "reset_mask" in kind.masks else kind.inputs
     options = replace(options, time_dim=options.time_dim % kind.dims)
     example = _example(kind, call.parameter_shape, options.time_dim, 1)

@@ -165,6 +165,10 @@ class StepVjp:
         every += [factor for outer in self.outers for factor in (outer.left, outer.right)]
         return tuple(n for n in every if n is not None)
 
+    def without_products_of(self, step: StepGraph) -> StepVjp:
+        """The same where the products of the step are known."""
+        return replace(self, products=tuple(p for p in self.products if p not in step.products))
+
     def copied(self, copy: Callable[[Node], Node]) -> StepVjp:
         """The same of other values: every node is what ``copy`` makes of it."""
         return replace(

@@ -44,7 +44,7 @@ class FlexSN(Options, StepForms, InGraph):
     A deep copy trains its own parameters; numbers and objects that the core reads as globals stay shared.
 
     Args:
-        core: ``core(*inputs, *states) -> (*outputs, *new_states)``, pointwise. A function, lambda, closure,
+        core: ``core(*inputs, *states) -> (*outputs, *new_states)``; see ``docs/cores.md``. A function, lambda, closure,
             bound method, ``functools.partial`` or ``nn.Module``. A subclass may define a ``core`` method instead.
         num_inputs: inputs of the core; 1 where nothing else decides.
         num_states: states of the core; by default what its signature has beyond the inputs.
@@ -55,7 +55,7 @@ class FlexSN(Options, StepForms, InGraph):
         backend: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``.
         store_state_seqs: keep the states of every step of a call in ``state_seqs``.
         example_outputs: as many tensors as the core has outputs; another way to say ``num_outputs``.
-        checkpoint: steps between stored states in training; ``"auto"`` leaves it to the backend.
+        checkpoint: steps between stored states in training (unused by kernels that multiply); ``"auto"``: theirs.
         time_dim: the time axis of multi-step inputs and outputs; 1 for batch-first.
         output_dtype: store the outputs in this dtype (or these, one per output). Spikes in ``torch.bool`` or
             ``torch.uint8`` take a byte each and come as a :class:`~flexsn.SpikeTensor`: a float tensor to every

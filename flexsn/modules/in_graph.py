@@ -48,12 +48,12 @@ class InGraph(nn.Module):
 
     def _bound_anew(self, handed: Mapping[str, Tensor]) -> str | None:
         """The name of a variable that is bound to a tensor that is not the neuron's."""
-        bound = self._flexsn.bound_names
-        name = self._binding(self._dispatcher().captures()).bound_anew(self) if bound else None
+        bound, (captures, tensors) = self._flexsn.bound_names, self._dispatcher().read()
+        name = self._binding(captures).bound_anew(self) if bound else None
         unbound = {n: t for n, t in handed.items() if n not in bound.values()}
         if name is not None or not unbound:
             return name
-        read = {source.name: source.read() for source in self._dispatcher().captures().tensors}
+        read = {source.name: tensor for source, tensor in zip(captures.tensors, tensors, strict=True)}
         other = [n for n, t in unbound.items() if n in read and not is_one(t, read[n])]
         owned = {id(t) for t in (*self.parameters(), *self.buffers())} if other else set()
         return next((n for n in other if id(read[n]) not in owned), None)

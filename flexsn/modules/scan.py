@@ -112,7 +112,7 @@ def scan(
         backend: ``"auto"``, ``"triton"``, ``"cpp"`` or ``"torch"``.
         time_dim: the time axis of inputs, outputs and state sequences.
         return_state_seqs: also return the states after every step.
-        checkpoint: steps between stored states in training; ``"auto"`` leaves it to the backend.
+        checkpoint: steps between stored states in training (unused by kernels that multiply); ``"auto"``: theirs.
         output_dtype: store the outputs in this dtype; see :class:`~flexsn.FlexSN`.
         lengths, reset_mask: as for :meth:`FlexSN.forward <flexsn.FlexSN.forward>`; a reset goes back to ``states``.
         detach_every, time_reduction: as for :class:`~flexsn.FlexSN`.

@@ -176,8 +176,7 @@ def _products_known(step: StepGraph, vjp: Vjp) -> tuple[StepGraph, Vjp]:
     """The step and its vjps as they are on the way back, where the products of the way there are known."""
 
     def without_those(outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
-        found = vjp(outputs, states, apart, last)
-        return replace(found, products=tuple(p for p in found.products if p not in step.products))
+        return vjp(outputs, states, apart, last).without_products_of(step)
 
     return replace(step, products=()), without_those
 

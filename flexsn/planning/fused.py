@@ -15,7 +15,7 @@ import torch
 
 from flexsn.ir.graph import LeafKind, Node
 from flexsn.ir.plan import Factor, Holds, OuterSum, Role, Slot
-from flexsn.ir.step import Product, StepGraph, StepVjp
+from flexsn.ir.step import StepGraph, StepVjp
 from flexsn.ir.substitute import Substitution
 from flexsn.planning.rematerialize import values_to_save
 from flexsn.planning.request import ScanRequest, Target, Vjp
@@ -71,7 +71,7 @@ def values_of_steps(step: StepGraph, vjp: Vjp, request: ScanRequest) -> tuple[tu
     def cost(node: Node) -> int:
         return node.dtype.itemsize * (_READ_AGAIN if node.op is LeafKind.INPUT else _WRITTEN_AND_READ)
 
-    found = values_to_save(roots, _of_gradients(step, every), cost)
+    found = values_to_save(roots, every.without_products_of(step).products, cost)
     outputs = sorted({slot.index for slot in elsewhere.values() if slot.holds is Holds.OUTPUT})
     return tuple(n for n in found if n.op is not LeafKind.INPUT), tuple(outputs)
 
@@ -81,23 +81,10 @@ def reading_saved(step: StepGraph, vjp: Vjp, saved: Sequence[Node]) -> Vjp:
     leaves = {n: step.builder.leaf(LeafKind.SAVED, i, n.dtype) for i, n in enumerate(saved)}
 
     def vjp_of_saved(outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
-        own = vjp(outputs, states, apart, last)
-        copy = Substitution(step.builder, leaves)
-        return replace(
-            own,
-            grad_inputs=tuple(None if g is None else copy(g) for g in own.grad_inputs),
-            grad_states=tuple(tuple(map(copy, summands)) for summands in own.grad_states),
-            reductions=tuple(replace(r, node=copy(r.node)) for r in own.reductions),
-            outers=tuple(replace(o, left=copy(o.left), right=copy(o.right)) for o in own.outers),
-            products=tuple(replace(p, source=copy(p.source)) for p in _of_gradients(step, own)),
-        )
+        own = vjp(outputs, states, apart, last).without_products_of(step)
+        return own.copied(Substitution(step.builder, leaves))
 
     return vjp_of_saved
-
-
-def _of_gradients(step: StepGraph, vjp: StepVjp) -> tuple[Product, ...]:
-    """The products of a vjp that the forward step does not have."""
-    return tuple(p for p in vjp.products if p not in step.products)
 
 
 # ---- gradients of matrices ------------------------------------------------------------------------------------

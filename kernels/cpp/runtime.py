@@ -62,12 +62,12 @@ def bind(plan: Plan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
 
     split(record, 1)
     template = array("q", record)
-    alone = seconds_alone(plan, layout)
+    seconds = seconds_alone(plan, layout)
 
     def launch(tensors: Sequence[Tensor]) -> None:
         record = template[:]
-        if alone >= WORTH_SPLITTING:
-            split(record, min(TEAM.size(alone), _MOST_THREADS))
+        if seconds >= WORTH_SPLITTING:
+            split(record, min(TEAM.size(seconds), _MOST_THREADS))
         for address, tensor in zip(addresses, tensors, strict=True):
             record[address] = tensor.data_ptr()
         TEAM.lost(kernel(record))

@@ -71,6 +71,10 @@ def _step_of(neuron: type[NorseNeuron], name: str) -> Callable[..., tuple[Tensor
         output, *new = core(_owner(neuron, p, dt), input_tensor, *states)
         return output, neuron.state_of(tuple(new))
 
+    return _named(step, name, neuron)
+
+
+def _named(step: Callable[..., Any], name: str, neuron: type[NorseNeuron]) -> Callable[..., Any]:
     step.__name__ = step.__qualname__ = name
     step.__doc__ = f"One step of :class:`{neuron.__name__}`."
     return step
@@ -114,9 +118,7 @@ def _recurrent_step_of(neuron: type[RecurrentNeuron], name: str) -> Callable[...
         output, *new = core(owner, nnf.linear(input_tensor, input_weights), *neuron.states_of(state))
         return output, neuron.state_of(tuple(new))
 
-    step.__name__ = step.__qualname__ = name
-    step.__doc__ = f"One step of :class:`{neuron.__name__}`."
-    return step
+    return _named(step, name, neuron)
 
 
 lif_step = _recurrent_step_of(LIFRecurrent, "lif_step")

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
+from fed_back import feeding
 from torch import Tensor, nn
 
 from flexsn import FallbackWarning, scan, surrogate
@@ -37,17 +38,6 @@ def dyadic(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
 
 def parameter(*shape: int, dtype: torch.dtype = torch.float32) -> nn.Parameter:
     return nn.Parameter(dyadic(*shape, dtype=dtype))
-
-
-def feeding(connection: Callable[[Tensor], Tensor], tau: Tensor) -> Core:
-    """An integrate-and-fire neuron that is fed its last spikes."""
-
-    def core(x: Tensor, v: Tensor, z: Tensor) -> Any:
-        h = v + (x + connection(z) - v) * tau
-        s = spike(h - 1.0)
-        return s, h * (1.0 - s), s
-
-    return core
 
 
 def run(
@@ -85,10 +75,14 @@ def gated(x: Tensor, v: Tensor, z: Tensor) -> Any:
 
 
 EXACT: dict[str, tuple[Core, list[Tensor], tuple[int, ...]]] = {
-    "linear": (feeding(LINEAR, TAU), [*LINEAR.parameters(), TAU], (H,)),
-    "two products": (feeding(lambda z: LINEAR(z) + z @ W, TAU), [*LINEAR.parameters(), W, TAU], (H,)),
-    "a product of a product": (feeding(lambda z: LINEAR(torch.relu(z @ W)), TAU), [*LINEAR.parameters(), W, TAU], (H,)),
-    "convolution": (feeding(CONV, TAU), [*CONV.parameters(), TAU], (3, 4, 5)),
+    "linear": (feeding(LINEAR, spike, TAU), [*LINEAR.parameters(), TAU], (H,)),
+    "two products": (feeding(lambda z: LINEAR(z) + z @ W, spike, TAU), [*LINEAR.parameters(), W, TAU], (H,)),
+    "a product of a product": (
+        feeding(lambda z: LINEAR(torch.relu(z @ W)), spike, TAU),
+        [*LINEAR.parameters(), W, TAU],
+        (H,),
+    ),
+    "convolution": (feeding(CONV, spike, TAU), [*CONV.parameters(), TAU], (3, 4, 5)),
 }
 
 
@@ -141,7 +135,7 @@ def test_gradients_are_right_in_fp64() -> None:
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_16_bit_inputs_are_computed_in_fp32(dtype: torch.dtype) -> None:
     x, states = dyadic(5, 3, H, dtype=dtype), (dyadic(3, H), dyadic(3, H))
-    core = feeding(lambda z: LINEAR(z), TAU)
+    core = feeding(lambda z: LINEAR(z), spike, TAU)
     mine, loop = (run(core, [TAU], x, states, b) for b in (KERNELS, "torch"))
     assert mine[0][0].dtype == dtype
     for a, b in zip(mine[0], loop[0], strict=True):
@@ -152,7 +146,7 @@ def test_16_bit_inputs_are_computed_in_fp32(dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("time_dim", [0, 1])
 def test_sequences_are_used_where_they_lie(time_dim: int) -> None:
     x = dyadic(4, 3, H).transpose(0, 1) if time_dim else dyadic(4, 3, H)
-    core, states = feeding(LINEAR, TAU), (dyadic(3, H), torch.zeros(()))
+    core, states = feeding(LINEAR, spike, TAU), (dyadic(3, H), torch.zeros(()))
     results = [scan(core, x, states, b, time_dim, return_state_seqs=True) for b in (KERNELS, "torch")]
     for a, b in zip(*((y, *finals, *seqs) for y, finals, seqs in results), strict=True):
         assert (torch.equal(a, b) and a.stride() == b.stride()) or torch.equal(a, b)
@@ -160,7 +154,7 @@ def test_sequences_are_used_where_they_lie(time_dim: int) -> None:
 
 def test_spikes_come_in_the_dtype_asked_for() -> None:
     x, states = dyadic(4, 3, H), (dyadic(3, H), dyadic(3, H))
-    core = feeding(LINEAR, TAU)
+    core = feeding(LINEAR, spike, TAU)
     y, _ = scan(core, x, states, KERNELS, output_dtype=torch.uint8)
     expected, _ = scan(core, x, states, "torch")
     assert torch.equal(y.dense(), expected)
@@ -171,7 +165,7 @@ def test_padding_may_be_anything(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(TensorSpec, "make", lambda self, device: make(self, device).fill_(float("nan")))
     lengths = torch.tensor([4, 0, 2])
     weight = parameter(H, H)
-    core = feeding(lambda z: z @ weight, TAU)
+    core = feeding(lambda z: z @ weight, spike, TAU)
 
     def grads(padding: float) -> Sequence[Tensor]:
         x = (
@@ -191,13 +185,13 @@ def test_padding_may_be_anything(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_no_steps_leave_the_states() -> None:
     states = (dyadic(3, H), dyadic(3, H))
-    y, finals = scan(feeding(LINEAR, TAU), torch.zeros(0, 3, H), states, KERNELS)
+    y, finals = scan(feeding(LINEAR, spike, TAU), torch.zeros(0, 3, H), states, KERNELS)
     assert y.shape == (0, 3, H) and torch.equal(finals[1], states[1])
 
 
 def test_steps_without_a_batch() -> None:
     x, states = dyadic(6, H), (dyadic(H), dyadic(H))
-    mine, loop = (scan(feeding(LINEAR, TAU), x, states, b)[0] for b in (KERNELS, "torch"))
+    mine, loop = (scan(feeding(LINEAR, spike, TAU), x, states, b)[0] for b in (KERNELS, "torch"))
     assert torch.equal(mine, loop)
 
 
@@ -211,7 +205,7 @@ def test_two_runs_have_the_same_bits() -> None:
 
 def test_a_changed_matrix_counts_at_the_next_call() -> None:
     weight = nn.Parameter(torch.eye(H))
-    core = feeding(lambda z: z @ weight, TAU)
+    core = feeding(lambda z: z @ weight, spike, TAU)
     x, states = dyadic(4, 3, H), (dyadic(3, H), dyadic(3, H))
     scan(core, x, states, KERNELS)
     with torch.no_grad():
@@ -224,5 +218,5 @@ def test_autocast_rounds_no_product() -> None:
     x, states = dyadic(4, 3, H), (dyadic(3, H), dyadic(3, H))
     weight = nn.Parameter(torch.randn(H, H))
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        mine, _ = scan(feeding(lambda z: z @ weight, TAU), x, states, KERNELS)
-    close([mine], [scan(feeding(lambda z: z @ weight, TAU), x, states, "torch")[0]], rtol=1e-5, atol=1e-5)
+        mine, _ = scan(feeding(lambda z: z @ weight, spike, TAU), x, states, KERNELS)
+    close([mine], [scan(feeding(lambda z: z @ weight, spike, TAU), x, states, "torch")[0]], rtol=1e-5, atol=1e-5)

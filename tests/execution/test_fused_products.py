@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+from fed_back import feeding
 from torch import Tensor, nn
 
 from flexsn import FallbackWarning, scan, surrogate
@@ -40,15 +41,6 @@ class InOrder(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
         source, matrix = ctx.saved_tensors
         return InOrder.apply(grad, matrix.t()), source.t() @ grad  # type: ignore[no-untyped-call]
-
-
-def feeding(connection: Connection, spike: Connection, decay: float = 0.5) -> Core:
-    def core(x: Tensor, v: Tensor, z: Tensor) -> Any:
-        h = v + (x + connection(z) - v) * decay
-        s = spike(h - 1.0)
-        return s, h * (1.0 - s), s
-
-    return core
 
 
 def run(

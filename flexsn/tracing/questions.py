@@ -14,6 +14,7 @@ own Python, and each is one of four kinds:
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -78,6 +79,8 @@ class Questions(TorchFunctionMode):
         shaped = any(map(self._is_shaped, tensors))
         if sets:
             raise _refusal(f"sets {name} of a tensor")
+        if _is_replaced(func):
+            raise _refusal(f"calls {name}, put in the place of a function of torch")
         if name in _OF_DTYPE or (name in _OF_SHAPE | _OF_FLAGS and not shaped):
             return call_for_user(func, *args, **kwargs)
         if name in _OF_SHAPE:
@@ -111,6 +114,13 @@ class Questions(TorchFunctionMode):
             if all(type(n) is int for n in value[first:]) and tuple(value[first:]) == self._answer:
                 return (*value[:first], *self._example)
         return type(value)(map(self._at_example, value)) if type(value) in (list, tuple) else value
+
+
+def _is_replaced(func: Callable[..., Any]) -> bool:
+    """Whether a function of torch written in Python was replaced: a mode gets what stands there, and it ran twice."""
+    if type(func) is not FunctionType or func.__globals__["__name__"].startswith("torch."):
+        return False
+    return any(func is there for module in (torch.functional, torch.nn.functional) for there in vars(module).values())
 
 
 def _name(func: Callable[..., Any]) -> tuple[str, bool]:

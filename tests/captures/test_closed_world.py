@@ -193,6 +193,15 @@ def test_a_library_is_patched(library: Any, name: str, core: Any, monkeypatch: p
     assert torch.equal(neuron(X), before * 2)
 
 
+def test_a_python_function_of_torch_is_patched(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It hands itself to what watches it by its name, which is another's now: it runs as the loop."""
+    neuron, original = FlexSN(lambda x, v: (nn.functional.relu(x), v)), nn.functional.relu
+    before = neuron(X)
+    monkeypatch.setattr(nn.functional, "relu", lambda value, **_: original(value) * 2)
+    with pytest.warns(FallbackWarning, match="put in the place of a function of torch"):
+        assert torch.equal(neuron(X), before * 2)
+
+
 def test_said_once_with_the_reason() -> None:
     core, _ = CASES["weak reference"]()
     neuron = FlexSN(core)

@@ -142,7 +142,20 @@ An instance of a preset's class is one of the library's class of the same name, 
 | rnnbuilder | the builder's own loop | the same program: a layer of ours is one scan | | |
 
 The gain is the time of the library's loop over that of the scan: 32 steps of a leaky neuron, forward and backward, one
-thread of a CPU.
+thread of a CPU. Recurrent layers are for whole sequences: 16 steps of 16 samples took 0.22 (64 neurons) to 0.6 (512) of
+the library's time in one scan, but 1.4 to 2.3 step by step.
+
+## Their own tests, with the import changed
+
+| library | pass here | pass there |
+|---|---|---|
+| SpikingJelly, 6 files | 155 of 173 | 167 |
+| snnTorch | 113 of 113 | 113 |
+| Norse, 16 files | 399 of 403 | 403 |
+
+Of SpikingJelly's, ten count the operators inside a neuron, which is one kernel here; one looks into the queue of a
+`SlidingPSN`, one expects an error where `functional_forward` of a `SimpleBaseNode` works. Four of Norse's print
+parameters, which are numbers here where Norse's are tensors.
 """
 
 

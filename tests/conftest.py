@@ -6,10 +6,13 @@ Every graph and plan that any test makes is checked on the way.
 from __future__ import annotations
 
 import gc
+import random
 from collections.abc import Iterator
 from contextlib import nullcontext
 
+import numpy as np
 import pytest
+import torch
 
 from flexsn.execution.backends import supported_backends
 from flexsn.ir import spec
@@ -35,6 +38,13 @@ def pytest_sessionfinish() -> None:
 def backend(request: pytest.FixtureRequest) -> str:
     name: str = request.param
     return name
+
+
+@pytest.fixture(autouse=True)
+def the_same_random_numbers_whatever_ran_before() -> None:
+    torch.manual_seed(0)
+    np.random.seed(0)
+    random.seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)

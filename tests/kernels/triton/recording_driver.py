@@ -88,7 +88,8 @@ class Launch:
             value = self.arguments[name]
             assert (value.data_ptr() if isinstance(value, Tensor) else value) % 16 == 0, name
         assert self.module.device == self.device and self.module.process == os.getpid()
-        assert self.metadata.global_scratch_size == self.metadata.profile_scratch_size == 0  # nobody would allocate it
+        for scratch in ("global_scratch_size", "profile_scratch_size"):  # nobody would allocate it
+            assert not getattr(self.metadata, scratch, 0)
         x, y, z = self.grid
         assert 1 <= x < 2**31 and y == z == 1
 

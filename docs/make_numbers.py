@@ -79,12 +79,12 @@ states.
 ## Products
 
 A sum over the rows of a matrix has as many orders as one likes, so torch's own product differs from machine to machine.
-`cpp` adds in ascending order of the index from +0 on, each product rounded first: the bits of that plain sum, forward
-and backward, whether it skips the rows of what did not fire or not, with any number of threads. So they are the loop's
-bits where all sums are exact (spikes, and weights that are multiples of 2^-6, say), and the loop's to the rounding of
-one product elsewhere. Rows are skipped where the factor is zero: a matrix with infinities or NaN in such a row gives
-NaN in the loop alone. The gradient of a matrix is one product of torch's over all steps and samples. TF32 is never
-turned on.
+`cpp` and `triton` add in ascending order of the index from +0 on, each product rounded first: the bits of that plain
+sum, forward and backward, whether `cpp` skips the rows of what did not fire or not, with any number of threads. So
+they are the loop's bits where all sums are exact (spikes, and weights that are multiples of 2^-6, say), and the loop's
+to the rounding of one product elsewhere. `cpp` skips rows where the factor is zero: a matrix with infinities or NaN in
+such a row gives NaN in the loop alone. The gradient of a matrix is one product of torch's over all steps and samples.
+TF32 is never turned on.
 
 ## Where eager torch has two answers
 

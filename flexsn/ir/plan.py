@@ -284,7 +284,8 @@ class BackwardPlan:
     @property
     def hoisted(self) -> tuple[Node, ...]:
         """What is computed once per lane, before the loop."""
-        return tuple(dict.fromkeys((*self.advance.hoisted, *self.step.program.hoisted)))
+        steps = self.branches if any(b.program.stages for b in self.branches) else (self.step,)
+        return tuple(dict.fromkeys((*self.advance.hoisted, *(n for step in steps for n in step.program.hoisted))))
 
 
 Plan = ForwardPlan | BackwardPlan

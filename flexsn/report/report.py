@@ -9,7 +9,7 @@ import torch
 from flexsn.ir.plan import Plan
 from flexsn.ir.step import StepGraph
 from flexsn.kernels.triton.offline import OfflineKernel
-from flexsn.kernels.triton.tiling import Tiling
+from flexsn.kernels.triton.tiling import SampleTiling, Tiling
 from flexsn.planning import Way
 
 __all__ = ["KernelReport", "Report"]
@@ -57,7 +57,7 @@ class KernelReport:
         return self.offline.spill_bytes if self.offline else None
 
     @property
-    def tiling(self) -> Tiling | None:
+    def tiling(self) -> Tiling | SampleTiling | None:
         """How lanes are dealt out to threads; ``None`` for C++."""
         return self.offline.tiling if self.offline else None
 

@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from flexsn.ir.format import Names
 from flexsn.ir.graph import LeafKind, Node, reached_from, topological
 from flexsn.ir.plan import BackwardPlan, ForwardPlan, Holds, Role, Saved, Slot
+from flexsn.kernels.triton.samples import ROWS
+from flexsn.kernels.triton.tiling import SampleTiling
 from flexsn.report.report import KernelReport, Report
 
 __all__ = ["report_text"]
@@ -216,15 +218,21 @@ def _machine(kernel: KernelReport) -> str:
     offline = kernel.offline
     assert offline is not None
     tiling = offline.tiling
+    if isinstance(tiling, SampleTiling):
+        dealt = [f"    {ROWS} samples of {tiling.size} lanes per block, {tiling.warps} warps"]
+    else:
+        dealt = [
+            f"    {tiling.elements} lanes per thread, {tiling.warps} warps per block",
+            f"    the model: {tiling.words} words live per lane, hence {tiling.registers} registers, {tiling.threads} "
+            f"threads per multiprocessor ({tiling.occupancy:.0%}), {tiling.in_flight / 1024:.0f} KiB in flight",
+        ]
     fused = "no fused multiply-add" if not offline.fused else f"{offline.fused} fused multiply-adds (library functions)"
     return "\n".join(
         [
             f"{kernel.name}: {offline.registers} registers, {offline.spill_bytes} bytes spilled, {fused}, "
             f"compiled in {offline.seconds:.2f} s",
             f"    per step and thread: loads {_widths(offline.loads)}; stores {_widths(offline.stores)}",
-            f"    {tiling.elements} lanes per thread, {tiling.warps} warps per block",
-            f"    the model: {tiling.words} words live per lane, hence {tiling.registers} registers, {tiling.threads} "
-            f"threads per multiprocessor ({tiling.occupancy:.0%}), {tiling.in_flight / 1024:.0f} KiB in flight",
+            *dealt,
         ]
     )
 

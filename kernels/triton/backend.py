@@ -13,7 +13,7 @@ from flexsn.ir.plan import Plan
 from flexsn.kernels.backend import Launch, Printed
 from flexsn.kernels.triton.offline import TARGETS, compile_offline
 from flexsn.kernels.triton.runtime import bind, interpreting
-from flexsn.kernels.triton.tiling import choose_interval
+from flexsn.kernels.triton.tiling import LARGEST_MATRIX, choose_interval
 
 __all__ = ["BACKEND"]
 
@@ -24,7 +24,7 @@ class TritonBackend:
     name = "triton"
     targets = tuple(TARGETS)
     saves_in_registers = True
-    largest_matrix = 0
+    largest_matrix = LARGEST_MATRIX
 
     def choose_interval(self, step_bytes: int) -> int:
         return choose_interval(step_bytes)

@@ -20,7 +20,8 @@ class Access:
     """How the kernel addresses one tensor; part of its source.
 
     Attributes:
-        lanes: ``"dense"`` (the lane number), ``"scalar"`` (one value for all lanes) or ``"strided"``.
+        lanes: ``"dense"`` (the lane number), ``"scalar"`` (one value for all lanes) or ``"strided"``; ``"rows"`` for a
+            matrix, which no lane has a value of.
         time: ``"lanes"`` (one step further is N elements on), ``"none"`` (no time axis, or broadcast over it)
             or ``"strided"``.
         unit: for ``"strided"`` lanes, whether the innermost stride is 1.
@@ -34,7 +35,10 @@ class Access:
 def accesses(plan: Plan, layout: Layout) -> tuple[Access, ...]:
     """The access of every slot in a layout."""
     result = []
-    for tensor in layout.tensors:
+    for slot, tensor in zip(plan.slots, layout.tensors, strict=True):
+        if slot.role is Role.MATRIX:
+            result.append(Access("rows", "none"))
+            continue
         lanes = "dense" if tensor.dense else "scalar" if not any(tensor.strides) else "strided"
         time = "none" if tensor.time == 0 else "lanes" if tensor.time == layout.num_lanes else "strided"
         result.append(Access(lanes, time, lanes == "strided" and tensor.strides[-1] == 1))
@@ -49,6 +53,7 @@ class Memory:
         slots: the tensors.
         access: how each is addressed.
         num_dims: of the lanes.
+        scratch: names of further tensors, for what a kernel puts aside.
 
     Attributes:
         strides: the run-time stride arguments, as ``(slot, dimension)``; ``None`` is time.
@@ -56,13 +61,20 @@ class Memory:
         num_sizes: how many of them are lane sizes.
     """
 
-    def __init__(self, writer: Writer, slots: Sequence[Slot], access: Sequence[Access], num_dims: int) -> None:
+    def __init__(
+        self,
+        writer: Writer,
+        slots: Sequence[Slot],
+        access: Sequence[Access],
+        num_dims: int,
+        scratch: Sequence[str] = (),
+    ) -> None:
         self.w = writer
         self.slots = slots
         self.access = dict(zip(slots, access, strict=True))
-        self.num_dims = num_dims
+        self.num_dims, self.scratch = num_dims, scratch
         self.strides: list[tuple[int, int | None]] = []
-        self.arguments = [s.name for s in slots]
+        self.arguments = [*(s.name for s in slots), *scratch]
         for index, slot in enumerate(slots):
             how = self.access[slot]
             if how.lanes == "strided":
@@ -72,6 +84,9 @@ class Memory:
             if how.time == "strided":
                 self.strides.append((index, None))
                 self.arguments.append(f"{slot.name}_time")
+            if how.lanes == "rows" and "H" not in self.arguments:  # all matrices are of one size
+                self.strides.append((index, None))
+                self.arguments.append("H")
         self._strided = any(a.lanes == "strided" for a in access)
         self.num_sizes = num_dims - 1 if self._strided else 0
         self.arguments += [f"size{d + 1}" for d in range(self.num_sizes)]
@@ -79,7 +94,7 @@ class Memory:
     def prologue(self) -> None:
         """Lane numbers, pointers, and the elements from one step to the next, all of 64 bits."""
         w = self.w
-        w("lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)", "mask = lane < N")
+        self.number_lanes()
         w("step = tl.cast(N, tl.int64)")
         if self._strided:
             rest = "lane"
@@ -88,11 +103,15 @@ class Memory:
                 rest = f"outer{d}"
             w(f"index0 = {rest}")
         for slot in self.slots:
-            if slot.role is Role.GROUP_STORE:
+            if slot.role in (Role.GROUP_STORE, Role.MATRIX):
                 continue
-            w(f"{slot.name}_p = {slot.name}{self._offset(slot)}")
+            w(f"{slot.name}_p = {slot.name}{self.offset(slot)}")
             if self.access[slot].time == "strided":
                 w(f"{slot.name}_step = tl.cast({slot.name}_time, tl.int64)")
+
+    def number_lanes(self) -> None:
+        """Which lanes the block has, and which of them there are."""
+        self.w("lane = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)", "mask = lane < N")
 
     def is_scalar(self, slot: Slot) -> bool:
         """Whether all lanes read the same element."""
@@ -104,12 +123,12 @@ class Memory:
         """Load ``name``, ``at`` steps on, for ``lanes`` (a mask); a scalar ``when`` a condition holds."""
         guard = when if self.is_scalar(slot) else lanes
         mask = f", mask={guard}, other=0" if guard else ""
-        self.w(f"{name} = {cast(f'tl.load({self._at(slot, at)}{mask})', slot.dtype, dtype)}")
+        self.w(f"{name} = {cast(f'tl.load({self.at(slot, at)}{mask})', slot.dtype, dtype)}")
         return name
 
     def store(self, slot: Slot, value: str, dtype: torch.dtype, at: str = "0") -> None:
         """Store a value, ``at`` steps on."""
-        self.w(f"tl.store({self._at(slot, at)}, {cast(value, dtype, slot.dtype)}, mask=mask)")
+        self.w(f"tl.store({self.at(slot, at)}, {cast(value, dtype, slot.dtype)}, mask=mask)")
 
     def store_sums(self, slot: Slot, value: str) -> None:
         """Store the sum of each group of lanes."""
@@ -128,7 +147,8 @@ class Memory:
             if stride != "0":
                 self.w(f"{slot.name}_p += {stride if steps == '1' else f'{steps} * {stride}'}")
 
-    def _offset(self, slot: Slot) -> str:
+    def offset(self, slot: Slot) -> str:
+        """What is added to the tensor's address once."""
         how = self.access[slot]
         if how.lanes == "scalar":
             return ""
@@ -146,7 +166,8 @@ class Memory:
             return "0"
         return "step" if how.time == "lanes" else f"{slot.name}_step"
 
-    def _at(self, slot: Slot, t: str) -> str:
+    def at(self, slot: Slot, t: str) -> str:
+        """The addresses of the block's lanes, ``t`` steps on."""
         stride = self._stride(slot)
         if stride == "0" or t == "0":
             return f"{slot.name}_p"

@@ -21,9 +21,9 @@ from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout, TensorLayout
 from flexsn.ir.plan import ForwardPlan, Plan, Role
 from flexsn.kernels.triton.memory import accesses
-from flexsn.kernels.triton.printer import TritonSource, print_triton
+from flexsn.kernels.triton.printer import COMPILED_IN, TritonSource, print_triton
 from flexsn.kernels.triton.runtime import OPTIONS, interpreting, load
-from flexsn.kernels.triton.tiling import Tiling, choose_tiling
+from flexsn.kernels.triton.tiling import SampleTiling, Tiling, tiling_of
 
 __all__ = ["POINTERS", "TARGETS", "OfflineKernel", "compile_offline", "dense_layout"]
 
@@ -74,7 +74,7 @@ class OfflineKernel:
     fused: int
     bytes_per_lane_step: float
     checkpoint: int | None
-    tiling: Tiling
+    tiling: Tiling | SampleTiling
     seconds: float
 
     @property
@@ -83,10 +83,15 @@ class OfflineKernel:
         return self.assembly
 
 
-def dense_layout(plan: Plan, num_lanes: int = 1 << 20) -> Layout:
-    """Every tensor contiguous and of the full step shape."""
+def dense_layout(plan: Plan, num_lanes: int = 1 << 20, size: int = 256) -> Layout:
+    """Every tensor contiguous and of the full step shape; matrices have ``size`` rows."""
     timed = (Role.LOAD, Role.STORE, Role.CHECKPOINT_LOAD, Role.CHECKPOINT_STORE)
-    tensors = [TensorLayout(num_lanes if slot.role in timed else 0, (1,), True) for slot in plan.slots]
+    tensors = [
+        TensorLayout(size, (0,), False)
+        if slot.role is Role.MATRIX
+        else TensorLayout(num_lanes if slot.role in timed else 0, (1,), True)
+        for slot in plan.slots
+    ]
     return Layout(16, num_lanes, (num_lanes,), tuple(tensors))
 
 
@@ -95,7 +100,7 @@ def compile_offline(
     target: str,
     layout: Layout | None = None,
     aligned: bool = True,
-    tiling: Tiling | None = None,
+    tiling: Tiling | SampleTiling | None = None,
 ) -> OfflineKernel:
     """Compile ``plan`` for ``target``, with no GPU needed.
 
@@ -113,14 +118,15 @@ def compile_offline(
     layout = layout or dense_layout(plan)
     access = accesses(plan, layout)
     source = print_triton(plan, access, len(layout.sizes))
-    tiling = tiling or choose_tiling(plan, access)
-    pointers = tuple(POINTERS[s.dtype] for s in plan.slots)
+    tiling = tiling or tiling_of(plan, access, layout)
+    pointers = tuple(POINTERS[d] for d in (*(s.dtype for s in plan.slots), *source.scratch))
     near = tuple(_span(layout, t) * s.dtype.itemsize < 2**31 for s, t in zip(plan.slots, layout.tensors, strict=True))
+    near += (True,) * len(source.scratch)
     compiled, seconds = _compile(source, pointers, near, source.numbers(layout), target, aligned, tiling)
     nvidia = target.startswith("sm_")
     assembly = compiled.asm["ptx" if nvidia else "amdgcn"]
     registers, spills = _resources(compiled, nvidia)
-    steps = plan.unroll if isinstance(plan, ForwardPlan) else plan.interval
+    steps = 1 if source.scratch else plan.unroll if isinstance(plan, ForwardPlan) else plan.interval
     loads, stores = _accesses(assembly, nvidia)
     return OfflineKernel(
         target=target,
@@ -168,7 +174,7 @@ def _compile(
     numbers: tuple[int, ...],
     target: str,
     aligned: bool,
-    tiling: Tiling,
+    tiling: Tiling | SampleTiling,
 ) -> tuple[Any, float]:
     import triton
     from triton.backends.compiler import GPUTarget
@@ -185,8 +191,8 @@ def _compile(
         signature[name] = "i64" if value >= 2**31 else "i32"
         if name == "T" or name.endswith("_time"):
             continue
-        if value == 1:
-            signature[name], constants[i,] = "constexpr", 1
+        if value == 1 or name in COMPILED_IN:
+            signature[name], constants[i,] = "constexpr", value
         elif value % 16 == 0:
             multiples.append((i,))
     signature["BLOCK"], constants[len(source.arguments),] = "constexpr", tiling.block(gpu.warp_size)

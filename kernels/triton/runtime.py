@@ -20,7 +20,7 @@ from flexsn.ir.plan import Plan
 from flexsn.kernels.cache import cache_dir, content_key, publish, read_entry, show_source
 from flexsn.kernels.triton.memory import accesses
 from flexsn.kernels.triton.printer import ENTRY, print_triton
-from flexsn.kernels.triton.tiling import choose_tiling
+from flexsn.kernels.triton.tiling import Tiling, tiling_of
 
 __all__ = ["OPTIONS", "bind", "interpreting", "load"]
 
@@ -29,6 +29,8 @@ OPTIONS = {"enable_fp_fusion": False}
 
 _ALIGNED = 16
 """Bytes; Triton compiles one variant for pointers that are multiples of it and one for others."""
+
+_INTERPRETED = 1024  # lanes of a block; the interpreter is fastest with few large ones
 
 
 def interpreting() -> bool:
@@ -40,11 +42,17 @@ def bind(plan: Plan, layout: Layout) -> Callable[[Sequence[Tensor]], None]:
     """A function that runs the plan's kernel on tensors of that layout, given in the order of the plan's slots."""
     access = accesses(plan, layout)
     source = print_triton(plan, access, len(layout.sizes))
-    numbers = source.numbers(layout)
-    tiling = choose_tiling(plan, access)
+    kernel, numbers, tiling = load(source.text), source.numbers(layout), tiling_of(plan, access, layout)
+    warp_size = 1 if interpreting() else _warp_size()
+    block = _INTERPRETED if interpreting() and isinstance(tiling, Tiling) else tiling.block(warp_size)
+    lanes = block if isinstance(tiling, Tiling) else tiling.lanes
+    grid = (-(-layout.num_lanes // lanes), 1, 1)
+    launch: Callable[[Sequence[Tensor]], None]
     if interpreting():
-        return _Interpreted(load(source.text), numbers)
-    return _Launcher(load(source.text), numbers, tiling.block(_warp_size()), tiling.warps)
+        launch = _Interpreted(kernel, grid, numbers, block)
+    else:
+        launch = _Launcher(kernel, grid, numbers, block, tiling.warps)
+    return _WithScratch(launch, source.scratch, grid[0] * lanes) if source.scratch else launch
 
 
 def _warp_size() -> int:
@@ -54,16 +62,14 @@ def _warp_size() -> int:
 
 
 class _Interpreted:
-    """Runs a kernel by Triton's interpreter, which is fastest with few large blocks."""
+    """Runs a kernel by Triton's interpreter."""
 
-    BLOCK = 1024
-
-    def __init__(self, kernel: Any, numbers: Sequence[int]) -> None:
-        self._kernel = kernel[(-(-numbers[-1] // self.BLOCK),)]
-        self._numbers = numbers
+    def __init__(self, kernel: Any, grid: tuple[int, int, int], numbers: Sequence[int], block: int) -> None:
+        self._kernel = kernel[grid]
+        self._arguments = (*numbers, block)
 
     def __call__(self, tensors: Sequence[Tensor]) -> None:
-        self._kernel(*tensors, *self._numbers, BLOCK=self.BLOCK)
+        self._kernel(*tensors, *self._arguments)
 
 
 class _Launcher:
@@ -74,9 +80,9 @@ class _Launcher:
     device, so launches can be captured in a CUDA graph once the kernel has run.
     """
 
-    def __init__(self, kernel: Any, numbers: Sequence[int], block: int, warps: int) -> None:
+    def __init__(self, kernel: Any, grid: tuple[int, int, int], numbers: Sequence[int], block: int, warps: int) -> None:
         self._kernel = kernel
-        self._grid = (-(-numbers[-1] // block), 1, 1)
+        self._grid = grid
         self._arguments = (*numbers, block)
         self._options = {"num_warps": warps, **OPTIONS}
         self._compiled: dict[tuple[int, ...], Callable[..., None]] = {}
@@ -97,6 +103,17 @@ class _Launcher:
             self._compiled[variant] = compiled[self._grid]
         else:
             run(*tensors, *self._arguments)
+
+
+class _WithScratch:
+    """Launches a kernel with memory that it puts values aside in, ``lanes`` of each dtype."""
+
+    def __init__(self, launch: Callable[[Sequence[Tensor]], None], dtypes: Sequence[torch.dtype], lanes: int) -> None:
+        self._launch, self._dtypes, self._lanes = launch, dtypes, lanes
+
+    def __call__(self, tensors: Sequence[Tensor]) -> None:
+        device = tensors[0].device
+        self._launch([*tensors, *(torch.empty(self._lanes, dtype=d, device=device) for d in self._dtypes)])
 
 
 @cache

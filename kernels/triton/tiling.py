@@ -27,10 +27,21 @@ from dataclasses import dataclass
 import torch
 
 from flexsn.ir.graph import LeafKind, Node
+from flexsn.ir.layout import Layout
 from flexsn.ir.plan import ForwardPlan, Plan, Role, Slot
 from flexsn.kernels.triton.memory import Access
+from flexsn.kernels.triton.samples import ROWS
 
-__all__ = ["IN_FLIGHT", "REGISTERS", "Tiling", "choose_interval", "choose_tiling"]
+__all__ = [
+    "IN_FLIGHT",
+    "LARGEST_MATRIX",
+    "REGISTERS",
+    "SampleTiling",
+    "Tiling",
+    "choose_interval",
+    "choose_tiling",
+    "tiling_of",
+]
 
 WARPS = 4
 REGISTERS = 180
@@ -39,6 +50,8 @@ which three blocks fit on a multiprocessor, and spilled 8 to 16 bytes; what is m
 IN_FLIGHT = 48 * 1024
 """Bytes under way per multiprocessor that hide memory's latency: about 54 bytes a nanosecond, the most any
 target moves per multiprocessor (sm_100), for 900 nanoseconds."""
+LARGEST_MATRIX = 512
+"""Rows; the samples of a block have no room for wider ones in registers."""
 CHUNK = 96
 """Bytes per lane that the inputs and checkpointed states of one chunk may take."""
 
@@ -99,6 +112,28 @@ class Tiling:
         return self.threads / _THREADS
 
 
+@dataclass(frozen=True)
+class SampleTiling:
+    """Blocks of whole samples, for kernels that multiply by matrices.
+
+    Attributes:
+        size: lanes of a sample.
+        warps: per block. With fewer, the values of the widest samples do not fit into the registers of a thread.
+    """
+
+    size: int
+    warps: int = 8
+
+    def block(self, warp_size: int) -> int:
+        """Values per block: one per lane, and those by which a sample is widened."""
+        return ROWS * max(16, 1 << (self.size - 1).bit_length())
+
+    @property
+    def lanes(self) -> int:
+        """Per block."""
+        return ROWS * self.size
+
+
 def choose_interval(step_bytes: int) -> int:
     """K: as many steps, a power of two up to 8, as keep their inputs and states in :data:`CHUNK` bytes per lane.
 
@@ -106,6 +141,14 @@ def choose_interval(step_bytes: int) -> int:
         step_bytes: bytes per lane and step of the checkpointed states and the inputs.
     """
     return next(k for k in (8, 4, 2, 1) if k * step_bytes <= CHUNK or k == 1)
+
+
+def tiling_of(plan: Plan, access: Sequence[Access], layout: Layout) -> Tiling | SampleTiling:
+    """How the lanes of a call are dealt out to blocks."""
+    for slot, tensor in zip(plan.slots, layout.tensors, strict=True):
+        if slot.role is Role.MATRIX:
+            return SampleTiling(tensor.time)
+    return choose_tiling(plan, access)
 
 
 def choose_tiling(plan: Plan, access: Sequence[Access] | None = None) -> Tiling:
@@ -155,12 +198,14 @@ def _words(plan: Plan, scalars: Set[Slot]) -> tuple[int, int]:
     if isinstance(plan, ForwardPlan):
         loaded = plan.unroll * sum(_size(leaf.dtype) for _, leaf in plan.loads)
         return carried + fixed + loaded, _peak(plan.program.body, plan.results)
-    assert plan.saved is not None
+    sums = sum(_size(slot.dtype) for slot in plan.accumulators)
+    if plan.saved is None:  # a step at a time, and nothing waits
+        there = sum(_node_size(leaf) for _, leaf in plan.step.loads)
+        return carried + fixed + sums + there, _peak(plan.step.program.body, plan.step.results)
     gradients = [leaf for _, leaf in plan.chunk_loads if leaf.op is LeafKind.COTANGENT]
     recomputed = [leaf for _, leaf in plan.chunk_loads if leaf.op is not LeafKind.COTANGENT]
     waiting = max(sum(map(_node_size, plan.saved.values)), sum(map(_node_size, recomputed)))
     there = plan.interval * (sum(map(_node_size, gradients)) + waiting)
-    sums = sum(_size(slot.dtype) for slot in plan.accumulators)
     return carried + fixed + sums + there, _peak(plan.saved.walk_back, plan.step.results)
 
 

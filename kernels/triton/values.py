@@ -32,10 +32,11 @@ class Values:
 
     Args:
         writer: takes the lines.
+        shape: of a value of all lanes of a block.
     """
 
-    def __init__(self, writer: Writer) -> None:
-        self.w = writer
+    def __init__(self, writer: Writer, shape: str = "[BLOCK]") -> None:
+        self.w, self.shape = writer, shape
         self.step_index = ""  # of the step at hand, as an expression
         self.fixed: dict[int, str] = {}  # leaves and hoisted values, named once
         self.names: dict[int, str] = {}  # of the step at hand
@@ -92,7 +93,11 @@ class Values:
     def block(self, node: Node) -> str:
         """Like :meth:`tensor`, always one value per lane."""
         text = self.tensor(node)
-        return f"tl.broadcast_to({text}, [BLOCK])" if self._is_scalar(node) else text
+        return f"tl.broadcast_to({text}, {self.shape})" if self._is_scalar(node) else text
+
+    def zeros(self, dtype: torch.dtype) -> str:
+        """Zero in every lane."""
+        return f"tl.zeros({self.shape}, {TYPES[dtype]})"
 
     def _is_scalar(self, node: Node) -> bool:
         uniform = isinstance(node.op, LeafKind) and node.op.is_uniform

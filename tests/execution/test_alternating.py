@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from flexsn import FallbackWarning, scan, surrogate
 from flexsn.ir.layout import TensorSpec
 from flexsn.kernels.cpp.backend import CppBackend
+from flexsn.kernels.triton.backend import TritonBackend
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 KERNELS = "triton" if INTERPRETING else "cpp"
@@ -26,7 +27,8 @@ Core = Callable[..., Any]
 
 @pytest.fixture(autouse=True)
 def compiled(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(CppBackend, "largest_matrix", 0)  # none is fused
+    for backend in (CppBackend, TritonBackend):
+        monkeypatch.setattr(backend, "largest_matrix", 0)  # none is fused
     with warnings.catch_warnings():
         warnings.simplefilter("error", FallbackWarning)
         yield

@@ -88,7 +88,8 @@ class Launch:
             value = self.arguments[name]
             assert (value.data_ptr() if isinstance(value, Tensor) else value) % 16 == 0, name
         assert self.module.device == self.device and self.module.process == os.getpid()
-        assert self.metadata.global_scratch_size == self.metadata.profile_scratch_size == 0  # nobody would allocate it
+        for scratch in ("global_scratch_size", "profile_scratch_size"):  # nobody would allocate it
+            assert not getattr(self.metadata, scratch, 0)
         x, y, z = self.grid
         assert 1 <= x < 2**31 and y == z == 1
 
@@ -113,8 +114,17 @@ class RecordingDriver(DriverBase):
         self.loaded: list[Module] = []
         self.unloaded: list[Module] = []
         self.streams: dict[int, int] = {}
+        self._functions: list[Any] = []
         self.utils = self
         self.launcher_cls = self._launcher
+
+    def forget(self) -> None:
+        """Leave nothing that a driver after this one would be asked to unload: Triton keeps kernels for good."""
+        for function in self._functions:
+            for kernels, *_ in function.device_caches.values():
+                for kernel in kernels.values():
+                    kernel.module = None
+            function.device_caches.clear()
 
     # ---- what Triton asks a driver ---------------------------------------------------------------------------
 
@@ -145,6 +155,7 @@ class RecordingDriver(DriverBase):
 
     def _launcher(self, source: Any, metadata: Any) -> Callable[..., None]:
         names = source.fn.arg_names
+        self._functions.append(source.fn)
 
         def launch(x: int, y: int, z: int, stream: int, function: Module, packed: Any, *rest: Any) -> None:
             _extra, _enter, _leave, *arguments = rest

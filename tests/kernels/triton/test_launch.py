@@ -52,8 +52,8 @@ def driver(request: pytest.FixtureRequest, elsewhere: Elsewhere) -> Iterator[Rec
     triton_backend._no_triton.cache_clear()
     load.cache_clear()
     yield recording
+    recording.forget()
     load.cache_clear()
-    gc.collect()  # kernels are unloaded by the driver that loaded them
     triton_backend._no_triton.cache_clear()
     active._active = None
 
@@ -148,6 +148,26 @@ def test_a_launch_is_what_its_kernel_was_compiled_for(
         if "y0" in forward.pointers:  # a sum over time goes on from an accumulator
             assert forward.pointers["y0"] == y.data_ptr()
     assert len(driver.loaded) == 2  # once each
+
+
+def test_a_kernel_that_multiplies_has_blocks_of_16_samples(driver: RecordingDriver, elsewhere: Elsewhere) -> None:
+    """And memory of torch's to put values aside, of all of them."""
+    linear, x = nn.Linear(20, 20).to("cuda:0"), torch.rand(9, 33, 20, device="cuda:0")
+
+    def recurrent(x: Tensor, v: Tensor, z: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = v + (x + linear(z) - v) / 2.0
+        s = spike(h - 1.0)
+        return s, h * (1.0 - s), s
+
+    neuron = FlexSN(recurrent, num_inputs=1)
+    train(neuron, x)
+    with elsewhere.none_waits():
+        train(neuron, x)
+    for launch in driver.launches:
+        assert launch.grid == (3, 1, 1) and launch.metadata.num_warps == 8
+        assert launch.arguments["H"] == 20 and launch.arguments["BLOCK"] == 16 * 32
+        assert launch.arguments["aside0"].numel() == 3 * 16 * 20
+    assert len(driver.launches) == 4 and len(driver.loaded) == 2
 
 
 def test_16_bytes_tell_two_kernels_apart(driver: RecordingDriver) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from test_random_cores import examples
+from test_random_cores import BACKEND, examples
 from torch import Tensor, nn
 
 from flexsn import scan, surrogate
@@ -95,7 +95,7 @@ def results(core: Recurrent, backend: str, num_steps: int, batch: int, size: int
 def test_a_random_core_with_products(
     core: Recurrent, num_steps: int, batch: int, size: int, needs: tuple[bool, ...]
 ) -> None:
-    mine, loop = (results(core, backend, num_steps, batch, size, needs) for backend in ("cpp", "torch"))
+    mine, loop = (results(core, backend, num_steps, batch, size, needs) for backend in (BACKEND, "torch"))
     for number, (a, b) in enumerate(zip(mine, loop, strict=True)):
         if a is None or b is None:
             assert all(g is None or not g.any() for g in (a, b)), number

@@ -24,7 +24,7 @@ from torch.utils._pytree import tree_map_only
 
 from flexsn.errors import UnsupportedOpError, call_for_user, core_line
 
-__all__ = ["AsksShape", "Questions"]
+__all__ = ["AsksShape", "LargerThanExample", "Questions"]
 
 _OF_DTYPE = {
     *("dtype", "device", "layout", "is_floating_point", "is_complex", "is_signed", "element_size", "itemsize"),
@@ -45,6 +45,14 @@ class AsksShape(Exception):
     """The core asks for the shape of the step, so it has to be traced for one."""
 
 
+class LargerThanExample(Exception):
+    """The core asks for the shape of a value that is larger than the examples."""
+
+    def __init__(self, shape: torch.Size) -> None:
+        super().__init__(f"a value of shape {tuple(shape)}")
+        self.shape = shape
+
+
 class Questions(TorchFunctionMode):
     """Sees every question; refuses what no trace can answer.
 
@@ -52,9 +60,10 @@ class Questions(TorchFunctionMode):
         is_shaped: whether a tensor's shape may be the step's.
         example: the step shape that is traced at.
         answer: the step shape of the call; ``None`` if the trace shall hold for any.
-        growing: the example may still be too small; a value that is larger is an error like any other then.
+        growing: the example may still be too small, and whoever asks says how large a value is.
 
     Raises:
+        LargerThanExample: the example is too small.
         AsksShape: the core asks for the shape of a step value, and there is no answer.
         UnsupportedOpError: it asks for anything else that would become a constant.
     """
@@ -100,7 +109,7 @@ class Questions(TorchFunctionMode):
             raise AsksShape
         if value.shape != self._example:
             if self._growing:
-                raise ValueError(f"a value of shape {tuple(value.shape)} for examples of {tuple(self._example)}")
+                raise LargerThanExample(value.shape)
             raise _refusal(f"asks for the shape {tuple(value.shape)} of a value that is not of the step's shape")
         return self._answering
 

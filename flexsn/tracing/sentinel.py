@@ -20,7 +20,7 @@ from torch.overrides import TorchFunctionMode
 from flexsn.captures.contract import argument_names
 from flexsn.errors import FlexSNError
 from flexsn.tracing.products import PRODUCTS, is_across, is_kept
-from flexsn.tracing.questions import AsksShape, Questions
+from flexsn.tracing.questions import AsksShape, LargerThanExample, Questions
 from flexsn.tracing.recorder import Recorder, clean_context
 
 __all__ = ["Sentinel", "find_sentinel"]
@@ -139,11 +139,12 @@ def _probe(
         asked = [_holding(own, shape)]
     except (FlexSNError, AsksShape):
         raise
-    except Exception:  # it needs larger arguments, or is wrong: recording at the sentinel shape says how
+    except Exception as error:  # it needs larger arguments, or is wrong: recording at the sentinel shape says how
         multiplies = any(call.name in PRODUCTS for call in tape.calls)  # a matrix is no part of the step
         runs, reads = False, latest.tensors if multiplies else tape.captured.values()
         shapes = [shape, *(t.shape for t in reads)]
-        asked = [torch.Size((t.shape[0],) + (1,) * (t.dim() - 2)) for t in latest.tensors if t.dim() > 1]
+        features = [torch.Size((t.shape[0],) + (1,) * (t.dim() - 2)) for t in latest.tensors if t.dim() > 1]
+        asked = [error.shape] if isinstance(error, LargerThanExample) else features
     sizes.update(size for tensor in (*tape.tensors, *latest.tensors) for size in tensor.shape)
     return runs, _holding(shapes, shape), asked, multiplies
 

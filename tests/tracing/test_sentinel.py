@@ -119,3 +119,13 @@ def test_a_parameter_of_what_is_not_returned_counts_too() -> None:
 
     sentinel = find_sentinel(core, [torch.float32], torch.device("cpu"), torch.Size((3, 5)))
     assert sentinel.param_shape == (5,)
+
+
+def test_a_core_that_asks_a_value_for_its_shape_before_the_examples_hold_it_grows_by_that_value() -> None:
+    matrix = torch.ones(4, 4)
+
+    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        h = torch.einsum("...j,ij->...i", x, matrix)  # at one lane it broadcasts
+        return (h if h.dim() == 2 else v), v
+
+    assert tuple(sentinel_of(core, step_shape=(3, 4)).shape) == (2, 4)

@@ -1,10 +1,12 @@
-"""A recurrent LIF layer on the CPU, forward + backward, beside the loop, ``nn.RNN``, the peers and its products alone.
+"""A recurrent LIF layer on the CPU, forward + backward: the loop, ``torch.compile``, ``nn.RNN``, peers, products alone.
 
-    python bench/recurrent.py            # four sizes at four firing rates: some minutes
+    python bench/recurrent.py            # six sizes at four firing rates: a quarter of an hour
     python bench/recurrent.py --quick    # four sizes at 3 %, no peers
 
 A peer takes part if it is installed. Ratios are times over flexsn's, taken in the same run. "alternating" is flexsn
-with torch's products between kernels, "products" the products alone, dense: two a step, and one of all steps.
+with torch's products between kernels, "torch.compile" the loop over a compiled step (it unrolls a loop over time, for
+minutes), "products" the products alone, dense: two a step, and one of all steps. The peers, whose backward is quadratic
+in T, and ``torch.compile`` are timed at the first rate.
 """
 
 from __future__ import annotations
@@ -28,7 +30,7 @@ from flexsn.kernels.cpp.compiler import find_compiler
 RESULTS = Path(__file__).parent / "results"
 SHAPES = [(256, 256, 128), (250, 128, 256), (100, 64, 512), (1000, 16, 128), (200, 64, 64), (50, 64, 1024)]
 RATES = [0.03, 0.01, 0.1, 0.3]
-OTHERS = ("alternating", "loop", "nn.RNN", "spikingjelly", "snntorch", "products")
+OTHERS = ("alternating", "loop", "torch.compile", "nn.RNN", "spikingjelly", "snntorch", "products")
 _spike = surrogate.ATan(alpha=2.0)
 
 
@@ -45,7 +47,7 @@ class Step(nn.Module):
         return s, h * (1.0 - s), s
 
 
-def over(step: Step, x_seq: Tensor) -> Tensor:
+def over(step: Callable[..., tuple[Tensor, Tensor, Tensor]], x_seq: Tensor) -> Tensor:
     """The loop at its best: one node of autograd hands out all inputs."""
     v = z = torch.zeros_like(x_seq[0])
     outputs = []
@@ -96,6 +98,10 @@ def contenders(shape: tuple[int, int, int], rate: float, peers: bool) -> dict[st
     with mock.patch.object(backend("cpp"), "largest_matrix", 0):
         runs["alternating"] = by_flexsn()
     runs["loop"] = training(lambda x_seq: over(step, x_seq))
+    if peers:
+        torch.compiler.reset()
+        compiled = torch.compile(step, dynamic=False)
+        runs["torch.compile"] = training(lambda x_seq: over(compiled, x_seq))
     rnn = nn.RNN(shape[-1], shape[-1])
     runs["nn.RNN"] = training(lambda x_seq: rnn(x_seq)[0])
     if peers and importlib.util.find_spec("spikingjelly"):
@@ -157,7 +163,7 @@ def main() -> None:
     keep_memory()
     print(machine(), f"\n{find_compiler()}\n")
     print("| T x B x H | firing | flexsn, ms (quartiles) | " + " | ".join(OTHERS) + " |")
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|---" * (3 + len(OTHERS)) + "|")
     rows: list[dict[str, object]] = []
     for shape in SHAPES[:4] if options.quick else SHAPES:
         for rate in RATES[:1] if options.quick else RATES:

@@ -44,9 +44,9 @@ def with_lengths(step: StepGraph, vjp: Vjp, wanted: tuple[int, ...]) -> tuple[St
         live = vjp(*patterns, False, False).copied(Substitution(builder, incoming))
 
         def state(summands: tuple[Node, ...], total: Node | None) -> tuple[Node, ...]:
-            if summands:
-                return (choose(summands[0], total),)
-            return () if total is None else (choose(builder.const(0, total.dtype), total),)
+            if total is not None and not summands:
+                summands = (builder.const(0, total.dtype),)
+            return tuple(choose(s, total) for s in summands)
 
         return replace(
             live,

@@ -38,7 +38,7 @@ def with_resets(step: StepGraph, vjp: Vjp, learned: tuple[int, ...]) -> tuple[St
         def of_initial(state: Node, j: int, comes: bool) -> tuple[Node, ...]:
             before = [builder.leaf(LeafKind.STATE_COTANGENT, state.index, state.dtype)] if comes else []
             parts = [*before, *map(at_reset, own.grad_states[j])]
-            return tuple(parts[:1]) if len(parts) < 2 else (builder.op("add", *parts, dtype=state.dtype),)
+            return tuple(parts) if len(parts) < 2 else (builder.op("add", *parts, dtype=state.dtype),)
 
         initial = map(of_initial, constant, learned, map(bool, states[num_states:]))
         return replace(

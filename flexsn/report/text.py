@@ -40,7 +40,7 @@ _FACTORS = {
     Holds.OUTPUT: "output {} of the step before",
     Holds.SAVED: "saved{}",
     Holds.GRAD_INPUT: "the gradient of input {}",
-    Holds.FACTOR: "a sequence of its own ({})",
+    Holds.FACTOR: "a sequence of its own (factor{})",
 }
 
 
@@ -118,7 +118,10 @@ def _backward_names(report: Report, plan: BackwardPlan) -> Names:
 def _backward_step(report: Report, plan: BackwardPlan) -> list[str]:
     names, step = _backward_names(report, plan), plan.step
     inputs, states = _split(report)
-    returns: list[tuple[str, Node | None]] = [(f"grad_{inputs[slot.index]}", node) for slot, node in step.stores]
+    returns: list[tuple[str, Node | None]] = [
+        (f"grad_{inputs[slot.index]}" if slot.holds is Holds.GRAD_INPUT else f"factor{slot.index}", node)
+        for slot, node in step.stores
+    ]
     carried = zip(plan.carries, step.grad_states, strict=True)
     returns += [(_gradient_name(states, carry.leaf), node) for carry, node in carried]
     returns += [

@@ -141,3 +141,9 @@ def test_a_core_whose_products_are_fused_is_reported_as_any_other() -> None:
     assert "Fused: one kernel runs all steps, the 1 product(s) of a step" in text
     assert "(saved0): stored at every step, the least from which the rest of it follows again" in text
     assert "the gradient of a matrix: one product after the loop, of the gradient of input 0 and output 0" in text
+
+
+def test_factors_that_a_backward_pass_writes_are_named() -> None:
+    matrix = torch.rand(6, 6, requires_grad=True)
+    text = str(flexsn.explain(lambda x, v, y: (v + x * (y @ matrix), y + v, v + x)))
+    assert re.search(r"return dict\(.*factor0=\w+", text) and "(factor0)" in text

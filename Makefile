@@ -11,14 +11,14 @@ PEERS_NEED := loguru h5py matplotlib scipy tqdm packaging requests SciencePlots
 PYTEST := OMP_WAIT_POLICY=passive OMP_NUM_THREADS=1 $(VENV)/bin/pytest -n auto --maxprocesses 8 --dist worksteal
 WHEEL  := $(VENV)/wheel
 
-.PHONY: demo test lint types installed wheel unit interpreter mutants test-peers peers bench gpu clean
+.PHONY: demo test lint types installed wheel unit interpreter docs docs-serve mutants test-peers peers bench gpu clean
 
 demo: $(STAMP)
 	$(VENV)/bin/python -m flexsn demo
 
 # side by side: what has one process, and the end of one stage, leave no processor idle; each says what it has to say at once
 test: $(STAMP)
-	$(MAKE) -j3 --output-sync=target lint types wheel unit interpreter
+	$(MAKE) -j3 --output-sync=target lint types wheel unit interpreter docs
 
 lint: $(STAMP)
 	$(VENV)/bin/ruff check .
@@ -44,6 +44,13 @@ unit: $(STAMP)
 # Every test that names its backend runs here.
 interpreter: $(STAMP)
 	TRITON_INTERPRET=1 $(PYTEST) tests -k "triton or property or test_ops"
+
+# the site, docs/_build/index.html; what Sphinx warns of is an error
+docs: $(STAMP)
+	$(VENV)/bin/sphinx-build -q -W --keep-going -b html docs docs/_build
+
+docs-serve: docs
+	$(VENV)/bin/python -m http.server --bind 127.0.0.1 --directory docs/_build $(or $(PORT),8000)
 
 # faults planted on purpose, to see whether the tests notice: make mutants ROOM=planning SAMPLE=40 SEED=1
 mutants: $(STAMP)
@@ -76,4 +83,4 @@ $(STAMP): pyproject.toml constraints.txt
 	rm -f $(VENV)/.ready-* && touch $@
 
 clean:
-	rm -rf .venv .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png
+	rm -rf .venv .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png docs/_build

@@ -174,8 +174,8 @@ class AdLIF(SpikingNeuron):
     ``h = alpha·v + (1 − alpha)(x − w)``; ``w' = beta·w + (1 − beta)(a·v' + b·s)`` (``"symplectic"``) or
     ``w' = beta·w + a·h + b·s`` (``"euler"``).
     Source: symplectic, with the hard reset detached, SE-adLIF (Baronig et al., 2024; its ``q`` is part of ``a`` and
-        ``b``); euler, with the soft reset, the adLIF of sparch (Bittar & Garner, 2022). Recurrent, the published
-        baselines are ``Recurrent(AdLIF(...), nn.Linear(n, n))``.
+    ``b``); euler, with the soft reset, the adLIF of sparch (Bittar & Garner, 2022). Recurrent, the published
+    baselines are ``Recurrent(AdLIF(...), nn.Linear(n, n))``.
 
     Args:
         alpha: what remains of the membrane after a step; 0 to 1.

@@ -199,7 +199,7 @@ class AdaptBaseNode(AdaptiveNeuron, BaseNode):
     """As :class:`BaseNode`, with an adaptation current ``w`` that ``neuronal_charge`` may read.
 
     One step: ``neuronal_charge(x)``, ``neuronal_adaptation()``, ``s = neuronal_fire()``,
-        ``neuronal_reset(s)``.
+    ``neuronal_reset(s)``.
     By default ``w ← w + (a (v − v_rest) − w)/tau_w`` after the charge, and ``w ← w + b s`` after a spike.
 
     Args:

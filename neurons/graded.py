@@ -234,10 +234,9 @@ class TernaryLIF(TernaryIF):
     Args:
         tau: membrane time constant, in steps; > 1.
         decay_input: whether the input is divided by ``tau`` too.
-        v_threshold, v_reset, surrogate_function, detach_reset, step_mode, backend, store_v_seq, learnable,
-        shape:
-            as for :class:`TernaryIF`.
-            ``learnable`` may also name ``tau``.
+        v_threshold, v_reset, surrogate_function, detach_reset, step_mode, backend, store_v_seq: as for
+            :class:`TernaryIF`.
+        learnable, shape: likewise; ``learnable`` may also name ``tau``.
 
     Shapes:
         input and spikes ``[T, *step]`` (``step_mode="m"``) or ``[*step]`` (``"s"``). State: ``v``,

@@ -20,7 +20,7 @@ class CubaLIF(SpikingNeuron):
 
     ``i' = alpha·i + x``; ``h = beta·v + i'``.
     Source: the current-based LIF of Loihi and of SpikingJelly's ``CUBALIFNode`` (its ``c_decay`` and
-        ``v_decay``).
+    ``v_decay``).
 
     Args:
         alpha: what remains of the current after a step; 0 to 1.

@@ -1,8 +1,7 @@
 """What one does to a whole network, what one trains it with, and how one reads its spikes.
 
-Named as in other libraries: :mod:`~flexsn.functional.network` resets a network and sets its modes,
-:mod:`~flexsn.functional.over_time` runs modules over time, :mod:`~flexsn.functional.losses` has losses on spikes,
-:mod:`~flexsn.functional.spike_trains` clusters and first spikes.
+Named as in other libraries: resetting a network and setting its modes, running modules over time, losses on spikes,
+clusters and first spikes.
 """
 
 from flexsn.functional.losses import kernel_dot_product, redundant_one_hot, set_threshold_margin, spike_similar_loss

@@ -215,7 +215,7 @@ class Erf(Bell):
 
 
 class Gaussian(Surrogate):
-    """The normal density ``f(x) = exp(−x²/2σ²) / (σ√(2π))``; ``F`` is its distribution function.
+    """The normal density ``f(x) = exp(−x²/(2σ²)) / (σ√(2π))``; ``F`` is its distribution function.
 
     >>> Gaussian(sigma=0.5).derivative(torch.tensor([0.0, 0.5]))
     tensor([0.7979, 0.4839])

@@ -147,7 +147,7 @@ class S2NN(Surrogate):
 
 
 class LeakyKReLU(Surrogate):
-    """``f(x) = k`` for ``x ≥ 0``, ``leak`` below; ``F(x) = kx`` and ``leak·x``.
+    """``f(x) = k`` for ``x ≥ 0``, ``leak`` below; ``F(x) = k x`` and ``leak·x``.
 
     >>> LeakyKReLU(leak=0.1, k=1.0).derivative(torch.tensor([-1.0, 0.0]))
     tensor([0.1000, 1.0000])

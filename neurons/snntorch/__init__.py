@@ -71,9 +71,9 @@ class Leaky(SpikingNeuron):
         beta: decay of the membrane in one step; a number or a tensor that broadcasts against the step shape.
         learn_beta: make ``beta`` a parameter.
         reset_delay: ``False`` resets in the step of the spike, through which the gradient then flows.
-        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
-            state_quant, output, graded_spikes_factor, learn_graded_spikes_factor, options: as for
+        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold: as for
             :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with shapes, returned values and errors.
+        reset_mechanism, state_quant, output, graded_spikes_factor, learn_graded_spikes_factor, options: likewise.
 
     States:
         ``mem``, the membrane.
@@ -150,9 +150,9 @@ class Synaptic(SpikingNeuron):
         beta: decay of the membrane in one step; likewise.
         learn_alpha, learn_beta: make them parameters.
         reset_delay: ``False`` resets in the step of the spike, through which the gradient then flows.
-        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
-            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with
-            shapes, returned values and errors.
+        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold: as for
+            :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with shapes, returned values and errors.
+        reset_mechanism, state_quant, output, options: likewise.
 
     States:
         ``syn``, the current, and ``mem``, the membrane.

@@ -82,7 +82,7 @@ class SpikingNeuron(FlexSN, metaclass=PeerClass):
         learn_threshold: make ``threshold`` a parameter.
         reset_mechanism: ``"subtract"``, ``"zero"`` or ``"none"``.
         state_quant: a pointwise function applied to every new state, such as one of
-            :mod:`~flexsn.neurons.snntorch.quant`, or ``False``.
+            ``flexsn.neurons.snntorch.quant``, or ``False``.
         output: return the states along with the spikes, in either step mode.
         graded_spikes_factor: what a spike counts; a number or a tensor.
         learn_graded_spikes_factor: make ``graded_spikes_factor`` a parameter.

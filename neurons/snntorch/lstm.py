@@ -84,8 +84,9 @@ class SLSTM(_LSTM):
     Args:
         input_size, hidden_size, bias: of ``lstm_cell``.
         inhibition: without effect, as in snnTorch.
-        threshold, spike_grad, surrogate_disable, init_hidden, learn_threshold, reset_mechanism, state_quant, output,
-            options: as for :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with returned values and errors.
+        threshold, spike_grad, surrogate_disable, init_hidden, learn_threshold, reset_mechanism: as for
+            :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with returned values and errors.
+        state_quant, output, options: likewise.
 
     Shapes:
         input ``[B, input_size]`` (``"s"``) or ``[T, B, input_size]`` (``"m"``); spikes and states with
@@ -135,8 +136,9 @@ class SConv2dLSTM(_LSTM):
         in_channels, out_channels, kernel_size, bias: of ``conv``, which keeps height and width.
         max_pool, avg_pool: size of a pooling of the membrane before it fires; one of the two.
         inhibition: without effect, as in snnTorch.
-        threshold, spike_grad, surrogate_disable, init_hidden, learn_threshold, reset_mechanism, state_quant, output,
-            options: as for :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with returned values.
+        threshold, spike_grad, surrogate_disable, init_hidden, learn_threshold, reset_mechanism: as for
+            :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with returned values.
+        state_quant, output, options: likewise.
 
     Shapes:
         input ``[B, in_channels, H, W]`` (``"s"``) or ``[T, B, in_channels, H, W]`` (``"m"``); states with

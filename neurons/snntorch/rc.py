@@ -29,9 +29,9 @@ class Alpha(SpikingNeuron):
             broadcasts against the step shape. Clipped to [0, 1].
         beta: decay of the inhibitory current I in one step, below 1; likewise.
         learn_alpha, learn_beta: make them parameters.
-        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
-            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with
-            shapes, returned values and errors.
+        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold: as for
+            :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with shapes, returned values and errors.
+        reset_mechanism, state_quant, output, options: likewise.
 
     States:
         ``syn_exc`` (E), ``syn_inh`` (I, not above 0 for positive inputs) and ``mem`` (U).
@@ -120,9 +120,9 @@ class Lapicque(SpikingNeuron):
         C: capacitance; a number or a tensor.
         time_step: Δt, in units of RC.
         learn_beta: make ``beta`` a parameter; needs ``beta``.
-        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
-            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with
-            shapes, returned values and errors.
+        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold: as for
+            :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with shapes, returned values and errors.
+        reset_mechanism, state_quant, output, options: likewise.
 
     States:
         ``mem``, the membrane.

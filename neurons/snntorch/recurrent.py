@@ -110,9 +110,9 @@ class RLeaky(RecurrentNeuron):
         learn_beta: make ``beta`` a parameter.
         learn_recurrent: learn the connection.
         reset_delay: ``False`` resets in the step of the spike, through which the gradient then flows.
-        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
-            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with shapes,
-            returned values and errors.
+        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold: as for
+            :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with shapes, returned values and errors.
+        reset_mechanism, state_quant, output, options: likewise.
 
     States:
         ``spk``, the spikes that come back, and ``mem``, the membrane. A call returns ``(spk, mem)``.
@@ -191,9 +191,9 @@ class RSynaptic(RecurrentNeuron):
         learn_alpha, learn_beta: make them parameters.
         V, all_to_all, linear_features, conv2d_channels, kernel_size, learn_recurrent, reset_delay: as for
             :class:`RLeaky`. snnTorch's ``reset_delay=False`` raises an UnboundLocalError.
-        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold, reset_mechanism,
-            state_quant, output, options: as for :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with
-            shapes, returned values and errors.
+        threshold, spike_grad, surrogate_disable, init_hidden, inhibition, learn_threshold: as for
+            :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`, with shapes, returned values and errors.
+        reset_mechanism, state_quant, output, options: likewise.
 
     States:
         ``spk``, the spikes that come back, ``syn``, the current, and ``mem``, the membrane. A call returns

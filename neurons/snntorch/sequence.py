@@ -41,9 +41,9 @@ class StateLeaky(SpikingNeuron):
         learn_beta: make ``tau`` a parameter.
         output: return ``(spk, mem)``; ``False`` returns ``mem`` alone.
         kernel_truncation_steps: how many steps back the membrane reaches; by default to the first.
-        threshold, spike_grad, surrogate_disable, learn_threshold, state_quant, graded_spikes_factor,
-            learn_graded_spikes_factor: as for :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`. The factor
-            counts twice, as in snnTorch.
+        threshold, spike_grad, surrogate_disable, learn_threshold, state_quant, graded_spikes_factor: as for
+            :class:`~flexsn.neurons.snntorch.base.SpikingNeuron`. The factor counts twice, as in snnTorch.
+        learn_graded_spikes_factor: likewise.
 
     Shapes:
         input ``[T, B, channels]``; spikes and membrane alike.

@@ -1,18 +1,23 @@
-"""A neuron of one's own: an adaptive threshold, two time constants per channel, between two linear layers.
+# %% [markdown]
+# # A neuron of one's own
+#
+# An adaptive threshold, two learned time constants per channel, between two linear layers. One time step is written in
+# plain PyTorch; the loop over time, forward and backward, is a kernel made from it.
+#
+#     python examples/custom_neuron.py
 
-python examples/custom_neuron.py
-"""
-
+# %%
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from flexsn import FlexSN, surrogate
+from flexsn import FlexSN, plot, surrogate
 
 spike = surrogate.ATan(alpha=2.0)
 
 
+# %%
 class AdaptiveThreshold(nn.Module):
     """One time step: leak towards the input, fire above ``1 + a``, reset, and let ``a`` follow the spikes."""
 
@@ -27,10 +32,17 @@ class AdaptiveThreshold(nn.Module):
         return s, h * (1.0 - s), a * self.memory.sigmoid() + 0.5 * s
 
 
-def train(steps: int = 60) -> tuple[float, float]:
-    """Learn to tell slow from fast sine waves; the first loss and the last."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(1, 32), FlexSN(AdaptiveThreshold(32)), nn.Linear(32, 2))
+# %% [markdown]
+# `FlexSN` finds the parameters by tracing and is a module like any other. The task: slow sine waves from fast ones.
+
+
+# %%
+def network() -> nn.Sequential:
+    return nn.Sequential(nn.Linear(1, 32), FlexSN(AdaptiveThreshold(32)), nn.Linear(32, 2))
+
+
+def train(net: nn.Sequential, steps: int = 60) -> tuple[float, float]:
+    """The first loss and the last."""
     neuron = net[1]
     optimizer = torch.optim.Adam(net.parameters(), 2e-2)
     time = torch.linspace(0, 1, 50)
@@ -49,6 +61,17 @@ def train(steps: int = 60) -> tuple[float, float]:
     return losses[0], losses[-1]
 
 
+# %%
 if __name__ == "__main__":
-    first, last = train()
+    torch.manual_seed(0)
+    net = network()
+    first, last = train(net)
     print(f"loss {first:.3f} -> {last:.3f}")
+
+# %% [markdown]
+# What three of its neurons do with one wave: input, membrane, spikes.
+
+# %%
+if __name__ == "__main__":
+    wave = 3.0 * torch.sin(torch.linspace(0, 20, 100))[:, None, None]
+    figure = plot.neuron_report(net[1], net[0](wave).detach(), dpi=80)

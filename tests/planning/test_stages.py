@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from functools import partial
 
 import torch
+from by_stage import named, same, stages
 from small_step import F32, told, told_all
 
 from flexsn.ir.graph import Builder, LeafKind, Node
-from flexsn.ir.spec import verify
 from flexsn.ir.step import Product
-from flexsn.planning.stages import Key, Result, StageKernel, StepPlan, as_inputs, plan_step, row_key, source_key
+from flexsn.planning.stages import Result, as_inputs, plan_step, row_key, source_key
 
 F16 = torch.float16
 B = Builder()
@@ -42,32 +42,6 @@ def output(k: int, node: Node, dtype: torch.dtype = F32) -> Result:
 
 def following(j: int, node: Node) -> Result:
     return Result(("next", j), node, node.dtype)
-
-
-def named(key: Key) -> str:
-    return told(key) if isinstance(key, Node) else " ".join(told(p) if isinstance(p, Node) else str(p) for p in key)
-
-
-def computed(kernel: StageKernel) -> dict[str, str]:
-    """What a kernel writes where."""
-    if kernel.plan is None:
-        assert kernel.keys == ()
-        return {}
-    plan = kernel.plan
-    verify(plan)
-    assert plan.stores, "no kernel has nothing to do"
-    keys = dict(zip(plan.slots, map(named, kernel.keys), strict=True))
-    names = {leaf: keys[slot] for slot, leaf in plan.loads}
-    return {keys[slot]: told(node, names) for slot, node in plan.stores}
-
-
-def stages(plan: StepPlan) -> list[tuple[dict[str, str], list[str]]]:
-    """What the kernel of each stage writes where, then what is multiplied."""
-    return [(computed(kernel), [told(p.leaf) for p in kernel.products]) for kernel in plan.stages]
-
-
-def same(plan: StepPlan) -> dict[str, str]:
-    return {named(a): named(b) for a, b in plan.same.items()}
 
 
 def test_without_products_a_step_is_one_kernel() -> None:

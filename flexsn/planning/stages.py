@@ -97,7 +97,7 @@ def plan_step(
         results: what it computes.
         products: those it may compute; any other counts as one that is there already.
         memory_dtype: of a leaf's value.
-        wanted: products that are kept where they are.
+        wanted: what else is read of it; products among that are kept where they are.
     """
     *early, last = split_stages([*(r.node for r in results), *wanted], products)
     computed = {p.leaf for stage in early for p in stage.products}

@@ -101,7 +101,7 @@ def step_by_rules(step: StepGraph, vjp: Vjp, rules: SequenceRules | None) -> tup
         return step, vjp
     if rules.resets:
         step, vjp = with_resets(step, vjp, rules.learned)
-    if rules.accumulated(len(step.outputs) - len(rules.wanted_states)):
+    if rules.time_reduction or rules.rate:
         step, vjp = with_reductions(step, vjp, rules)
     if rules.lengths:
         step, vjp = with_lengths(step, vjp, rules.wanted_states)

@@ -23,7 +23,7 @@ from flexsn.planning import step_by_rules
 from flexsn.planning.backward import share_accumulators
 from flexsn.planning.boundary import Cut, branches_from_end
 from flexsn.planning.forward import plan_forward, step_bytes
-from flexsn.planning.liveness import leads_nowhere, live_states, prune_gradients, states_to_checkpoint
+from flexsn.planning.liveness import leads_nowhere, live_states, prune_gradients
 from flexsn.planning.request import Gradients, ScanRequest, Target, Vjp
 from flexsn.planning.stages import Key, Result, StageKernel, StepPlan, as_inputs, plan_step, row_key
 
@@ -109,8 +109,8 @@ class AlternatingBackward:
     @property
     def slots(self) -> list[Slot]:
         """Every tensor its kernels touch."""
-        advance = self.advance.plan.slots if self.advance.plan else ()
-        return [*advance, *(slot for branch in self.branches for slot in branch.kernels.slots)]
+        assert self.advance.plan is not None
+        return [*self.advance.plan.slots, *(slot for branch in self.branches for slot in branch.kernels.slots)]
 
 
 def plan_alternating(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Target) -> AlternatingForward:
@@ -121,8 +121,8 @@ def plan_alternating(step: StepGraph, vjp: Vjp, request: ScanRequest, target: Ta
     interval = None
     if request.training:
         after, vjp = _products_known(step, vjp)
-        live = states_to_checkpoint(after, vjp)
         every = vjp((True,) * len(step.outputs), (1,) * len(step.states), False, False)
+        live = live_states(after, [every])
         read = {*topological(with_sources(every.results, every.products))}
         read.update(topological([step.new_states[j] for j in live]))
         kept = tuple(p.leaf for p in step.products if p.leaf in read)
@@ -165,8 +165,7 @@ def plan_alternating_backward(
     planned = []
     for (when, _), v, group in zip(branches, vjps, group_of, strict=True):
         results = _gradient_results(step.builder, v, request, carries, accumulators[groups[group][0] :], in_rows)
-        wanted = [n for n in _factors(v.outers) if n.op is LeafKind.PRODUCT]
-        kernels = plan_step(step.builder, results, v.products, dtype_of, wanted)
+        kernels = plan_step(step.builder, results, v.products, dtype_of, _factors(v.outers))
         planned.append(BackwardBranch(when, v, kernels, group))
     advance = _plan_advance(after, live, dtype_of)
     return AlternatingBackward(step, live, advance, tuple(planned), carries, accumulators, groups)
@@ -203,7 +202,7 @@ def _gradient_results(
             found.append(Result(("carry", c), summands[carry.part], carry.dtype))
     for reduction, so_far in zip(vjp.reductions, accumulators, strict=False):
         total = builder.op("add", so_far, reduction.node, dtype=so_far.dtype)
-        found.append(Result(so_far, total, total.dtype, in_rows=False))
+        found.append(Result(so_far, total, total.dtype))
     return found
 
 

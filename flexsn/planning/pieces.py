@@ -37,8 +37,8 @@ def lane_loads(roots: Iterable[Node]) -> list[tuple[Slot, Node]]:
 
 def matrices(programs: Iterable[Program]) -> list[Slot]:
     """The slots of the matrices that their products multiply by."""
-    read = {(p.operands[0], p.leaf.dtype) for program in programs for p in program.products}
-    return [Slot(Role.MATRIX, dtype, Holds.MATRIX, number) for number, dtype in sorted(read, key=lambda m: m[0])]
+    read = {p.operands[0]: p.leaf.dtype for program in programs for p in program.products}
+    return [Slot(Role.MATRIX, read[number], Holds.MATRIX, number) for number in sorted(read)]
 
 
 def order(roots: Iterable[Node], products: Sequence[Product] = ()) -> Program:

@@ -24,7 +24,7 @@ def choose_saved(plan: BackwardPlan) -> BackwardPlan:
     """The plan with its step divided between recomputation and walk back."""
     values = values_to_save(plan.step.results)
     recompute = left_to_compute(values, plan.hoisted)
-    advance = left_to_compute(plan.next_states, (*plan.hoisted, *values, *recompute))
+    advance = left_to_compute(plan.next_states, (*plan.hoisted, *recompute))
     walk_back = left_to_compute(plan.step.results, (*plan.hoisted, *values))
     return replace(plan, saved=Saved(values, recompute, advance, walk_back))
 
@@ -53,8 +53,6 @@ def values_to_save(
     varying = reached_from(order, lambda n: n.op in (LeafKind.INPUT, LeafKind.STATE, LeafKind.PRODUCT))
     forward = [n for n in order if id(n) in varying and id(n) not in gradient]
     read = {a for n in order if id(n) in gradient for a in n.args}.union(roots)
-    if not forward:
-        return ()
     known = set(forward)
     flow = networkx.DiGraph()  # only the edge through a node can be cut, at the cost of saving it
     flow.add_nodes_from(("source", "sink"))

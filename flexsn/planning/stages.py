@@ -97,7 +97,7 @@ def plan_step(
         results: what it computes.
         products: those it may compute; any other counts as one that is there already.
         memory_dtype: of a leaf's value.
-        wanted: products that are kept where they are.
+        wanted: what else is read of it; products among that are kept where they are.
     """
     *early, last = split_stages([*(r.node for r in results), *wanted], products)
     computed = {p.leaf for stage in early for p in stage.products}
@@ -106,19 +106,17 @@ def plan_step(
     same |= {r.key: first.key for r in results if r.key == row_key(r.node) and (first := in_rows[r.node]) is not r}
     waiting = {r.key: r for r in results if r.key not in same}
     behind = {r.key: computed.intersection(topological([r.node])) for r in results}
-    written, there, stages = set[Key](), set[Node](), []
+    there, stages = set[Node](), []
     for stage in early:
         sources: dict[Key, Result] = {}
         for p in (p for p in stage.products if p.source.op not in _IN_PLACE):
             found = in_rows.get(p.source, Result(source_key(p), p.source, p.source.dtype))
             if found.key != source_key(p):
                 same[source_key(p)] = found.key
-            if found.key not in written:
-                sources[found.key] = found
+            sources[found.key] = found
         if sources:  # what can be computed beside them is
             sources |= {key: r for key, r in waiting.items() if behind[key] <= there}
         waiting = {key: r for key, r in waiting.items() if key not in sources}
-        written.update(sources)
         there.update(p.leaf for p in stage.products)
         stages.append(_kernel(builder, tuple(sources.values()), stage.products, memory_dtype))
     return StepPlan((*stages, _kernel(builder, tuple(waiting.values()), last.products, memory_dtype)), same)

@@ -8,7 +8,7 @@ import torch
 
 from flexsn.errors import SourceLine
 from flexsn.ir.graph import Builder, LeafKind, Node
-from flexsn.ir.step import Reduction, Ref, StepGraph, StepVjp
+from flexsn.ir.step import Outer, Reduction, Ref, StepGraph, StepVjp
 from flexsn.planning.liveness import leads_nowhere, live_states, prune_gradients, states_to_checkpoint
 from flexsn.planning.request import Gradients
 
@@ -59,12 +59,13 @@ FULL = StepVjp(
     reductions=(Reduction(product(GRAD_W, X), (1,), ()),),
     grad_captured=(Ref(3),),
     blocked=(),
+    outers=(Outer(product(GRAD_A, X), X),),
 )
 
 
 def test_nothing_wanted_leaves_nothing() -> None:
     (pruned,) = prune_gradients([FULL], wanting())
-    assert pruned.results == () and pruned.grad_captured == (None,)
+    assert pruned.results == () and pruned.outers == () and pruned.grad_captured == (None,)
 
 
 def test_gradients_of_states_stay_where_a_wanted_gradient_reads_them_step_after_step() -> None:
@@ -76,8 +77,9 @@ def test_gradients_of_states_stay_where_a_wanted_gradient_reads_them_step_after_
 
 def test_a_parameters_gradient_needs_what_its_sum_reads() -> None:
     (pruned,) = prune_gradients([FULL], wanting(parameters=True))
-    assert pruned.grad_states == ((), (), (GRAD_W,))
-    assert (pruned.reductions, pruned.grad_captured) == (FULL.reductions, FULL.grad_captured)
+    assert pruned.grad_states == (FULL.grad_states[0], (), (GRAD_W,))
+    assert (pruned.reductions, pruned.outers) == (FULL.reductions, FULL.outers)
+    assert pruned.grad_captured == FULL.grad_captured
 
 
 def test_what_one_step_needs_every_step_keeps() -> None:
@@ -89,6 +91,18 @@ def test_what_one_step_needs_every_step_keeps() -> None:
 def test_gradients_lead_nowhere_only_where_something_blocks_them() -> None:
     blocked = replace(NOTHING, blocked=((0, SourceLine("core.py", 1, "core", "")),))
     assert leads_nowhere([blocked])
+    assert leads_nowhere([replace(blocked, grad_captured=(None,))])
     assert not leads_nowhere([NOTHING])
     assert not leads_nowhere([blocked, FULL])
     assert not leads_nowhere([replace(blocked, grad_captured=(Ref(0),))])
+
+
+def test_what_an_accumulator_hands_on_leads_nowhere() -> None:
+    blocked = replace(NOTHING, grad_states=((), (), (GRAD_W,)), blocked=((0, None),))
+    assert [leads_nowhere([blocked], own) for own in (2, 3, None)] == [True, False, False]
+
+
+def test_live_states_are_in_order() -> None:
+    states = tuple(B.leaf(LeafKind.STATE, j, F32) for j in range(9))
+    step = StepGraph(B, (X,), states, (X,), states)
+    assert live_states(step, [replace(NOTHING, grad_inputs=(product(states[8], states[0]),))]) == (0, 8)

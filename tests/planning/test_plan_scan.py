@@ -13,7 +13,8 @@ from torch import Tensor
 
 from flexsn import surrogate
 from flexsn.ir.passes import watching
-from flexsn.planning import Gradients, ScanPlans, ScanRequest, plan_scan
+from flexsn.planning import Gradients, ScanPlans, ScanRequest, SequenceRules, plan_scan
+from flexsn.planning.boundary import branch_at
 from flexsn.tracing.tracer import Tracer
 
 F32, F64 = torch.float32, torch.float64
@@ -81,6 +82,16 @@ def test_every_pass_is_announced_in_its_order() -> None:
     assert forms(replace(TRAINING, training=False), Target()) == ["inference plan"]
     assert forms(TRAINING, Target()) == ["forward plan"]
     assert forms(BOTH, Target()) == ["forward plan", "unified backward step", "backward plan"]
+    by_rules = replace(TRAINING, training=False, rules=SequenceRules(lengths=True))
+    assert forms(by_rules, Target()) == ["step by rules", "inference plan"]
+
+
+def test_gradients_are_cut_where_the_rules_say() -> None:
+    plans = plan(replace(BOTH, rules=SequenceRules(detach_every=3)), Target())
+    assert plans.backward is not None
+    before_cut, usual = plans.backward.branches
+    assert [branch_at(plans.backward, t, 8) is before_cut for t in range(8)] == [t in (2, 5, 7) for t in range(8)]
+    assert usual.when is None
 
 
 def test_the_target_chooses_the_interval_by_the_bytes_of_inputs_and_live_states() -> None:

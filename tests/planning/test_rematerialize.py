@@ -11,7 +11,10 @@ from torch import nn
 from flexsn import FlexSN, surrogate
 from flexsn.ir.graph import Builder, LeafKind, Node
 from flexsn.ir.plan import BackwardPlan, Saved
-from flexsn.planning.rematerialize import left_to_compute, values_to_save
+from flexsn.ir.step import StepGraph, StepVjp
+from flexsn.planning import Gradients, ScanRequest
+from flexsn.planning.backward import plan_backward
+from flexsn.planning.rematerialize import choose_saved, left_to_compute, values_to_save
 from flexsn.report.build import plan_kernels
 
 spike = surrogate.ATan()
@@ -43,6 +46,22 @@ def test_a_learnable_decay_needs_one_value_more() -> None:
 
 def test_a_linear_core_saves_nothing() -> None:
     assert saved(lambda x, v: (v + x, (v + x) * 0.5)).values == ()
+
+
+def test_what_is_computed_before_the_loop_is_never_computed_again() -> None:
+    decay = op("exp", W)
+    charged = op("add", op("mul", V, decay), X)
+    half = op("mul", charged, B.const(0.5, F32))
+    grads = op("mul", op("mul", GRAD, op("exp", half)), decay)
+    step = StepGraph(B, (X,), (V,), (charged,), (op("sub", half, decay),))
+    vjp = StepVjp((grads,), ((),), (), (), ())
+    gradients = Gradients((F32,), (False,), (True,), (False,), False)
+    request = ScanRequest((F32,), (F32,), training=True, gradients=gradients)
+    found = choose_saved(plan_backward(step, [(None, vjp)], request, gradients, 4)).saved
+    assert found is not None and found.values == (op("exp", half),)
+    assert found.recompute == (charged.args[0], charged, half, op("exp", half))
+    assert found.advance == step.new_states
+    assert found.walk_back == (op("mul", GRAD, op("exp", half)), grads)
 
 
 def test_the_c_plus_plus_target_saves_states_alone() -> None:

@@ -60,7 +60,12 @@ def plans(
     assert found.backward is not None
     verify(found.forward)
     verify(found.backward)
+    assert {s for s in reads(found.backward) if s.startswith("s")} <= {s.name for s, _ in found.forward.stores}
     return found.forward, found.backward
+
+
+def reads(plan: BackwardPlan) -> set[str]:
+    return {slot.name for slot in plan.slots if not slot.role.writes}
 
 
 def saved(plan: ForwardPlan) -> list[Node]:

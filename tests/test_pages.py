@@ -47,3 +47,30 @@ def test_a_page_runs_and_prints_and_draws_what_it_shows(
     drawn = {path.name for path in tmp_path.glob("*.svg")}
     assert drawn <= {Path(image).name for image in re.findall(r"!\[[^]]*\]\((.+?)\)", page.read_text())}
     assert all((MADE["IMAGES"] / name).exists() for name in drawn), "run: python docs/make_pictures.py"
+
+
+COMING_FROM = sorted((ROOT / "docs").glob("coming-from-*.md"))
+
+
+def lines(page: Path, column: int) -> list[str]:
+    """The code in a column of a page's table of lines there and here."""
+    table = page.read_text().partition("| there | here |\n|---|---|\n")[2].partition("\n\n")[0]
+    return [code for row in table.splitlines() for code in re.findall(r"`([^`]+\))`", row.split(" | ")[column])]
+
+
+@pytest.mark.parametrize("page", COMING_FROM, ids=lambda page: page.stem)
+def test_the_lines_here_run(page: Path) -> None:
+    list(MADE["run"](page))
+    here = lines(page, 1)
+    assert len(here) >= 4
+    for line in here:
+        exec(line, vars(sys.modules[page.stem.replace("-", "_")]))
+
+
+@pytest.mark.parametrize("page", COMING_FROM, ids=lambda page: page.stem)
+def test_the_gains_are_those_of_the_table(page: Path) -> None:
+    library, said = page.stem.rpartition("-")[2], " ".join(page.read_text().split())
+    rows = (ROOT / "docs" / "peers.md").read_text().splitlines()
+    row = next(row for row in rows if row.lower().startswith(f"| {library} | ") and row.count("|") == 6)
+    gains = re.findall(r"[\d.]+", row.split("|", 4)[4])
+    assert (library == "rnnbuilder" or len(gains) == 2) and all(f" {gain} times" in said for gain in gains)

@@ -25,6 +25,7 @@ DOCS, README = ROOT / "docs", ROOT / "README.md"
 MADE = runpy.run_path(str(DOCS / "make_pictures.py"))
 COMING_FROM = sorted(DOCS.glob("coming-from-*.md"))
 MEASURED_LATER = {"docs/images/over_time.svg"}  # by bench/over_time.py
+CALL = re.compile(r"`([^`]+\))`")
 of_each_library = pytest.mark.parametrize("page", COMING_FROM, ids=lambda page: page.stem)
 
 
@@ -78,9 +79,11 @@ def test_the_readme_lists_every_neuron_and_backend() -> None:
 
 
 def lines(page: Path, column: int) -> list[str]:
-    """The code in a column of a page's table of lines there and here."""
+    """The code in a column of a page's table of lines there and here; what is the same here is there's."""
     table = page.read_text().partition("| there | here |\n|---|---|\n")[2].partition("\n\n")[0]
-    return [code for row in table.splitlines() for code in re.findall(r"`([^`]+\))`", row.split(" | ")[column])]
+    rows = [row.strip("| ").split(" | ") for row in table.splitlines()]
+    cells = [there + here if here.startswith("the same") else here for there, here in rows]
+    return [code for cell in (cells if column else [there for there, _ in rows]) for code in CALL.findall(cell)]
 
 
 @of_each_library

@@ -22,12 +22,17 @@ PRINTED_BY_THE_LIBRARY = {"how-it-works.md", "kernels.md"}  # forms and kernels,
 BLOCK = re.compile(r"^```(python|diff)\n(.*?)^```\n(?:\n```text\n(.*?)^```\n)?", re.MULTILINE | re.DOTALL)
 
 
-def blocks(text: str) -> Iterator[tuple[str, str | None]]:
-    """Each block, on the lines where the page has it, and what it prints if the page says so."""
+def blocks(text: str, gone: str = "-") -> Iterator[tuple[str, str | None]]:
+    """Each block, on the lines where the page has it, and what it prints if the page says so.
+
+    Args:
+        text: of the page.
+        gone: the lines of a change that are left out; ``"+"`` for the program as it was.
+    """
     for found in BLOCK.finditer(text):
         kind, code, shown = found.groups()
         if kind == "diff":
-            code = "".join("\n" if line[0] == "-" else line[1:] or "\n" for line in code.splitlines(keepends=True))
+            code = "".join("\n" if line[0] == gone else line[1:] or "\n" for line in code.splitlines(keepends=True))
         yield "\n" * text.count("\n", 0, found.start(2)) + code, shown
 
 

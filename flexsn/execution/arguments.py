@@ -19,7 +19,7 @@ from flexsn.captures.source import Source
 from flexsn.errors import SourceLine, UnsupportedOpError
 from flexsn.ir.dtypes import HALF, IN_MEMORY
 from flexsn.ir.graph import topological
-from flexsn.ir.layout import without_axis
+from flexsn.ir.layout import enlarges, without_axis
 from flexsn.ir.step import StepGraph
 
 __all__ = [
@@ -151,11 +151,7 @@ def check_step(step: torch.Size, smallest: torch.Size, names: Sequence[str], rea
         what = " and ".join(culprits) or f"something that needs steps of shape {tuple(smallest)}"
         raise ValueError(f"the core reads {what}, which does not broadcast with a step of shape {tuple(step)}")
     if together != step:
-        raise UnsupportedOpError(
-            f"parameters of shape {tuple(smallest)} enlarge the step {step}",
-            why="a step has the shape of inputs and states",
-            hint="expand the input to the full shape",
-        )
+        raise enlarges(smallest, step)
 
 
 def _joint(*shapes: Sequence[int]) -> torch.Size | None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from flexsn.errors import UnsupportedOpError
 from flexsn.ir.plan import LANE_GROUP, Role, Slot
 
 __all__ = [
@@ -17,6 +18,7 @@ __all__ = [
     "TensorLayout",
     "TensorSpec",
     "dense_strides",
+    "enlarges",
     "lane_order",
     "make_layout",
     "without_axis",
@@ -76,9 +78,24 @@ def dense_strides(shape: Sequence[int], order: Sequence[int]) -> tuple[int, ...]
     return tuple(strides)
 
 
+def enlarges(shape: Sequence[int], step_shape: Sequence[int]) -> UnsupportedOpError:
+    """The error for what would make a step larger than inputs and states are."""
+    return UnsupportedOpError(
+        f"parameters of shape {tuple(shape)} enlarge the step {tuple(step_shape)}",
+        why="a step has the shape of inputs and states",
+        hint="expand the input to the full shape",
+    )
+
+
 def step_strides(tensor: TensorSpec, step_shape: Sequence[int]) -> tuple[int, ...]:
-    """Strides of a tensor without time axis, broadcast to the step shape."""
+    """Strides of a tensor without time axis, broadcast to the step shape.
+
+    Raises:
+        UnsupportedOpError: it has more dimensions.
+    """
     missing = len(step_shape) - len(tensor.shape)
+    if missing < 0:
+        raise enlarges(tensor.shape, step_shape)
     own = zip(tensor.shape, tensor.strides, step_shape[missing:], strict=True)
     return (0,) * missing + tuple(0 if size == 1 and full != 1 else stride for size, stride, full in own)
 

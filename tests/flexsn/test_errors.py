@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import re
 import sys
 import threading
 import warnings
@@ -72,6 +73,16 @@ def test_a_parameter_that_fits_no_such_step() -> None:
         ValueError, match=r"reads gain of shape \(5,\), which does not broadcast with a step of shape \(3,\)"
     ):
         neuron(sequence(4, 3))
+
+
+@pytest.mark.parametrize("shape", [(8, 1), (1, 1), (1, 3)])
+def test_a_parameter_that_enlarges_the_step(shape: tuple[int, ...]) -> None:
+    gain = torch.ones(shape)
+    with pytest.raises(UnsupportedOpError, match=re.escape(f"parameters of shape {shape} enlarge the step (3,)")):
+        FlexSN(lambda x, v: (x, v + gain * x), backend="cpp")(sequence(4, 3))
+    with pytest.raises(CoreError, match="state 0 'v' changes its shape"), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FallbackWarning)
+        FlexSN(lambda x, v: (x, v + gain * x))(sequence(4, 3))
 
 
 def test_mismatched_devices(backend: str) -> None:

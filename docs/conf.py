@@ -6,7 +6,10 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import matplotlib
+
 sys.path.insert(0, str(Path(__file__).parent))
+matplotlib.use("Agg")
 
 project = "flexsn"
 release = metadata.version("flexsn")

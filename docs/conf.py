@@ -25,6 +25,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+autodoc_inherit_docstrings = False
 autodoc_class_signature = "mixed"
 napoleon_numpy_docstring = False
 napoleon_use_param = False  # "a, b: as for X" is one entry

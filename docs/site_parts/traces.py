@@ -49,6 +49,7 @@ def trace(neuron: FlexSN, prefix: str, features: tuple[int, ...]) -> tuple[str, 
         title="",
         figsize=(7.0, 2.6),
     )
+    figure.axes[0].set_ylabel("membrane")
     return _svg(figure, prefix), CURRENTS[n]
 
 
@@ -64,8 +65,9 @@ def _lanes(seq: Tensor) -> Tensor:
 
 
 def _lane(y: Tensor) -> int:
-    """The current whose number of spikes comes next to what is wanted; the first of several."""
-    return int(((y != 0).sum(0) - WANTED).abs().argmin())
+    """The current whose number of spikes comes next to what is wanted, and is not 0; the first of several."""
+    spikes = (y != 0).sum(0)
+    return int((spikes - WANTED).abs().masked_fill(spikes == 0, STEPS).argmin())
 
 
 def _threshold(neuron: Any, states: dict[str, Tensor], x: Tensor) -> float | Tensor | None:
@@ -84,7 +86,7 @@ def _threshold(neuron: Any, states: dict[str, Tensor], x: Tensor) -> float | Ten
 def _svg(figure: Any, prefix: str) -> str:
     """Text in the colour and font of the page, no background, names of its own."""
     figure.set_layout_engine(None)  # which would draw everything twice
-    figure.subplots_adjust(left=0.08, right=0.86, bottom=0.17, top=0.97)
+    figure.subplots_adjust(left=0.105, right=0.86, bottom=0.17, top=0.97)
     file = io.StringIO()
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": prefix}):
         figure.savefig(file, format="svg", transparent=True, metadata={"Date": None})

@@ -6,7 +6,10 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
+import matplotlib
+
 sys.path.insert(0, str(Path(__file__).parent))
+matplotlib.use("Agg")
 
 project = "flexsn"
 release = metadata.version("flexsn")
@@ -22,6 +25,7 @@ myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "none"
+autodoc_inherit_docstrings = False
 autodoc_class_signature = "mixed"
 napoleon_numpy_docstring = False
 napoleon_use_param = False  # "a, b: as for X" is one entry

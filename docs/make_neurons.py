@@ -86,10 +86,10 @@ def _coefficients(base: type) -> list[str]:
     return [n for n, value in vars(base).items() if isinstance(value, neurons.Coefficient)]
 
 
-def table() -> str:
+def document() -> str:
     """The whole document."""
     return HEAD + "".join(row(c) for c in classes())
 
 
 if __name__ == "__main__":
-    TARGET.write_text(table())
+    TARGET.write_text(document())

@@ -6,17 +6,15 @@ import re
 import runpy
 from pathlib import Path
 
+import pytest
+
 DOCS = Path(__file__).parent.parent / "docs"
 
 
-def test_the_table_of_neurons_is_current() -> None:
-    made = runpy.run_path(str(DOCS / "make_neurons.py"))
-    assert made["table"]() == (DOCS / "neurons.md").read_text(), "run: python docs/make_neurons.py"
-
-
-def test_the_table_of_promises_is_current() -> None:
-    made = runpy.run_path(str(DOCS / "make_numbers.py"))
-    assert made["document"]() == (DOCS / "numbers.md").read_text(), "run: python docs/make_numbers.py"
+@pytest.mark.parametrize("page", ["benchmarks", "errors", "neurons", "numbers", "operations"])
+def test_a_page_made_of_the_code_is_current(page: str) -> None:
+    made = runpy.run_path(str(DOCS / f"make_{page}.py"))
+    assert made["document"]() == (DOCS / f"{page}.md").read_text(), f"run: python docs/make_{page}.py"
 
 
 def test_a_lif_neuron_is_at_the_memory_floor() -> None:

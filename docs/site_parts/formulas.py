@@ -15,7 +15,7 @@ GREEK = {
     **{"Θ": "Theta", "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "θ": "theta", "λ": "lambda"},
     **{"π": "pi", "ρ": "rho", "σ": "sigma", "τ": "tau", "ω": "omega"},
 }
-SIGNS = {"·": r"\,", "−": "-", "≥": r"\ge", "≤": r"\le", "←": r"\leftarrow", "∈": r"\in", "'": r"^{\prime}"}
+SIGNS = {"·": r"\,", "−": "-", "≥": r"\ge", "≤": r"\le", "←": r"\leftarrow", "∈": r"\in"}
 POWERS = str.maketrans("⁰¹²³", "0123")
 PREFIXES = {"ln", "cos", "sin"}  # apply to what follows, without brackets
 WORDS = {"where", "for", "else", "if"}
@@ -90,7 +90,7 @@ def _atom(tokens: list[str]) -> tuple[str, list[str]]:
         power, tokens = tokens[0].translate(POWERS), tokens[1:]
         if power == "^":
             power, tokens = _atom(tokens)
-        atom += SIGNS.get(power) or f"^{{{_bare(power)}}}"
+        atom += power if power == "'" else f"^{{{_bare(power)}}}"
     return atom, tokens
 
 

@@ -14,7 +14,8 @@ logger = logging.getLogger(__name__)
 def mathml(tex: str, as_block: bool, where: nodes.Element) -> str:
     """LaTeX as MathML; what cannot be said is a warning, and so an error of the build."""
     try:
-        return str(tex2mathml(tex, as_block=as_block))
+        made = str(tex2mathml(tex, as_block=as_block)).replace("<mo>'</mo>", "<mtext>′</mtext>")
+        return made.replace("<math ", '<math displaystyle="true" ') if "<mfrac>" in made else made
     except MathError as error:
         logger.warning("%s in %r", error, tex, location=where)
         return ""

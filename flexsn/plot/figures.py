@@ -31,7 +31,7 @@ __all__ = ["plot_1d_spikes", "plot_2d_bar_in_3d", "plot_2d_heatmap", "plot_one_n
 def plot_one_neuron_v_s(
     v: ArrayLike,
     s: ArrayLike,
-    v_threshold: float | ArrayLike = 1.0,
+    v_threshold: float | ArrayLike | None = 1.0,
     v_reset: float | None = 0.0,
     title: str = "Membrane potential and spikes of one neuron",
     figsize: tuple[float, float] = (8.0, 4.0),
@@ -42,7 +42,7 @@ def plot_one_neuron_v_s(
     Args:
         v: membrane potential ``[T]``.
         s: spikes ``[T]``; what is not zero is a spike.
-        v_threshold: a number, or ``[T]`` where it moves.
+        v_threshold: a number, or ``[T]`` where it moves; ``None`` draws no line.
         v_reset: where a hard reset goes; ``None`` (soft reset) draws no line.
         title: of the figure.
         figsize: inches.
@@ -60,8 +60,8 @@ def plot_one_neuron_v_s(
     v, s = as_array(v, "v", 1), as_array(s, "s", 1)
     if v.shape != s.shape:
         raise ValueError(f"v and s must have the same number of steps, got {len(v)} and {len(s)}")
-    threshold = as_array(v_threshold, "v_threshold", np.ndim(v_threshold) and 1)
-    if threshold.shape not in ((), v.shape):
+    threshold = None if v_threshold is None else as_array(v_threshold, "v_threshold", np.ndim(v_threshold) and 1)
+    if threshold is not None and threshold.shape not in ((), v.shape):
         raise ValueError(f"v_threshold must be a number or [T] = {v.shape}, got shape {threshold.shape}")
     figure, (above, below) = pyplot().subplots(2, 1, sharex=True, figsize=figsize, dpi=dpi, height_ratios=[6, 1])
     fired = np.flatnonzero(s)

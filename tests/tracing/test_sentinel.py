@@ -119,3 +119,10 @@ def test_a_parameter_of_what_is_not_returned_counts_too() -> None:
 
     sentinel = find_sentinel(core, [torch.float32], torch.device("cpu"), torch.Size((3, 5)))
     assert sentinel.param_shape == (5,)
+
+
+def test_a_convolution_and_a_parameter_of_every_lane() -> None:
+    """Its places are open until the parameter says how many there are."""
+    layer, each = torch.nn.Conv2d(3, 3, 3, padding=1), torch.ones(3, 4, 6)
+    found = sentinel_of(lambda x, v: (v, layer(v) + x * each))
+    assert (found.shape, found.param_shape) == (torch.Size([2, 3, 4, 6]), (3, 4, 6))

@@ -20,7 +20,7 @@ from flexsn.modules.scan import scan
 from flexsn.modules.warmup import warmup
 
 if TYPE_CHECKING:
-    from flexsn import functional, kernels, neurons, plot, surrogate
+    from flexsn import functional, kernels, neurons, nir, plot, surrogate
 
 __all__ = [
     "BackendError",
@@ -37,6 +37,7 @@ __all__ = [
     "functional",
     "kernels",
     "neurons",
+    "nir",
     "plot",
     "scan",
     "surrogate",
@@ -44,7 +45,7 @@ __all__ = [
 ]
 
 if not TYPE_CHECKING:  # a type checker would take any name to be there
-    _ROOMS = ("functional", "kernels", "neurons", "plot", "surrogate")
+    _ROOMS = ("functional", "kernels", "neurons", "nir", "plot", "surrogate")
 
     def __getattr__(name: str) -> object:
         """A room of its own, loaded when first used."""

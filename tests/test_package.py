@@ -34,7 +34,14 @@ def test_import_brings_nothing_but_flexsn() -> None:
     """No matplotlib, triton, sympy, no part of torch that torch itself does not load."""
     new = output_of("import sys, torch; old = set(sys.modules); import flexsn; print(*set(sys.modules) - old)").split()
     assert {name.partition(".")[0] for name in new} - set(sys.stdlib_module_names) == {"flexsn"}
-    assert not {"flexsn.functional", "flexsn.neurons", "flexsn.plot", "flexsn.report", "flexsn.surrogate"} & set(new)
+    assert not {
+        "flexsn.functional",
+        "flexsn.neurons",
+        "flexsn.nir",
+        "flexsn.plot",
+        "flexsn.report",
+        "flexsn.surrogate",
+    } & set(new)
 
 
 def test_import_flexsn_is_enough() -> None:
@@ -49,6 +56,7 @@ def test_import_flexsn_is_enough() -> None:
         "neurons.snntorch.Leaky",
         "neurons.spikingjelly.LIFNode",
         "neurons.rnnbuilder.LIF",
+        "nir.from_nir",
     ]
     used = "; ".join(f"flexsn.{use}" for use in uses)
     assert output_of(f"import sys, flexsn; {used}; print('matplotlib' in sys.modules)") == "False\n"
@@ -56,7 +64,7 @@ def test_import_flexsn_is_enough() -> None:
 
 def test_rooms_are_listed_and_nothing_else_is_made_up() -> None:
     listed = output_of("import flexsn; print(*dir(flexsn), *dir(flexsn.neurons))").split()
-    assert {"functional", "kernels", "neurons", "plot", "surrogate", "snntorch", "norse", "LIF"} <= set(listed)
+    assert {"functional", "kernels", "neurons", "nir", "plot", "surrogate", "snntorch", "norse", "LIF"} <= set(listed)
     for module in (flexsn, flexsn.neurons):
         with pytest.raises(AttributeError, match=f"module '{module.__name__}' has no attribute 'nonsense'"):
             module.nonsense  # noqa: B018

@@ -34,6 +34,7 @@ OUTER = {
     "functional": {"surrogate"},
     "plot": {"surrogate", "functional"},
     "neurons": {"surrogate", "functional"},
+    "nir": {"surrogate", "functional", "neurons"},
     "demo": {"surrogate", "functional", "plot", "neurons"},
 }
 TOP = ("flexsn", "flexsn.__main__")

@@ -226,8 +226,8 @@ class Partitioner:
                     raise self._mixes_lanes(call)
         whole = self._host.call(call.func, self._to_host(args), self._to_host(kwargs))
         refs = [whole]
-        if len(call.results) != 1:
-            refs = [self._host.call(operator.getitem, (whole, i), {}) for i in range(len(call.results))]
+        if call.places is not None:
+            refs = [self._host.call(operator.getitem, (whole, i), {}) for i in call.places]
         for r, ref in zip(call.results, refs, strict=True):
             self._values[r.index] = _Post(ref) if post else ref
 

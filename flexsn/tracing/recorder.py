@@ -175,12 +175,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             self._bind(out, self._cell(args[0]))
             return out
         outs = out if isinstance(out, (tuple, list)) else (out,)
-        cells = [self._new_cell(tensor) for tensor in outs if isinstance(tensor, Tensor)]
+        places = tuple(i for i, value in enumerate(outs) if isinstance(value, Tensor))
+        cells = [self._new_cell(outs[i]) for i in places]
         for cell in cells:
             if shaped or self.tape.tensors[cell.ref.index].shape == self._step_shape:
                 (self.tape.live if live else self.tape.shaped).add(cell.ref.index)
-        results = tuple(cell.ref for cell in cells)
-        self.tape.calls.append(Call(func, self._origin or func, name, ref_args, ref_kwargs, results, line))
+        results, within = tuple(cell.ref for cell in cells), None if out is not outs else places
+        self.tape.calls.append(Call(func, self._origin or func, name, ref_args, ref_kwargs, results, line, within))
         return out
 
     @contextmanager

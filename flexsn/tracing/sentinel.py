@@ -99,7 +99,7 @@ def _grow(
         for candidate in candidates:  # grows
             if features != grown and len(candidate) >= len(shape):
                 runs, held, returned, multiplies = _probe(core, dtypes, device, candidate, sizes, step_shape)
-                if runs and [held] == returned and held[-len(features) :] == features:
+                if runs and [held] == returned and _spans(held, features):
                     return held, None if len(candidate) == len(features) else len(candidate)
                 if multiplies and held not in candidates:  # what it fails at has more dimensions
                     candidates.append(held)
@@ -156,6 +156,14 @@ def _holding(shapes: Sequence[torch.Size], otherwise: torch.Size) -> torch.Size:
     while otherwise and otherwise[0] == 1:
         otherwise = otherwise[1:]
     return otherwise
+
+
+def _spans(shape: torch.Size, features: torch.Size) -> bool:
+    """Whether a shape ends in these features; those of a convolution leave its places open, as 1."""
+    ends = shape[len(shape) - len(features) :]
+    return len(ends) == len(features) and all(
+        feature in (1, size) for feature, size in zip(features, ends, strict=True)
+    )
 
 
 class _Latest(TorchFunctionMode):

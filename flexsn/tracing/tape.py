@@ -29,7 +29,8 @@ class ValueRef:
 class Call:
     """One operator: ``func(*args, **kwargs)`` with tensors replaced by :class:`ValueRef`.
 
-    ``origin`` is the operator the user called, where ``func`` came out of its decomposition.
+    ``origin`` is the operator the user called, where ``func`` came out of its decomposition. ``places`` says where the
+    results stand in what it returns, if that is a tuple: not all of it need be tensors.
     """
 
     func: Any
@@ -39,6 +40,7 @@ class Call:
     kwargs: dict[str, Any]
     results: tuple[ValueRef, ...]
     line: SourceLine | None
+    places: tuple[int, ...] | None = None
 
 
 @dataclass

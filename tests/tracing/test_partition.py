@@ -188,3 +188,18 @@ def test_a_parameters_gradient_may_be_zero() -> None:
     w = nn.Parameter(torch.ones(4))
     vjp = vjp_of(trace(lambda x, v: (Backward.apply(v + x, w, lambda grad: (grad, torch.zeros_like(w))), v)))
     assert vjp.grad_captured[0] is not None and not vjp.reductions
+
+
+def test_of_what_an_operator_returns_some_may_be_no_tensor() -> None:
+    """The gradient of a convolution of parameters alone is one of three, and the other two are None."""
+    kernel, grid, x = nn.Parameter(torch.rand(1, 1, 3)), torch.eye(4).view(4, 1, 4), torch.rand(5, 2, 4)
+
+    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        v = v / 2 + x * nn.functional.conv1d(grid, kernel, padding=1).sum(0)[0]
+        return v, v
+
+    def gradient(backend: str) -> Tensor:
+        y, _ = flexsn.scan(core, x, torch.zeros(2, 4), backend=backend)
+        return torch.autograd.grad(y.sum(), kernel)[0]
+
+    torch.testing.assert_close(gradient("cpp"), gradient("torch"))

@@ -129,3 +129,10 @@ def test_a_core_that_asks_a_value_for_its_shape_before_the_examples_hold_it_grow
         return (h if h.dim() == 2 else v), v
 
     assert tuple(sentinel_of(core, step_shape=(3, 4)).shape) == (2, 4)
+
+
+def test_a_convolution_and_a_parameter_of_every_lane() -> None:
+    """Its places are open until the parameter says how many there are."""
+    layer, each = torch.nn.Conv2d(3, 3, 3, padding=1), torch.ones(3, 4, 6)
+    found = sentinel_of(lambda x, v: (v, layer(v) + x * each))
+    assert (found.shape, found.param_shape) == (torch.Size([2, 3, 4, 6]), (3, 4, 6))

@@ -1,0 +1,38 @@
+"""Linear layers as matrices over all lanes, for loops in which sizes differ from node to node."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from flexsn.nir.layers import MatrixStack
+
+__all__ = ["matrix_of", "padded"]
+
+
+def matrix_of(layer: nn.Module, shape: torch.Size) -> tuple[Tensor, Tensor | None]:
+    """A layer on inputs of this shape as ``(matrix [out, in], offset [out])``, made of its parameters by torch."""
+    if isinstance(layer, nn.Linear):
+        return layer.weight, layer.bias
+    if isinstance(layer, MatrixStack):
+        places = layer.weight.flatten(0, -3)
+        return torch.block_diag(*places.unbind(0)), None if layer.bias is None else layer.bias.flatten()
+    if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
+        basis = _basis(shape, layer.weight)
+        columns = layer._conv_forward(basis, layer.weight, None)
+        offset = None
+        if layer.bias is not None:
+            offset = layer.bias.view(-1, *[1] * (columns.dim() - 2)).expand(columns.shape[1:]).flatten()
+        return columns.flatten(1).T, offset
+    columns = layer(_basis(shape, torch.zeros(())))
+    return columns.flatten(1).T, None
+
+
+def _basis(shape: torch.Size, like: Tensor) -> Tensor:
+    return torch.eye(shape.numel(), dtype=like.dtype, device=like.device).view(-1, *shape)
+
+
+def padded(values: Tensor, shape: torch.Size, lanes: int) -> Tensor:
+    """A parameter of lanes of this shape, spread over as many lanes; those nobody reads have the value of the last."""
+    flat = values.expand(shape).flatten()
+    return torch.cat([flat, flat[-1:].expand(lanes - flat.numel())]) if flat.numel() < lanes else flat

@@ -21,6 +21,7 @@ from flexsn.modules.warmup import warmup
 
 if TYPE_CHECKING:
     from flexsn import functional, kernels, neurons, nir, plot, surrogate
+    from flexsn.checking import check
 
 __all__ = [
     "BackendError",
@@ -33,6 +34,7 @@ __all__ = [
     "Recurrent",
     "SpikeTensor",
     "UnsupportedOpError",
+    "check",
     "explain",
     "functional",
     "kernels",
@@ -48,10 +50,12 @@ if not TYPE_CHECKING:  # a type checker would take any name to be there
     _ROOMS = ("functional", "kernels", "neurons", "nir", "plot", "surrogate")
 
     def __getattr__(name: str) -> object:
-        """A room of its own, loaded when first used."""
+        """A room of its own, or what no call needs, loaded when first used."""
         if name in _ROOMS:
             return import_module(f"flexsn.{name}")
+        if name == "check":
+            return import_module("flexsn.checking").check
         raise AttributeError(f"module 'flexsn' has no attribute {name!r}")
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_ROOMS})
+        return sorted({*globals(), *_ROOMS, "check"})

@@ -28,6 +28,7 @@ INNER = {
     "report": {"ir", "kernels", "captures", "tracing", "planning", "execution"},
     "modules": {"ir", "captures", "tracing", "planning", "execution", "graphs", "report"},
     "surrogate": set[str](),
+    "checking": {"execution", "modules", "report", "surrogate"},
 }
 # These read what users read: the names of flexsn, and of these rooms as a whole.
 OUTER = {

@@ -19,10 +19,12 @@ from flexsn.execution.masks import rules_of
 from flexsn.execution.options import ScanOptions
 from flexsn.execution.traces import TraceEntry, Traces
 from flexsn.ir.dtypes import compute_dtype
+from flexsn.ir.graph import topological
 from flexsn.ir.layout import CallShape, Layout, TensorSpec
+from flexsn.ir.ops import OPS
 from flexsn.ir.passes import describe, watching
 from flexsn.ir.plan import Holds, Plan
-from flexsn.ir.step import StepGraph
+from flexsn.ir.step import StepGraph, with_sources
 from flexsn.kernels.backend import BACKENDS, Backend
 from flexsn.kernels.backend import backend as named
 from flexsn.planning import Gradients, Way, step_by_rules
@@ -70,6 +72,7 @@ class PlannedKernels:
         no_backward: why there is no backward kernel, if there is none.
         unwatched: why what the core reads may change unseen, if it may.
         way: how its products are computed, if it has any.
+        step_shape: the smallest step that the parameters fit.
     """
 
     step: StepGraph
@@ -77,6 +80,7 @@ class PlannedKernels:
     no_backward: str | None
     unwatched: str | None
     way: Way | None
+    step_shape: tuple[int, ...]
 
 
 def build_report(subject: Subject, name: str, target: str, dtype: torch.dtype) -> Report:
@@ -108,6 +112,8 @@ def build_report(subject: Subject, name: str, target: str, dtype: torch.dtype) -
         no_backward=planned.no_backward,
         unwatched=planned.unwatched,
         way=planned.way,
+        inexact=_inexact(planned.step),
+        step_shape=planned.step_shape,
         passes=tuple(passes),
     )
     return replace(report, text=report_text(report))
@@ -147,7 +153,7 @@ def plan_kernels(subject: Subject, backend_name: str, dtype: torch.dtype) -> Pla
     else:
         problem = _blocked(training)
     laid_out = {name: (plan, _layout(training, plan, captured)) for name, plan in found.items()}
-    return PlannedKernels(ruled, laid_out, problem, captures.unwatched, training.way)
+    return PlannedKernels(ruled, laid_out, problem, captures.unwatched, training.way, tuple(tracer.param_shape))
 
 
 def _plan_stages(
@@ -167,7 +173,15 @@ def _plan_stages(
         name: (plan, _layout(one, plan, captured)) for name, plan in kernels.items() if plan is not None
     }
     blocked = None if backward is not None else _blocked(spec)
-    return PlannedKernels(forward.step, plans, blocked, unwatched, spec.way)
+    return PlannedKernels(forward.step, plans, blocked, unwatched, spec.way, tuple(spec.tracer.param_shape))
+
+
+def _inexact(step: StepGraph) -> tuple[str, ...]:
+    """The operations whose bits are not promised, products first."""
+    roots = with_sources((*step.outputs, *step.new_states), step.products)
+    names = {node.op for node in topological(roots) if isinstance(node.op, str)}
+    near = sorted(name for name in names if OPS[name].promise.torch)
+    return (*(["a product"] if step.products else []), *near)
 
 
 def _blocked(spec: CallSpec) -> str:

@@ -79,6 +79,8 @@ class Report:
         unwatched: why what the core reads may change unseen, so that it is recorded again at every call; ``None``
             where all of it is watched.
         way: how the products of a step that has any are computed, and why so.
+        inexact: what of the step does not have the loop's bits, but is near: ``()`` where all of it has.
+        step_shape: the smallest step that the parameters fit; 1 where any size will do.
         passes: every form on the way from the core to the kernels, as ``(name, readable Python)``.
         text: for people.
     """
@@ -93,6 +95,8 @@ class Report:
     no_backward: str | None = None
     unwatched: str | None = None
     way: Way | None = None
+    inexact: tuple[str, ...] = ()
+    step_shape: tuple[int, ...] = ()
     passes: tuple[tuple[str, str], ...] = ()
     text: str = field(default="", repr=False)
 

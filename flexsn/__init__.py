@@ -1,5 +1,6 @@
 """flexsn: write one time step of a spiking neuron, get fused, trainable multi-step kernels."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -55,7 +56,8 @@ if not TYPE_CHECKING:  # a type checker would take any name to be there
             return import_module(f"flexsn.{name}")
         if name == "check":
             return import_module("flexsn.checking").check
-        raise AttributeError(f"module 'flexsn' has no attribute {name!r}")
+        module = sys.modules[__name__]  # from which Python makes its "Did you mean"
+        raise AttributeError(f"module 'flexsn' has no attribute {name!r}", name=name, obj=module)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *_ROOMS, "check"})

@@ -1,5 +1,6 @@
 """The built-in neurons: each a core of a few lines and a thin class."""
 
+import sys
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,8 @@ if not TYPE_CHECKING:  # a type checker would take any name to be there
         """The neurons of other libraries, loaded when first used."""
         if name in _PRESETS:
             return import_module(f"flexsn.neurons.{name}")
-        raise AttributeError(f"module 'flexsn.neurons' has no attribute {name!r}")
+        module = sys.modules[__name__]  # from which Python makes its "Did you mean"
+        raise AttributeError(f"module 'flexsn.neurons' has no attribute {name!r}", name=name, obj=module)
 
     def __dir__() -> list[str]:
         return sorted({*globals(), *_PRESETS})

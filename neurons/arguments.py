@@ -136,9 +136,9 @@ def check_flag(owner: object, **flags: object) -> None:
 
 
 def check_callable(owner: object, example: str, **functions: object) -> None:
-    """Every function can be called, else ``ValueError`` with an example of one that can."""
+    """Every function can be called, and is no class, else ``ValueError`` with an example of one."""
     for name, value in functions.items():
-        if not callable(value):
+        if not callable(value) or isinstance(value, type):
             raise wrong(owner, f"{name} must be callable, such as {example}", **{name: value})
 
 

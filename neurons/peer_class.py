@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from abc import ABCMeta
 from importlib import import_module
 from types import ModuleType
@@ -70,5 +71,6 @@ def from_peer(preset: str, name: str) -> Any:
     """
     found = None if name.startswith("_") else _found(preset, name)
     if found is None:
-        raise AttributeError(f"module {preset!r} has no attribute {name!r}")
+        module = sys.modules.get(preset)  # from which Python makes its "Did you mean"
+        raise AttributeError(f"module {preset!r} has no attribute {name!r}", name=name, obj=module)
     return found

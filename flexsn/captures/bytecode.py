@@ -37,11 +37,11 @@ def reads_of(code: types.CodeType) -> Reads:
     instructions = list(dis.get_instructions(code))
     for place, instruction in enumerate(instructions):
         opcode = instruction.opname
-        if opcode in ("LOAD_GLOBAL", "LOAD_NAME", "STORE_GLOBAL"):
+        if opcode in ("LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS", "STORE_GLOBAL"):
             names.add(instruction.argval)
         elif opcode == "IMPORT_NAME":
             imports.add((instruction.argval, instructions[place - 2].argval))
-        elif "ATTR" in opcode or "METHOD" in opcode or opcode == "IMPORT_FROM":
+        elif instruction.opcode in dis.hasname and any(of in opcode for of in ("ATTR", "METHOD", "IMPORT_FROM")):
             attributes.add(instruction.argval)
         if opcode in ("STORE_GLOBAL", "STORE_ATTR"):
             written.add(instruction.argval)

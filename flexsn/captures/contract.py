@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -21,8 +22,11 @@ __all__ = [
     "argument_names",
     "call_core",
     "changed_in_place",
+    "check_arity",
+    "check_core",
     "count_outputs",
     "read_signature",
+    "too_few_returned",
 ]
 
 
@@ -47,12 +51,20 @@ def read_signature(
     nothing else decides; ``example_inputs`` (inputs, then states) gives the total for a core with ``*args``.
 
     Raises:
-        CoreError: counts that contradict the core, or that nothing determines.
+        CoreError: no core, counts that contradict it, or that nothing determines.
     """
+    check_core(core)
     for what, count in (("num_inputs", num_inputs), ("num_states", num_states)):
         if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
             raise CoreError(f"{what} must be a number, got {count!r}")
     names, open_ended = _positional_names(core)
+    if not names and not open_ended:
+        raise CoreError(
+            "the core takes no inputs",
+            where=defined_at(core),
+            why="a core is core(*inputs, *states); an argument with a default value is a constant",
+            hint="give it arguments without default values: def core(x, v)",
+        )
     total = len(names)
     if open_ended:
         if example_inputs is not None:
@@ -76,11 +88,57 @@ def read_signature(
             f"which takes {total} argument(s): ({', '.join(names)})",
             where=defined_at(core),
             why="a core is core(*inputs, *states) with at least one input",
+            hint="leave one of them out, and it is what remains of the core's arguments",
         )
     state_names = [
         f"state{j}" if name.startswith("state") and open_ended else name for j, name in enumerate(names[num_inputs:])
     ]
     return CoreSignature(num_inputs, num_states, tuple(state_names))
+
+
+def check_core(core: object) -> None:
+    """Raise ``CoreError`` for what cannot be called as one step."""
+    if not callable(core):
+        raise CoreError(f"core must be callable, got {type(core).__name__}", hint="pass a function core(x, v)")
+    if isinstance(core, type):
+        raise CoreError(
+            f"the core is the class {core.__name__}, not an object of it", hint=f"make one: {core.__name__}(...)"
+        )
+    function = core.forward if isinstance(core, nn.Module) else core
+    for what, found in (
+        ("an async function", inspect.iscoroutinefunction(function)),
+        ("a generator", inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function)),
+    ):
+        if found:
+            raise CoreError(
+                f"the core is {what}",
+                where=defined_at(core),
+                why="a core is called once per step and returns (*outputs, *new_states)",
+                hint="write def in place of async def, return in place of yield",
+            )
+    if inspect.isfunction(core) and core.__code__.co_varnames[: core.__code__.co_argcount][:1] == ("self",):
+        raise CoreError(
+            "the core is a method without its object: its first argument is self",
+            where=defined_at(core),
+            hint="pass the method of an object: MyNeuron(...).core",
+        )
+
+
+def check_arity(core: Callable[..., Any], num_inputs: int, num_states: int) -> None:
+    """Raise ``CoreError`` for a core that cannot be called with so many inputs and states."""
+    try:
+        signature = inspect.signature(core.forward if isinstance(core, nn.Module) else core)
+    except (TypeError, ValueError):  # written in C
+        return
+    try:
+        signature.bind(*[None] * (num_inputs + num_states))
+    except TypeError as error:
+        raise CoreError(
+            f"the core cannot be called with {num_inputs} input(s) and {num_states} state(s): {error}",
+            where=defined_at(core),
+            why="a core is core(*inputs, *states)",
+            hint=f"its arguments are ({', '.join(signature.parameters)})",
+        ) from None
 
 
 def _positional_names(core: Callable[..., Any]) -> tuple[list[str], bool]:
@@ -135,12 +193,12 @@ def call_core(
                 f"core returned {type(value).__name__} as value {i}, expected a tensor",
                 where=defined_at(core),
                 why="a core returns (*outputs, *new_states), all of them tensors",
+                hint=_hint_for(value),
             )
     if len(values) < num_states:
-        raise CoreError(
-            f"core returned {len(values)} value(s), expected at least its {num_states} new state(s)",
-            where=defined_at(core),
-            why="a core returns (*outputs, *new_states)",
+        names = [name for name in argument_names(core, len(arguments))[-num_states:] if name]
+        raise too_few_returned(
+            core, f"core returned {len(values)} value(s), expected at least its {num_states} new state(s)", names
         )
     for j in range(num_states):
         old, new = arguments[len(arguments) - num_states + j], values[len(values) - num_states + j]
@@ -155,10 +213,34 @@ def call_core(
                     why="a state keeps its shape and dtype from step to step",
                     where=defined_at(core),
                     hint="cast or broadcast it inside the core, or start from a state of that "
-                    f"{what} (init_states, example_inputs, or states=)"
-                    + ("; a NumPy array is float64 unless made otherwise" if got == torch.float64 else ""),
+                    f"{what} (init_states, example_inputs, or states=)" + _where_dtypes_come_from(expected, got),
                 )
     return values
+
+
+_HINTS: tuple[tuple[type | tuple[type, ...], str], ...] = (
+    (type(None), "end it with return outputs..., new_states..."),
+    (dict, "return the values alone, in that order: return s, v"),
+    ((tuple, list), "return them side by side, not one inside another: return s, v, w"),
+    (nn.Module, "make the module once, outside the core, and return what calling it gives"),
+    ((bool, int, float, np.ndarray, np.generic), "make it a tensor of the step's shape: torch.full_like(x, 1.0)"),
+)
+
+
+def _hint_for(value: object) -> str:
+    """What to return in the place of something that is no tensor."""
+    return next((hint for kind, hint in _HINTS if isinstance(value, kind)), "")
+
+
+def too_few_returned(core: Callable[..., Any], what: str, state_names: Sequence[str]) -> CoreError:
+    """The error for a core that forgets an output or a new state."""
+    new = f" ({', '.join(state_names)})" if state_names else ""
+    return CoreError(
+        what,
+        where=defined_at(core),
+        why="a core returns (*outputs, *new_states)",
+        hint=f"return every output first, then every new state{new}",
+    )
 
 
 def argument_label(core: Callable[..., Any], position: int) -> str:
@@ -176,13 +258,22 @@ def argument_names(core: Callable[..., Any], count: int) -> list[str]:
     return [*names, *[""] * count][:count]
 
 
+def _where_dtypes_come_from(expected: object, got: object) -> str:
+    if got == torch.float64:
+        return "; a NumPy array is float64 unless made otherwise"
+    if isinstance(expected, torch.dtype) and not expected.is_floating_point and got == torch.float32:
+        return "; states of integer inputs are integers: x.float()"
+    return ""
+
+
 def changed_in_place(name: str, what: str, where: SourceLine | str | None) -> CoreError:
     """The error for a core that writes into one of its arguments."""
     return CoreError(
         f"the core changes its argument '{name}' in place{what}",
         where=where,
         why="a core is pure: the caller's tensors stay as they are",
-        hint=f"write {name} = {name} + ... instead of {name} += ...",
+        hint=f"write {name} = {name} + ... instead of {name} += ..., "
+        f"{name} = torch.where(mask, a, {name}) instead of {name}[mask] = a",
     )
 
 

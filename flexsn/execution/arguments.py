@@ -24,7 +24,7 @@ from flexsn.ir.step import StepGraph
 
 __all__ = [
     *("KINDS", "Kind", "Treatment", "alike", "as_floats"),
-    *("check", "check_arguments", "check_read", "check_values", "fit"),
+    *("check", "check_arguments", "check_read", "check_values", "complaint", "fit"),
     *("is_memory", "kept", "needs_loop", "refuse", "written_out"),
 ]
 
@@ -149,7 +149,10 @@ def check_step(step: torch.Size, smallest: torch.Size, names: Sequence[str], rea
             f"{n} of shape {tuple(t.shape)}" for n, t in zip(names, read, strict=True) if _joint(step, t.shape) is None
         ]
         what = " and ".join(culprits) or f"something that needs steps of shape {tuple(smallest)}"
-        raise ValueError(f"the core reads {what}, which does not broadcast with a step of shape {tuple(step)}")
+        raise ValueError(
+            f"the core reads {what}, which does not broadcast with a step of shape {tuple(step)}; a parameter has the "
+            "step's last dimensions or 1 for them, a matrix has its last dimension for rows and columns"
+        )
     if together != step:
         raise enlarges(smallest, step)
 
@@ -232,6 +235,15 @@ def as_floats(inputs: Tensors) -> Tensors:
     return tuple([x if x.is_floating_point() or x.is_complex() else x.to(default) for x in inputs])
 
 
+def complaint(checks: Callable[[], object]) -> ValueError | None:
+    """What checking arguments says of them, where something else has failed already."""
+    try:
+        checks()
+    except ValueError as error:
+        return error
+    return None
+
+
 def check(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> None:
     """Check everything but the step shapes; raises as :func:`fit`."""
     if not inputs:
@@ -249,7 +261,10 @@ def check(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> 
         raise ValueError(f"inputs differ in their number of steps T: shapes {shapes}, time axis {time_dim}")
     devices = {t.device for t in (*inputs, *states)}
     if len(devices) > 1:
-        raise ValueError(f"inputs and states are on different devices: {', '.join(sorted(map(str, devices)))}")
+        each = [f"{w} {i} on {t.device}" for w, ts in (("input", inputs), ("state", states)) for i, t in enumerate(ts)]
+        raise ValueError(
+            f"inputs and states are on different devices: {', '.join(sorted(map(str, devices)))} ({', '.join(each)})"
+        )
 
 
 def _broadcast(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int) -> tuple[Tensors, Tensors, int]:
@@ -260,8 +275,9 @@ def _broadcast(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int
         return tuple(inputs), tuple(states), axis
     step = _joint(*shapes)
     if step is None:
-        listed = [", ".join(str(tuple(s)) for s in part) for part in (steps, shapes[len(steps) :])]
-        raise ValueError(f"step shapes do not broadcast: inputs {listed[0]}; states {listed[1]}")
+        of_inputs, of_states = [", ".join(str(tuple(s)) for s in part) for part in (steps, shapes[len(steps) :])]
+        listed = f"inputs {of_inputs}; states {of_states}" if states else f"inputs {of_inputs}"
+        raise ValueError(f"step shapes do not broadcast: {listed}")
     if time_dim < 0:
         axis = len(step) + 1 + time_dim
     num_steps = inputs[0].shape[time_dim]

@@ -28,12 +28,14 @@ import torch
 from torch import Tensor
 from torch._C._dynamo import eval_frame
 
+from flexsn.captures.contract import check_arity, check_core
 from flexsn.captures.guards import Captures
 from flexsn.errors import (
     BackendError,
     CoreError,
     FallbackWarning,
     FlexSNError,
+    SourceLine,
     UnsupportedOpError,
     defined_at,
     stack_level,
@@ -86,6 +88,7 @@ class ScanDispatcher:
 
     def __init__(self, core: Callable[..., Any], num_states: int, like: ScanDispatcher | None = None) -> None:
         self.core = core = uncompiled(core)
+        check_core(core)
         self.num_states = num_states
         self._captures = mine = Captures(core)
         if mine.unwatched is not None or (like is not None and like._captures.code != mine.code):
@@ -217,6 +220,7 @@ class ScanDispatcher:
         training: bool | None,
     ) -> CallEntry | None:
         """Trace and compile for such a call; ``None`` where only the loop will do."""
+        check_arity(self.core, len(inputs), len(states))
         loop = transformed() or any(map(needs_loop, (*inputs, *states, *(() if call is None else call.masks.tensors))))
         if loop and options.backend == "auto":
             return None
@@ -232,9 +236,11 @@ class ScanDispatcher:
                 raise
             self._warn(_BY_LOOP, error)
             return None
-        except CoreError:
-            scan_by_loop(self.core, inputs, states, options)  # complains about the call's own shapes
-            raise
+        except CoreError as error:
+            broken = error
+        if not isinstance(broken.where, SourceLine):  # the loop does not know a line, but the call's own shapes
+            scan_by_loop(self.core, inputs, states, options)
+        raise broken
 
     def _bind(
         self,

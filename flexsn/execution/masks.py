@@ -64,8 +64,10 @@ class Masks:
 def _fit_lengths(lengths: Tensor, x: Tensor, axis: int) -> Tensor:
     step, num_steps = without_axis(x.shape, axis), x.shape[axis]
     lengths = _checked("lengths", lengths, x, integers=True).long()  # torch does not compare uint16
-    if not step or lengths.shape != step[:1]:
-        wanted = f"one number per sample, shape ({step[0]},)" if step else "a step with a batch dimension"
+    if not step:
+        raise ValueError(f"lengths need a batch as the first dimension of a step; inputs are {tuple(x.shape)}")
+    if lengths.shape != step[:1]:
+        wanted = f"one number per sample, shape ({step[0]},)"
         raise ValueError(f"lengths must be {wanted}, for steps {step}; got shape {tuple(lengths.shape)}")
     if lengths.device.type == "cpu" and not torch._C._are_functorch_transforms_active():
         _check_range(lengths, num_steps)

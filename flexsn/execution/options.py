@@ -44,6 +44,8 @@ class ScanOptions:
 
     def __post_init__(self) -> None:
         check_backend(self.backend)
+        if not hasattr(self.time_dim, "__index__"):
+            raise ValueError(f"time_dim must be the number of an axis, got {self.time_dim!r}")
         if self.checkpoint != "auto" and not (isinstance(self.checkpoint, int) and self.checkpoint >= 1):
             raise ValueError(f'checkpoint must be "auto" or a number of steps >= 1, got {self.checkpoint!r}')
         n, reduction = self.detach_every, self.time_reduction

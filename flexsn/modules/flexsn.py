@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import MethodType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -10,10 +11,17 @@ import torch
 from torch import Tensor
 
 from flexsn.captures.binding import ParameterBinding, register_parameters
-from flexsn.captures.contract import CoreSignature, count_outputs, read_signature
+from flexsn.captures.contract import (
+    CoreSignature,
+    argument_names,
+    check_core,
+    count_outputs,
+    read_signature,
+    too_few_returned,
+)
 from flexsn.captures.guards import Captures
-from flexsn.errors import CoreError, defined_at
-from flexsn.execution.arguments import Tensors, as_floats, check
+from flexsn.errors import CoreError
+from flexsn.execution.arguments import Tensors, as_floats, check, complaint
 from flexsn.execution.backends import supported_backends
 from flexsn.execution.dispatch import ScanDispatcher, opaque_to_compile, uncompiled
 from flexsn.execution.loop import Results
@@ -117,13 +125,15 @@ class FlexSN(Options, StepForms, InGraph):
     ) -> None:
         super().__init__()
         if core is not None:
-            if not callable(core):
-                raise CoreError(f"core must be callable, got {type(core).__name__}")
+            check_core(core)
             self.core = uncompiled(core)
         elif not callable(getattr(type(self), "core", None)):
             raise CoreError("no core", hint="pass one: FlexSN(core), or define core(self, ...) in a subclass")
         signature = read_signature(self.core, num_inputs, num_states, example_inputs)
         _check_lengths(signature, example_inputs=example_inputs, requires_grad=requires_grad)
+        if any(not isinstance(e, Tensor) for e in example_inputs or ()):
+            kinds = ", ".join(type(e).__name__ for e in example_inputs or ())
+            raise CoreError(f"example_inputs must be tensors, got {kinds}", why="their dtypes are those of the states")
         if example_outputs is not None and num_outputs not in (None, len(example_outputs)):
             raise CoreError(f"num_outputs={num_outputs}, but example_outputs has {len(example_outputs)} entries")
         self._flexsn = Internals(
@@ -172,14 +182,15 @@ class FlexSN(Options, StepForms, InGraph):
         own = self._flexsn
         options, multi_step = own.call_options, own.step_mode == "m"
         if len(inputs) != own.num_inputs:
-            raise ValueError(f"expected {own.num_inputs} input(s), got {len(inputs)}")
+            raise ValueError(self._wrong_count(len(inputs)))
         try:
             if self.integers_as_floats:
                 inputs = as_floats(inputs)
             seqs = inputs if multi_step else tuple([x.unsqueeze(0) for x in inputs])
             input_shapes = tuple([without_axis(x.shape, options.time_dim) for x in seqs])
         except (AttributeError, IndexError, RuntimeError):
-            check(inputs, (), options.time_dim)  # says which input is no tensor, has no time axis or no shape
+            if wrong := complaint(partial(check, inputs, (), options.time_dim)):
+                raise wrong from None  # an input is no tensor, has no time axis or no shape
             raise
         if own.states is None:
             states = self._initial_states(inputs, seqs, options.time_dim)
@@ -201,6 +212,17 @@ class FlexSN(Options, StepForms, InGraph):
         if not multi_step:
             outputs = tuple([y.squeeze(0) for y in outputs])
         return outputs[0] if len(outputs) == 1 else outputs
+
+    def _wrong_count(self, given: int) -> str:
+        own = self._flexsn
+        what = f"expected {own.num_inputs} input(s), got {given}"
+        names = [name for name in argument_names(self.core, own.num_inputs) if name]
+        inputs = f"; the inputs of the core are ({', '.join(names)})" if names else ""
+        states = f", its states ({', '.join(own.state_names)}) stay in the neuron" if names and own.state_names else ""
+        more = ""
+        if given > own.num_inputs and type(self) is FlexSN:
+            more = "; FlexSN(core, num_inputs=...) says how many arguments are inputs"
+        return f"{what}{inputs}{states}{more}"
 
     _advance: ClassVar[Callable[..., Any]] = forward
 
@@ -296,11 +318,8 @@ class FlexSN(Options, StepForms, InGraph):
             own.num_outputs = found
         elif own.num_outputs != found:
             expected = "at least one output" if own.num_outputs is None else f"num_outputs={own.num_outputs}"
-            raise CoreError(
-                f"expected {expected}, the core returns {found} output(s) and {self.num_states} new state(s)",
-                where=defined_at(self.core),
-                why="a core returns (*outputs, *new_states)",
-            )
+            what = f"expected {expected}, the core returns {found} output(s) and {self.num_states} new state(s)"
+            raise too_few_returned(self.core, what, self.state_names)
 
     def explain(self, target: str | None = None, dtype: torch.dtype = torch.float32) -> Report:
         """What the core is compiled to; see :func:`flexsn.explain`."""
@@ -323,6 +342,11 @@ FlexSNKernel.neuron_type = FlexSN
 def _check_lengths(signature: CoreSignature, **given: Sequence[Any] | None) -> None:
     count = signature.num_inputs + signature.num_states
     for what, entries in given.items():
+        if entries is not None and not isinstance(entries, (tuple, list)):
+            raise CoreError(
+                f"{what} must be a tuple, got {type(entries).__name__}",
+                why="one entry per argument, inputs then states",
+            )
         if entries is not None and len(entries) != count:
             raise CoreError(
                 f"{what} has {len(entries)} entries, the core takes {count} arguments",

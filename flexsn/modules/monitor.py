@@ -40,6 +40,8 @@ class Monitor:
         unknown = [name for name in names if name not in state_names]
         if unknown:
             raise ValueError(f"no state is called {unknown[0]!r}; the states are {tuple(state_names)}")
+        if not isinstance(every, int):
+            raise ValueError(f"every must be a number of steps, got {every!r}")
         if every < 1:
             raise ValueError(f"every must be at least 1, got {every}")
         return cls(tuple(names), tuple(state_names.index(name) for name in names), every)

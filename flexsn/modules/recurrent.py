@@ -110,10 +110,12 @@ def _check(neuron: FlexSN, connection: object, output: int, input: int, autapses
         raise ValueError(f"input={input}, but the neuron has {neuron.num_inputs} input(s)")
     if not 0 <= output < neuron.num_outputs:
         raise ValueError(f"output={output}, but the neuron has {neuron.num_outputs} output(s)")
-    linear = isinstance(connection, nn.Linear)
-    if isinstance(connection, nn.Linear) and connection.in_features != connection.out_features:
-        raise ValueError(
-            f"connection must lead from a layer to itself, got {connection.in_features} to {connection.out_features}"
-        )
-    if not autapses and not linear:
+    sizes: tuple[int, ...] = ()
+    if isinstance(connection, nn.Linear):
+        sizes = connection.in_features, connection.out_features
+    elif isinstance(connection, (nn.Conv1d, nn.Conv2d, nn.Conv3d)):
+        sizes = connection.in_channels, connection.out_channels
+    if len(set(sizes)) > 1:
+        raise ValueError(f"connection must lead from a layer to itself, got {sizes[0]} to {sizes[1]}")
+    if not autapses and not isinstance(connection, nn.Linear):
         raise ValueError(f"autapses=False needs an nn.Linear, got {type(connection).__name__}")

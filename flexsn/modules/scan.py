@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeVar, overload
 import torch
 from torch import Tensor
 
-from flexsn.errors import CoreError, defined_at
+from flexsn.captures.contract import argument_names, too_few_returned
 from flexsn.execution.dispatch import ScanDispatcher, opaque_to_compile
 from flexsn.execution.loop import Results
 from flexsn.execution.masks import Masks
@@ -133,8 +133,8 @@ def scan(
         >>> y.tolist(), v.tolist()
         ([[1.0, 1.0], [2.0, 2.0], [3.0, 3.0]], [3.0, 3.0])
     """
-    input_tuple = (inputs,) if isinstance(inputs, Tensor) else tuple(inputs)
-    state_tuple = (states,) if isinstance(states, Tensor) else tuple(states)
+    input_tuple = (inputs,) if isinstance(inputs, Tensor) else _several("inputs", inputs)
+    state_tuple = (states,) if isinstance(states, Tensor) else _several("states", states)
     wanted_states = tuple(range(len(state_tuple))) if return_state_seqs else ()
     asked_dtype = tuple(output_dtype) if isinstance(output_dtype, list) else output_dtype
     asked = backend, time_dim, checkpoint, asked_dtype, wanted_states, detach_every, time_reduction, rate
@@ -145,11 +145,9 @@ def scan(
     rates = (outputs[-1],) if rate else ()
     outputs = outputs[: len(outputs) - rate]
     if not outputs and not return_state_seqs:
-        raise CoreError(
-            f"the core returns {len(state_tuple)} value(s), expected outputs and {len(state_tuple)} new state(s)",
-            where=defined_at(core),
-            why="a core returns (*outputs, *new_states)",
-        )
+        n = len(state_tuple)
+        what = f"the core returns {n} value(s), expected outputs and {n} new state(s)"
+        raise too_few_returned(core, what, argument_names(core, len(input_tuple) + n)[len(input_tuple) :])
     result = (
         outputs[0] if len(outputs) == 1 else outputs,
         finals[0] if isinstance(states, Tensor) else finals,
@@ -157,6 +155,14 @@ def scan(
     if return_state_seqs:
         return (*result, state_seqs[0] if isinstance(states, Tensor) else state_seqs, *rates)
     return (*result, *rates)
+
+
+def _several(what: str, given: Any) -> Given:
+    try:
+        return tuple(given)
+    except TypeError:
+        more = ", () for none" if what == "states" else ""
+        raise ValueError(f"{what} must be a tensor or a tuple of tensors{more}; got {type(given).__name__}") from None
 
 
 def _scanned(core: Core, inputs: Given, states: Given, asked: tuple[Any, ...], masks: Masks | None) -> Results:

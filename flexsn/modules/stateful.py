@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -11,8 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.captures.copying import copy_core
-from flexsn.errors import CoreError, GradientError
-from flexsn.execution.arguments import fit
+from flexsn.errors import CoreError, GradientError, defined_at
+from flexsn.execution.arguments import complaint, fit
 from flexsn.ir.dtypes import compute_dtype
 from flexsn.modules.internals import Internals, Shapes
 from flexsn.modules.monitor import Monitor
@@ -93,17 +94,21 @@ class Stateful(nn.Module):
         try:
             time_first = tuple(x.movedim(time_dim, 0) for x in inputs) if time_dim else inputs
             count = len(own.state_names)
-            states = tuple(self.init_states(count, own.step_mode, *time_first))
+            made = self.init_states(count, own.step_mode, *time_first)
+            states = () if made is None else tuple(made)
             if len(states) != count or [s for s in states if not isinstance(s, Tensor)]:
                 raise CoreError(
                     f"init_states returned {len(states)} value(s) {tuple(type(s).__name__ for s in states)}, "
-                    f"expected {count} tensor(s) for the states {self.state_names}"
+                    f"expected {count} tensor(s) for the states {self.state_names}",
+                    where=defined_at(self.init_states),
+                    hint="return a list, one tensor per state",
                 )
             if own.example_dtypes is not None:
                 dtypes = own.example_dtypes[own.num_inputs :]
                 states = tuple(s.to(compute_dtype(d)) for s, d in zip(states, dtypes, strict=True))
-        except (IndexError, RuntimeError, ValueError):
-            fit(seqs, (), time_dim)  # says what is wrong with the inputs, if they are to blame
+        except (IndexError, RuntimeError, TypeError, ValueError):
+            if wrong := complaint(partial(fit, seqs, (), time_dim)):
+                raise wrong from None  # the inputs are to blame
             raise
         return self._started(states) if own.starts else states
 
@@ -192,7 +197,16 @@ class Stateful(nn.Module):
             return own.starts.get(name) if own.states is None else own.states[own.state_names.index(name)]
         if name == "rate" and own is not None and own.options.rate:  # no property: a core may have a rate of its own
             return own.rate
-        return super().__getattr__(name)
+        if own is None and "_parameters" not in self.__dict__:
+            raise AttributeError(
+                f"{type(self).__name__} has no {name} yet: its __init__ has to call super().__init__() first"
+            )
+        try:
+            return super().__getattr__(name)
+        except AttributeError as error:
+            if name != "rate":
+                raise
+            raise AttributeError(f"{error}; rate=True, when it is made, keeps one") from None
 
     def __setattr__(self, name: str, value: Any) -> None:
         own: Internals | None = self.__dict__.get("_flexsn")

@@ -57,7 +57,11 @@ def _no_triton() -> BackendError | None:
     except Exception as error:
         return BackendError(f"Triton cannot be imported ({error})", hint='pip install "flexsn[triton]"')
     if not (torch.cuda.is_available() or interpreting()):
-        return BackendError('backend="triton" needs a GPU', hint="or set TRITON_INTERPRET=1 before Python starts")
+        return BackendError(
+            'backend="triton" needs a GPU',
+            why="torch sees none here, and Triton's interpreter is off",
+            hint='use backend="auto", or set TRITON_INTERPRET=1 before Python starts to run it on the CPU, slowly',
+        )
     return None
 
 

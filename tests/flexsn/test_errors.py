@@ -288,10 +288,6 @@ def of_the_wrong_type(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
     return surrogate.ATan()(None), v  # type: ignore[arg-type]
 
 
-def called_wrongly(x: Tensor) -> tuple[Tensor]:
-    return (x,)
-
-
 class Misled(LIF):
     """A built-in core whose line fails on what a user set."""
 
@@ -302,7 +298,7 @@ class Misled(LIF):
 
 @pytest.mark.parametrize(
     "core",
-    [raises, of_the_wrong_shape, in_place_of_the_wrong_shape, of_the_wrong_type, called_wrongly, torch.linalg.det],
+    [raises, of_the_wrong_shape, in_place_of_the_wrong_shape, of_the_wrong_type, torch.linalg.det],
 )
 def test_a_fault_of_the_core_is_the_cores(core: Any) -> None:
     with pytest.raises(UnsupportedOpError, match="cannot be traced"):

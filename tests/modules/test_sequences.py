@@ -259,7 +259,7 @@ def test_wrong_masks(masks: dict[str, Any], text: str) -> None:
 
 
 def test_lengths_need_a_batch() -> None:
-    with pytest.raises(ValueError, match=r"lengths must be a step with a batch dimension, for steps \(\)"):
+    with pytest.raises(ValueError, match=r"lengths need a batch as the first dimension of a step; inputs are \(6,\)"):
         FlexSN(lif)(inputs(6), lengths=torch.tensor([3]))
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -18,6 +20,8 @@ from flexsn.ir.step import StepGraph
 from flexsn.planning.rules import SequenceRules, accumulator_dtype
 
 __all__ = ["Masks", "RuledCall", "rules_of"]
+
+_LANES_OF_A_BYTE = 64  # of a mask from which on it is read as it lies in memory
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,9 +102,12 @@ def _fit_reset_mask(mask: Tensor, x: Tensor) -> Tensor:
             f"reset_mask of shape {tuple(mask.shape)} does not fit inputs of shape {tuple(x.shape)}: "
             "it has their first dimensions, or all of them"
         )
-    mask = torch.broadcast_to(mask.view(shape), x.shape)
-    # a CPU reads a byte per lane and step faster than it finds the one for many of them
-    return mask.contiguous() if x.device.type == "cpu" else mask
+    wide = torch.broadcast_to(mask.view(shape), x.shape)
+    if x.device.type != "cpu":
+        return wide
+    shared = takewhile(lambda sizes: sizes[0] == 1, zip(reversed(shape), reversed(x.shape), strict=True))
+    # a CPU reads a byte per lane and step faster than it finds the one for a few of them
+    return wide if math.prod(full for _, full in shared) >= _LANES_OF_A_BYTE else wide.contiguous()
 
 
 def _checked(name: str, mask: Tensor, x: Tensor, integers: bool) -> Tensor:

@@ -78,6 +78,7 @@ def _both(step: StepGraph, vjp: Vjp, request: ScanRequest, gradients: Gradients,
     forward = plan_scan(step, vjp, replace(request, gradients=None), target).forward
     assert forward.interval is not None
     num_states = len(step.states)
+    core, core_vjp = step, vjp
     step, vjp = step_by_rules(step, vjp, request.rules)
     if step.products:
         vjp = reading_saved(step, vjp, [n for slot, n in forward.stores if slot.holds is Holds.SAVED])
@@ -86,6 +87,9 @@ def _both(step: StepGraph, vjp: Vjp, request: ScanRequest, gradients: Gradients,
     if leads_nowhere(vjps, num_states):
         return ScanPlans(forward, None)
     wanted = prune_gradients(vjps, gradients)
+    if request.rules and request.rules.lengths:
+        # what the states of a sample past its end would be is read by no gradient, so nothing is chosen there
+        step = step_by_rules(core, core_vjp, replace(request.rules, lengths=False))[0]
     branches = plan_backward(step, list(zip(whens, wanted, strict=True)), request, gradients, forward.interval)
     backward = branches if step.products else unify_last_steps(step.builder, branches)
     passed("unified backward step", backward.step)

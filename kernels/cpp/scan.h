@@ -178,7 +178,7 @@ struct Tensor {
       direct = runs == 1 && step == 1 && n % PAD == 0;
       if (direct) base += run[0].offset;
     }
-    if (!direct) for (int l = n / PAD * PAD; l < padded(n); ++l) buffer[l] = T(0);
+    if (!direct) for (int l = step ? n / PAD * PAD : 0; l < padded(n); ++l) buffer[l] = T(0);
   }
 
   FX_INLINE const T* load(i64 t) {
@@ -205,10 +205,16 @@ struct Tensor {
       const T* source = from + run[r].offset;
       T* target = buffer + run[r].lane;
       if (step == 1) for (int i = 0; i < run[r].size; ++i) target[i] = source[i];
-      else if (step == 0) { const T value = *source; for (int i = 0; i < run[r].size; ++i) target[i] = value; }
+      else if (step == 0) fill(target, run[r].size, *source);
       else for (int i = 0; i < run[r].size; ++i) target[i] = source[i * step];
     }
     return buffer;
+  }
+
+  // Most often the value is the one of the step before: masks and lengths change seldom.
+  FX_INLINE static void fill(T* target, int size, const T value) {
+    if (__builtin_memcmp(target, &value, sizeof(T)) == 0) return;
+    for (int i = 0; i < size; ++i) target[i] = value;
   }
 
   FX_APART void scatter(T* to) {
@@ -309,16 +315,15 @@ constexpr float infinity = __builtin_inff();
 
 // c ? a : b with both computed: a branch around a call, or one choice inside another, is not vectorised.
 FX_INLINE float select(int c, float a, float b) {
-  const unsigned mask = -unsigned(c);
-  return __builtin_bit_cast(float, (__builtin_bit_cast(unsigned, a) & mask) | (__builtin_bit_cast(unsigned, b) & ~mask));
+  const unsigned mask = -unsigned(c), x = __builtin_bit_cast(unsigned, a), y = __builtin_bit_cast(unsigned, b);
+  return __builtin_bit_cast(float, y ^ ((x ^ y) & mask));
 }
 FX_INLINE double select(int c, double a, double b) {
-  const u64 mask = -u64(c);
-  return __builtin_bit_cast(double, (__builtin_bit_cast(u64, a) & mask) | (__builtin_bit_cast(u64, b) & ~mask));
+  const u64 mask = -u64(c), x = __builtin_bit_cast(u64, a), y = __builtin_bit_cast(u64, b);
+  return __builtin_bit_cast(double, y ^ ((x ^ y) & mask));
 }
 template <class T> FX_INLINE T select(int c, T a, T b) {
-  const T mask = T(-T(c));
-  return T((a & mask) | (b & ~mask));
+  return T(b ^ ((a ^ b) & T(-T(c))));
 }
 
 #define FX_FLOATS(NAME, F32, F64)                              \

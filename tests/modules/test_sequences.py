@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 import flexsn
 from flexsn import FlexSN, GradientError, surrogate
+from flexsn.execution.masks import Masks
 
 INTERPRETING = os.environ.get("TRITON_INTERPRET", "0") not in ("", "0")
 KERNELS = "triton" if INTERPRETING else "cpp"
@@ -150,6 +151,26 @@ def test_two_dimensions_and_lengths_per_sample() -> None:
     x = inputs(3, 4, 2, 3, 3).flatten(0, 1).to(memory_format=torch.channels_last).unflatten(0, (3, 4))
     loop, kernel = (n(x, lengths=torch.tensor([3, 1, 0, 2])) for n in both())
     assert torch.equal(loop, kernel) and not kernel[1:, 1].any()
+
+
+def test_a_mask_of_many_lanes_each_is_read_as_it_lies_in_memory() -> None:
+    """Of few lanes each, a CPU writes it out; gradients and values are the same."""
+    x, per_sample = inputs(6, 4, 160), MASK
+    fitted = Masks(reset_mask=per_sample, initial=(torch.zeros(4, 160),)).fit((x,), (torch.zeros(4, 160),), 0)
+    assert fitted.reset_mask is not None and fitted.reset_mask.stride() == (4, 1, 0)
+    results = []
+    for mask, neuron in ((per_sample, both()[1]), (per_sample[..., None].expand(x.shape).contiguous(), both()[0])):
+        leaf = x.clone().requires_grad_()
+        y = neuron(leaf, reset_mask=mask, lengths=LENGTHS)
+        y.sum().backward()
+        results.append((y, neuron.v, leaf.grad))
+    assert all(map(torch.equal, *results))
+
+
+def test_zeros_of_both_signs_in_what_is_broadcast_along_lanes() -> None:
+    x = torch.tensor([0.0, -0.0, 1.0, 1.0, -0.0, 0.0]).view(6, 1, 1).expand(6, 2, 96)
+    y, _ = flexsn.scan(lambda x, v: (1.0 / x, v), x, torch.zeros(2, 96), KERNELS)
+    assert torch.equal(y, 1.0 / x)
 
 
 def test_one_step_at_a_time() -> None:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from flexsn.neurons.arguments import check_flag, check_size, wrong
+from flexsn.neurons.base_node import FedBack
 from flexsn.neurons.norse.base import NorseNeuron, per_step
 from flexsn.neurons.norse.cells import LIFRefracCell
 from flexsn.neurons.norse.izhikevich import Izhikevich, IzhikevichSpikingBehavior
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-class RecurrentNeuron(NorseNeuron):
+class RecurrentNeuron(FedBack, NorseNeuron):
     r"""A layer of neurons that is driven by :math:`W_{in} x + W_{rec} z`, with z its spikes of the last step.
 
     The first product is one for all steps.
@@ -116,6 +117,9 @@ class RecurrentNeuron(NorseNeuron):
     def recurrence(self, z: Tensor) -> Tensor:
         """What the last spikes add to the input."""
         return nnf.linear(z, self.recurrent_weights)
+
+    def _multiplied(self, *states: Tensor) -> tuple[Tensor, ...]:
+        return (self.recurrence(states[0]),)
 
     def extra_repr(self) -> str:
         sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}"

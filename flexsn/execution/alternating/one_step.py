@@ -14,7 +14,7 @@ from torch import Tensor
 
 from flexsn.execution.alternating.backward import BoundAlternatingBackward
 from flexsn.execution.alternating.forward import AlternatingScan
-from flexsn.execution.alternating.steps import add_outer, in_rows
+from flexsn.execution.alternating.steps import add_outer, in_rows, numbered
 from flexsn.execution.call import CallSpec
 from flexsn.ir.graph import LeafKind
 from flexsn.ir.layout import TensorSpec
@@ -38,46 +38,56 @@ class OneStepBack(BoundAlternatingBackward):
         needs: Sequence[bool],
     ) -> None:
         super().__init__(spec, forward, captured, grads, needs)
-        plan, shape, (number,) = self.plan, spec.shape, self.branch_of
-        self._step, self._branch = self.steps[number], plan.branches[number]
-        vjp, rows = self._branch.vjp, shape.rows
-        fresh: dict[Key, TensorSpec] = {}
-        for i, dtype in enumerate(spec.request.input_dtypes):
-            if vjp.grad_inputs[i] is not None:
-                fresh["input", i] = rows(dtype) if in_rows(spec) else shape.sequence(dtype)
-        fresh |= {("carry", c): rows(leaf.dtype) for c, leaf in enumerate(plan.carries) if self._branch.hands_on(leaf)}
-        own = [n for n in self._branch.factors if self._step.same(row_key(n)) == row_key(n)]
-        fresh |= {row_key(n): rows(n.dtype) for n in own}
-        self._of_inputs = [_place(fresh, ("input", i)) for i in range(spec.num_inputs)]
-        self._of_states = [
-            [
-                _place(fresh, ("carry", c))
-                for c, leaf in enumerate(plan.carries)
-                if leaf.index == j and ("carry", c) in fresh
-            ]
-            for j in range(spec.num_states)
-        ]
-        fresh |= {key: found for key, found in self._step.memory.items() if key not in map(self._step.same, fresh)}
-        self._fresh = list(fresh.values())
-        self._sums = [shape.step(leaf.dtype) for leaf in plan.accumulators]
-        self._live = plan.live
-        present = [k for k, g in enumerate(grads[: self.num_outputs]) if g is not None]
-        finals = [leaf for leaf in plan.carries if leaf.part == 0 and grads[self.num_outputs + leaf.index] is not None]
-        nothing = [leaf for leaf in plan.carries if leaf not in finals]
-        self._present, self._finals = present, [self.num_outputs + leaf.index for leaf in finals]
-        self._always = [rows(leaf.dtype).make(spec.device).fill_(-0.0) for leaf in nothing]  # adds nothing
-        self._always += [self.indices[0], *self.lane_index]
-        lengths, initial, read = spec.read_once(captured)
-        keys: list[Key] = [*plan.step.inputs, *forward.kept, *(plan.step.states[j] for j in plan.live)]
-        keys += [*(self.cotangents[k] for k in present), *finals, *plan.accumulators, *fresh, *nothing, self.index]
-        keys += [("lane_index", i) for i in range(len(self.lane_index))] + [("length", i) for i in range(len(lengths))]
-        keys += [("initial", i) for i in range(len(initial))]
-        keys += [("operand", i) for i in range(len(self.operands(*read)))]
-        self._order = self._step.order(keys)
-        named = {self._step.same(key): i for i, key in enumerate(keys)}
-        self._factors = [[named[self._step.same(row_key(n))] for n in (o.left, o.right)] for o in vjp.outers]
+        (number,), self._sequence = self.branch_of, spec.shape.sequence(torch.float32).shape
+        self._step, self._branch = self.steps[number], self.plan.branches[number]
         self._as_rows, self._as_step = _shaping(spec)
-        self._sequence = shape.sequence(torch.float32).shape
+        self._first = self.indices[0]
+        finals = grads[self.num_outputs :]
+        self._finals = [c for c in self.plan.carries if c.part == 0 and finals[c.index] is not None]
+        self._absent = [c for c in self.plan.carries if c not in self._finals]
+        self._present = [k for k, g in enumerate(grads[: self.num_outputs]) if g is not None]
+        self._nothing = [spec.shape.rows(c.dtype).make(spec.device).fill_(-0.0) for c in self._absent]  # adds nothing
+        self._sums = [spec.shape.step(leaf.dtype) for leaf in self.plan.accumulators]
+        fresh = self._written()
+        written = list(fresh)
+        carries = [(("carry", c), leaf.index) for c, leaf in enumerate(self.plan.carries)]
+        self._of_inputs = [
+            written.index(key) if (key := ("input", i)) in fresh else None for i in range(spec.num_inputs)
+        ]
+        self._of_states = [
+            [written.index(key) for key, of in carries if of == j and key in fresh] for j in range(spec.num_states)
+        ]
+        keys = self._keys(captured)
+        fresh |= self._step.lacking([*keys, *fresh])
+        self._fresh, keys = list(fresh.values()), [*keys, *fresh]
+        self._order = self._step.order(keys)
+        places = [self._step.same(key) for key in keys]
+        outers = self._branch.vjp.outers
+        self._factors = [[places.index(self._step.same(row_key(n))) for n in (o.left, o.right)] for o in outers]
+
+    def _written(self) -> dict[Key, TensorSpec]:
+        """What the step writes for others."""
+        spec, step = self.spec, self._step
+        shape, rows = spec.shape, spec.shape.rows
+        fresh: dict[Key, TensorSpec] = {}
+        for i, (dtype, gradient) in enumerate(
+            zip(spec.request.input_dtypes, self._branch.vjp.grad_inputs, strict=True)
+        ):
+            if gradient is not None:
+                fresh["input", i] = rows(dtype) if in_rows(spec) else shape.sequence(dtype)
+        fresh |= {("carry", n): rows(c.dtype) for n, c in enumerate(self.plan.carries) if self._branch.hands_on(c)}
+        own = [n for n in self._branch.factors if step.same(row_key(n)) == row_key(n)]
+        return fresh | {row_key(n): rows(n.dtype) for n in own}
+
+    def _keys(self, captured: Sequence[Tensor]) -> list[Key]:
+        """Of what a call is given, as :meth:`__call__` lists it."""
+        step, (lengths, initial, read) = self.plan.step, self.spec.read_once(captured)
+        return [
+            *(*step.inputs, *self.forward.kept, *(step.states[j] for j in self.plan.live)),
+            *(*(self.cotangents[k] for k in self._present), *self._finals, *self._absent, self.index),
+            *numbered(lane_index=self.lane_index, length=lengths, initial=initial, operand=self.operands(*read)),
+            *self.plan.accumulators,
+        ]
 
     def __call__(self, saved: Sequence[Tensor], grads: Sequence[Tensor | None]) -> list[Tensor | None]:
         """Gradients of inputs, states and captured tensors."""
@@ -89,10 +99,10 @@ class OneStepBack(BoundAlternatingBackward):
             sums = [fresh.make(spec.device).zero_() for fresh in self._sums]
             fresh = [fresh.make(spec.device) for fresh in self._fresh]
             given: tuple[Tensor, ...] = (
-                *(*inputs, *[p[0] for p in kept], *[as_rows(states[j]) for j in self._live]),
+                *(*inputs, *[p[0] for p in kept], *[as_rows(states[j]) for j in self.plan.live]),
                 *[g for k in self._present if (g := grads[k]) is not None],
-                *[as_rows(g) for k in self._finals if (g := grads[k]) is not None],
-                *(*sums, *fresh, *self._always, *lengths, *initial, *operands),
+                *[as_rows(g) for c in self._finals if (g := grads[self.num_outputs + c.index]) is not None],
+                *(*self._nothing, self._first, *self.lane_index, *lengths, *initial, *operands, *sums, *fresh),
             )
             self._step.run([given[i] for i in self._order])
             totals: list[Tensor | None] = [None] * len(read)
@@ -124,15 +134,12 @@ class OneStep(AlternatingScan):
         self.checkpoints, step = self.checkpoints[len(self.plan.live) :], self.plan.step
         lengths, initial, read = self.spec.read_once(captured)
         operands = self._operands(*[t.detach() for t in read[: self._num_read]])
-        keys: list[Key] = [*step.inputs, *step.states, *(("output", k) for k in range(len(step.outputs)))]
-        keys += [*(("next", s.index) for s in step.states), *self.plan.kept]
-        there = {self._step.same(key) for key in keys}
-        memory = {key: found for key, found in self._step.memory.items() if key not in there}
-        keys += memory
-        keys += [("lane_index", i) for i in range(len(self._lane_index))]
-        keys += [step.builder.coordinate(LeafKind.STEP_INDEX)] * len(self._index)
-        keys += [("length", i) for i in range(len(lengths))] + [("initial", i) for i in range(len(initial))]
-        keys += [("operand", i) for i in range(len(operands))]
+        outputs: list[Key] = [("output", k) for k in range(len(step.outputs))]
+        nexts: list[Key] = [("next", s.index) for s in step.states]
+        given: list[Key] = [*step.inputs, *step.states, *outputs, *nexts, *self.plan.kept]
+        memory = self._step.lacking(given)
+        keys = [*given, *memory, *[step.builder.coordinate(LeafKind.STEP_INDEX)] * len(self._index)]
+        keys += numbered(lane_index=self._lane_index, length=lengths, initial=initial, operand=operands)
         self._memory, self._order = list(memory.values()), self._step.order(keys)
         return self
 
@@ -148,17 +155,13 @@ class OneStep(AlternatingScan):
             memory = [fresh.make(spec.device) for fresh in self._memory]
             given: tuple[Tensor, ...] = (
                 *(*inputs, *[self._as_rows(s) for s in states], *results, *[p[0] for p in kept], *memory),
-                *(*self._lane_index, *self._index, *lengths, *initial, *self._operands(*read[: self._num_read])),
+                *(*self._index, *self._lane_index, *lengths, *initial, *self._operands(*read[: self._num_read])),
             )
             self._step.run([given[i] for i in self._order])
         outputs = results[:num_outputs]
         if not self._as_stored:
             outputs = [o.wrap(y) for o, y in zip(spec.outputs, outputs, strict=True)]
         return (*outputs, *[as_step(s) for s in results[num_outputs:]]), kept
-
-
-def _place(fresh: dict[Key, TensorSpec], key: Key) -> int | None:
-    return list(fresh).index(key) if key in fresh else None
 
 
 def _shaping(spec: CallSpec) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:

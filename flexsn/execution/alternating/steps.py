@@ -20,6 +20,7 @@ __all__ = [
     "add_outer",
     "bind_steps",
     "in_rows",
+    "numbered",
     "rows",
     "same_at_every_step",
     "step_by_step",
@@ -45,8 +46,13 @@ def same_at_every_step(
 ) -> dict[Key, Tensor]:
     """The tensors that stay the same through a call, which has captured these."""
     lengths, initial, _ = spec.read_once(captured)
-    named = {"operand": operands, "lane_index": lane_index, "length": lengths, "initial": initial}
-    return {(name, i): tensor for name, tensors in named.items() for i, tensor in enumerate(tensors)}
+    keys = numbered(operand=operands, lane_index=lane_index, length=lengths, initial=initial)
+    return dict(zip(keys, (*operands, *lane_index, *lengths, *initial), strict=True))
+
+
+def numbered(**tensors: Sequence[Tensor]) -> list[Key]:
+    """The keys of tensors of these names."""
+    return [(name, i) for name, of_name in tensors.items() for i in range(len(of_name))]
 
 
 def step_indices(spec: CallSpec) -> Sequence[Tensor]:
@@ -107,6 +113,11 @@ class BoundStep:
         for key, fresh in self.memory.items():
             found[self._places[key]] = fresh.make(self.spec.device)
         return found
+
+    def lacking(self, keys: Sequence[Key]) -> dict[Key, TensorSpec]:
+        """The memory it needs beside what has one of these keys."""
+        there = set(map(self.same, keys))
+        return {key: fresh for key, fresh in self.memory.items() if key not in there}
 
     def order(self, keys: Sequence[Key]) -> list[int]:
         """Which of the tensors of these keys stands at each place."""

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MethodType
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from torch import Tensor
 
-from flexsn import FlexSN, UnsupportedOpError
+from flexsn import FlexSN, UnsupportedOpError, scan
+from flexsn.execution.loop import Results
+from flexsn.execution.masks import Masks
+from flexsn.execution.options import ScanOptions
 from flexsn.neurons.adaptive import AdaptiveNeuron
 from flexsn.neurons.arguments import Number, with_arguments_of, wrong
 from flexsn.neurons.base import SpikingNeuron
 from flexsn.neurons.readout import NonSpikingIF
 
-__all__ = ["AdaptBaseNode", "BaseNode", "NonSpikingBaseNode", "SimpleBaseNode", "StepView"]
+__all__ = ["AdaptBaseNode", "BaseNode", "FedBack", "NonSpikingBaseNode", "SimpleBaseNode", "StepView"]
 
 _HOOKS = ("neuronal_charge", "neuronal_adaptation", "neuronal_fire", "neuronal_reset")
 
@@ -57,6 +60,42 @@ class StepView:
             )
         else:
             setattr(neuron, name, value)
+
+
+class FedBack(FlexSN):
+    """A neuron that feeds a product of its states back, which in a call of one step torch computes ahead of the kernel.
+
+    A matrix that is read for one step alone is multiplied fastest so, and what is left of the step is pointwise.
+
+    Attributes:
+        product: the method of the step that multiplies, called once, with states alone; ``None`` where none does.
+    """
+
+    product: ClassVar[str | None] = "recurrence"
+
+    def _multiplied(self, *states: Tensor) -> tuple[Tensor, ...]:
+        """What ``product`` makes of the states, all of them given."""
+        raise NotImplementedError
+
+    def _behind_product(self, *arguments: Tensor) -> Any:
+        """The step, of inputs, products and states."""
+        products, step = len(arguments) - self.num_inputs - self.num_states, StepView(self, {})
+        states = self.num_inputs + products
+        back = arguments[self.num_inputs : states]
+        step.__dict__[cast(str, self.product)] = lambda *_: back if products > 1 else back[0]
+        return type(self).core(step, *arguments[: self.num_inputs], *arguments[states:])
+
+    def _scan(
+        self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], options: ScanOptions, masks: Masks | None = None
+    ) -> Results:
+        plain = options.single_step and masks is None and options.backend != "torch"
+        ours = "core" not in self.__dict__ and type(self).core.__module__.startswith("flexsn.neurons.")
+        if self.product is None or not (plain and ours):
+            return super()._scan(inputs, states, options, masks)
+        given = (*inputs, *(back.unsqueeze(0) for back in self._multiplied(*states)))
+        wanted = bool(options.wanted_states)
+        y, *states_after = scan(self._behind_product, given, states, options.backend, return_state_seqs=wanted)
+        return (y,), states_after[0], states_after[1] if wanted else ()
 
 
 def _in_a_step(node: object) -> bool:

@@ -85,7 +85,8 @@ class CallSpec:
     def way(self) -> Way | None:
         """How its products are computed; ``None`` where there are none."""
         graph = self.tracer.graph
-        return way_of(graph, self.shape.step_shape[-1], self.backend) if graph.products else None
+        size, one = self.shape.step_shape[-1], self.options.single_step
+        return way_of(graph, size, self.backend, one) if graph.products else None
 
     @cached_property
     def num_inputs(self) -> int:

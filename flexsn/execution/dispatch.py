@@ -277,9 +277,10 @@ class ScanDispatcher:
         def build() -> BoundScan | AlternatingScan:
             spec = CallSpec.of(tracer, backend, inputs, options, training, rules)
             if spec.way is not None and not spec.way.fused:
-                from flexsn.execution.alternating.forward import AlternatingScan  # which few programs need
+                from flexsn.execution.alternating import forward, one_step  # which few programs need
 
-                return AlternatingScan(spec).prepare(inputs, states, captured)
+                way = one_step.OneStep if options.single_step else forward.AlternatingScan
+                return way(spec).prepare(inputs, states, captured)
             return BoundScan(spec).prepare(inputs, states, captured)
 
         bound = once(traced.bound, (options, training, kinds, rules), build)

@@ -27,6 +27,7 @@ class ScanOptions:
         detach_every: the gradient of states is cut before steps ``n, 2n, ...`` of a call.
         time_reduction: outputs come reduced over time: ``"sum"``, ``"mean"``, ``"last"`` or ``"max"``.
         rate: whether the mean of the first output over time is wanted too.
+        single_step: whether every call is of one step, as in step mode ``"s"``; torch multiplies its products.
 
     Raises:
         ValueError: a value that an option cannot have.
@@ -40,6 +41,7 @@ class ScanOptions:
     detach_every: int | None = None
     time_reduction: str | None = None
     rate: bool = False
+    single_step: bool = False
     has_rules: bool = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

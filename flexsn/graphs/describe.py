@@ -141,7 +141,7 @@ def _as_planned(call: GraphCall, traced: TraceEntry, kind: Kind) -> GraphCall:
 
         steps = plan_alternating(graph, traced.tracer.vjp, spec.request, backend)
         assert steps.interval is not None
-        checkpoints = tuple(steps.step.states[j].dtype for j in steps.live)
+        checkpoints = () if options.single_step else tuple(steps.step.states[j].dtype for j in steps.live)
         return replace(
             call, interval=steps.interval, checkpoints=checkpoints, products=tuple(leaf.dtype for leaf in steps.kept)
         )

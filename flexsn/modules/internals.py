@@ -74,7 +74,7 @@ class Internals:
         elif self.monitor is not None and multi_step:
             wanted = self.monitor.states
         time_dim = self.options.time_dim if multi_step else 0
-        self.call_options = replace(self.options, time_dim=time_dim, wanted_states=wanted)
+        self.call_options = replace(self.options, time_dim=time_dim, wanted_states=wanted, single_step=not multi_step)
 
     def set_option(self, **changes: Any) -> None:
         """Change options of the scan; they are checked."""

@@ -40,14 +40,16 @@ class Way:
     why: str
 
 
-def way_of(step: StepGraph, size: int, target: Target) -> Way:
-    """The way of calls whose steps have ``size`` lanes in their last dimension."""
+def way_of(step: StepGraph, size: int, target: Target, single_step: bool = False) -> Way:
+    """The way of calls whose steps have ``size`` lanes in their last dimension; of a single step, if it says so."""
     most = target.largest_matrix
     others = [p.call.name for p in step.products if p.call is not None]
     if others:
         return Way(False, f"{others[0]} is no product with a matrix")
     if any(p.leaf.dtype not in _FLOATS for p in step.products):
         return Way(False, "kernels multiply matrices in fp32 and fp64")
+    if single_step:
+        return Way(False, "a matrix that is read for one step alone is not worth turning")
     if not most:
         return Way(False, f"{target.name} kernels multiply no matrices")
     if size > most:

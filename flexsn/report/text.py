@@ -27,7 +27,7 @@ _PER_STEP = {
 
 _FUSED = (
     "Fused: one kernel runs all steps, the {} product(s) of a step, which read across lanes, included;\n"
-    "{}. Their sums run in ascending order of the index."
+    '{}. Their sums run in ascending order of the index. In step mode "s", torch multiplies.'
 )
 _ALTERNATING = (
     "Alternating: every step runs {} product(s) by torch, which read across lanes,\n"

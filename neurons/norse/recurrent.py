@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as nnf
 
 from flexsn.neurons.arguments import check_flag, check_size, wrong
+from flexsn.neurons.base_node import FedBack
 from flexsn.neurons.norse.base import NorseNeuron, per_step
 from flexsn.neurons.norse.cells import LIFRefracCell
 from flexsn.neurons.norse.izhikevich import Izhikevich, IzhikevichSpikingBehavior
@@ -40,7 +41,7 @@ __all__ = [
 ]
 
 
-class RecurrentNeuron(NorseNeuron):
+class RecurrentNeuron(FedBack, NorseNeuron):
     r"""A layer of neurons that is driven by :math:`W_{in} x + W_{rec} z`, with z its spikes of the last step.
 
     The first product is one for all steps.
@@ -50,7 +51,7 @@ class RecurrentNeuron(NorseNeuron):
         p: the parameters.
         input_weights: ``[hidden_size, input_size]``; by default normal, and learned.
         recurrent_weights: ``[hidden_size, hidden_size]``; likewise.
-        autapses: whether a neuron may feed itself. Where not, the diagonal counts as 0, in the gradient too.
+        autapses: whether a neuron may feed itself. Where not, the diagonal starts at 0, and so is its gradient.
         step_mode: ``"m"`` for a layer and ``"s"`` for a cell, unless it is said.
         dt, options: as for :class:`~flexsn.neurons.norse.base.NorseNeuron`, with returned values and errors.
 
@@ -93,21 +94,40 @@ class RecurrentNeuron(NorseNeuron):
                 raise wrong(self, f"{name} must be a tensor [{hidden_size}, {size}]", **{name: weights})
         if not autapses:
             recurrent_weights.requires_grad_().detach().fill_diagonal_(0.0)
-            diagonal = torch.eye(hidden_size, dtype=torch.bool, device=recurrent_weights.device)
-            self.register_buffer("_diagonal", diagonal, persistent=False)
         self.input_weights, self.recurrent_weights = input_weights, recurrent_weights
+        self._keep_diagonal()
+
+    def _keep_diagonal(self) -> None:
+        """Where no neuron may feed itself, no gradient shall teach it to."""
+        if not self.autapses:
+            self.recurrent_weights.register_hook(_off_diagonal)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._keep_diagonal()
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> RecurrentNeuron:
+        clone = super().__deepcopy__(memo)
+        clone._keep_diagonal()
+        return clone
 
     def drive(self, x: Tensor) -> Tensor:
         return nnf.linear(x, self.input_weights)
 
     def recurrence(self, z: Tensor) -> Tensor:
         """What the last spikes add to the input."""
-        weights = self.recurrent_weights
-        return nnf.linear(z, weights if self.autapses else weights.masked_fill(self._diagonal, 0.0))
+        return nnf.linear(z, self.recurrent_weights)
+
+    def _multiplied(self, *states: Tensor) -> tuple[Tensor, ...]:
+        return (self.recurrence(states[0]),)
 
     def extra_repr(self) -> str:
         sizes = f"input_size={self.input_size}, hidden_size={self.hidden_size}, autapses={self.autapses}"
         return f"{sizes}, {super().extra_repr()}"
+
+
+def _off_diagonal(gradient: Tensor) -> Tensor:
+    return gradient.clone().fill_diagonal_(0.0)
 
 
 class LIFRecurrent(RecurrentNeuron, LIF):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -10,6 +11,7 @@ from torch.nn import functional as nnf
 from typing_extensions import Unpack
 
 from flexsn.neurons.arguments import MaskArguments, check_flag, check_size, with_arguments_of, wrong
+from flexsn.neurons.base_node import FedBack
 from flexsn.neurons.snntorch.base import CommonOptions, Returned, SpikingNeuron, by_position
 
 __all__ = ["SLSTM", "SConv2dLSTM", "kernel_sides"]
@@ -27,7 +29,7 @@ def kernel_sides(owner: object, kernel_size: Size, name: str = "kernel_size") ->
     return sides[0], sides[1]
 
 
-class _LSTM(SpikingNeuron):
+class _LSTM(FedBack, SpikingNeuron):
     """What both have: the step behind the weights. The four gates i, f, g, o are inputs of the core."""
 
     num_drives: ClassVar[int] = 4
@@ -41,8 +43,12 @@ class _LSTM(SpikingNeuron):
         if "_base_state_function" in vars(cls):
             raise TypeError(f"{cls.__name__} defines _base_state_function, which no LSTM calls here; override core")
 
-    def recurrence(self, mem: Tensor) -> list[Tensor]:
-        """What the last membrane adds to the gates."""
+    def recurrence(self, mem: Tensor) -> Sequence[Tensor]:
+        """What the last membrane adds to the gates, a product each."""
+        raise NotImplementedError
+
+    def recurrence_at_once(self, mem: Tensor) -> tuple[Tensor, ...]:
+        """The same in one product."""
         raise NotImplementedError
 
     def core(self, i: Tensor, f: Tensor, g: Tensor, o: Tensor, syn: Tensor, mem: Tensor) -> tuple[Tensor, ...]:
@@ -61,6 +67,9 @@ class _LSTM(SpikingNeuron):
     def output_of(self, mem: Tensor) -> Tensor:
         """What a step puts out."""
         return self.fire(mem)
+
+    def _multiplied(self, *states: Tensor) -> tuple[Tensor, ...]:
+        return self.recurrence_at_once(states[1])
 
     def forward(  # type: ignore[override]
         self, input_: Tensor, syn: Tensor | None = None, mem: Tensor | None = None, **masks: Unpack[MaskArguments]
@@ -125,6 +134,9 @@ class SLSTM(_LSTM):
         weights, bias = self.lstm_cell.weight_hh.chunk(4), self.lstm_cell.bias_hh
         biases = bias.chunk(4) if self.bias else [None] * 4
         return [nnf.linear(mem, w, b) for w, b in zip(weights, biases, strict=True)]
+
+    def recurrence_at_once(self, mem: Tensor) -> tuple[Tensor, ...]:
+        return nnf.linear(mem, self.lstm_cell.weight_hh, self.lstm_cell.bias_hh).chunk(4, -1)
 
     init_slstm = SpikingNeuron.reset_mem
 
@@ -200,6 +212,11 @@ class SConv2dLSTM(_LSTM):
     def recurrence(self, mem: Tensor) -> list[Tensor]:
         i, f, o, g = self.conv.weight[:, self.in_channels :].chunk(4)
         return [nnf.conv2d(mem, weight, padding=self.padding) for weight in (i, f, g, o)]
+
+    def recurrence_at_once(self, mem: Tensor) -> tuple[Tensor, ...]:
+        gates = nnf.conv2d(mem, self.conv.weight[:, self.in_channels :], padding=self.padding)
+        i, f, o, g = gates.chunk(4, -3)
+        return i, f, g, o
 
     def output_of(self, mem: Tensor) -> Tensor:
         return mem if self.max_pool or self.avg_pool else self.fire(mem)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from typing_extensions import Unpack
 
 from flexsn.neurons.arguments import MaskArguments, Number, check_flag, check_size, with_arguments_of
+from flexsn.neurons.base_node import FedBack
 from flexsn.neurons.snntorch.base import Options, Returned, SpikingNeuron, by_position
 from flexsn.neurons.snntorch.lstm import kernel_sides
 
@@ -37,11 +38,20 @@ class RecurrentOneToOne(nn.Module):
         return x * self.V
 
 
-class RecurrentNeuron(SpikingNeuron):
+class RecurrentNeuron(FedBack, SpikingNeuron):
     """What both have: the connection in ``recurrent``, through which the spikes of the last step come back."""
 
     recurrent: nn.Module
     V: Tensor
+
+    @property
+    def product(self) -> str | None:  # type: ignore[override]
+        """The connection, unless the neurons feed themselves alone, or a subclass charges them in its own way."""
+        ours = type(self)._base_state_function.__module__ == __name__
+        return "recurrent" if self.all_to_all and ours else None
+
+    def _multiplied(self, *states: Tensor) -> tuple[Tensor, ...]:
+        return (self.recurrent(states[0]),)
 
     def _connect(
         self,

@@ -88,17 +88,12 @@ class RecurrentContainer(nn.Module, metaclass=PeerClass):
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         """The output of one step."""
-        return self.multi_step_forward(x.unsqueeze(0)).squeeze(0)
+        y = self.y = self.sub_module(self.fed(x, self._before(x)))
+        return y
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:
         """The outputs of all steps."""
-        first = self.first(x_seq[0])
-        y = first if self.y is None else self.y
-        if y.shape != first.shape:
-            raise ValueError(
-                f"the shape of y changed from {tuple(y.shape)} to {tuple(first.shape)}; "
-                "call functional.reset_net(container) before a batch of another shape"
-            )
+        y = self._before(x_seq[0])
         neuron = self.layers()[-1]
         if isinstance(neuron, FlexSN) and _is_its_core(neuron) and not _is_watched(self.sub_module):
             return self._scanned(neuron, x_seq, y)
@@ -107,6 +102,18 @@ class RecurrentContainer(nn.Module, metaclass=PeerClass):
             y = self.y = self.sub_module(self.fed(x, y))
             outputs.append(y)
         return torch.stack(outputs)
+
+    def _before(self, x: Tensor) -> Tensor:
+        """``y`` before the step ``x``."""
+        first = self.first(x)
+        if self.y is None:
+            return first
+        if self.y.shape != first.shape:
+            raise ValueError(
+                f"the shape of y changed from {tuple(self.y.shape)} to {tuple(first.shape)}; "
+                "call functional.reset_net(container) before a batch of another shape"
+            )
+        return self.y
 
     def _scanned(self, neuron: FlexSN, x_seq: Tensor, y: Tensor) -> Tensor:
         scan, drive = self._scan, self.drive(x_seq)

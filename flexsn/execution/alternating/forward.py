@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,6 +26,8 @@ class AlternatingScan:
     Args:
         spec: the kind of call.
     """
+
+    _back: ClassVar[type[BoundAlternatingBackward]] = BoundAlternatingBackward
 
     def __init__(self, spec: CallSpec) -> None:
         self.spec = spec
@@ -97,7 +99,7 @@ class AlternatingScan:
         run = self._backwards.get(key)
         if run is None:
             captured = self.spec.split(saved)[2]
-            run = self._backwards[key] = BoundAlternatingBackward(self.spec, self.plan, captured, grads, needs)
+            run = self._backwards[key] = self._back(self.spec, self.plan, captured, grads, needs)
         return run(saved, grads)
 
     # ---- tensors ------------------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ __all__ = [
     "add_outer",
     "bind_steps",
     "in_rows",
+    "numbered",
     "rows",
     "same_at_every_step",
     "step_by_step",
@@ -45,8 +46,13 @@ def same_at_every_step(
 ) -> dict[Key, Tensor]:
     """The tensors that stay the same through a call, which has captured these."""
     lengths, initial, _ = spec.read_once(captured)
-    named = {"operand": operands, "lane_index": lane_index, "length": lengths, "initial": initial}
-    return {(name, i): tensor for name, tensors in named.items() for i, tensor in enumerate(tensors)}
+    keys = numbered(operand=operands, lane_index=lane_index, length=lengths, initial=initial)
+    return dict(zip(keys, (*operands, *lane_index, *lengths, *initial), strict=True))
+
+
+def numbered(**tensors: Sequence[Tensor]) -> list[Key]:
+    """The keys of tensors of these names."""
+    return [(name, i) for name, of_name in tensors.items() for i in range(len(of_name))]
 
 
 def step_indices(spec: CallSpec) -> Sequence[Tensor]:
@@ -66,6 +72,9 @@ class BoundStep:
         spec: the kind of call.
         plan: the kernels and products.
         per_step: what has another tensor at every step; what the step has a use for is in the first places.
+
+    Attributes:
+        memory: what it needs for what no one else needs.
     """
 
     def __init__(self, spec: CallSpec, plan: StepPlan, per_step: Sequence[Key]) -> None:
@@ -82,7 +91,7 @@ class BoundStep:
         own = {
             self.same(key): node.dtype for p in products for key, node in ((source_key(p), p.source), (p.leaf, p.leaf))
         }
-        self._own = {key: dtype for key, dtype in own.items() if key not in changing}
+        self.memory = {key: spec.shape.rows(dtype) for key, dtype in own.items() if key not in changing}
         self._multiply = [[self._multiplication(p) for p in stage.products] for stage in plan.stages]
         self._order = [[self.place(key) for key in stage.keys] for stage in plan.stages]
         self._run: list[tuple[Launch | None, list[int], list[Multiplication]]] | None = None
@@ -101,9 +110,19 @@ class BoundStep:
         for key, tensor in same.items():
             if key in self._places:
                 found[self._places[key]] = tensor
-        for key, dtype in self._own.items():
-            found[self._places[key]] = rows(self.spec, dtype)
+        for key, fresh in self.memory.items():
+            found[self._places[key]] = fresh.make(self.spec.device)
         return found
+
+    def lacking(self, keys: Sequence[Key]) -> dict[Key, TensorSpec]:
+        """The memory it needs beside what has one of these keys."""
+        there = set(map(self.same, keys))
+        return {key: fresh for key, fresh in self.memory.items() if key not in there}
+
+    def order(self, keys: Sequence[Key]) -> list[int]:
+        """Which of the tensors of these keys stands at each place."""
+        named = {self.same(key): i for i, key in enumerate(keys)}
+        return [named.get(key, 0) for key in self._places]
 
     def bind(self, tensors: Sequence[Tensor]) -> None:
         """Build the kernels, for tensors laid out like these.
@@ -184,7 +203,7 @@ def add_outer(
 ) -> Tensor:
     """The sum of outer products of several steps, added to ``total``."""
     if outer.call is None:
-        left, right = (f.view(-1, f.shape[-1]) for f in factors)
+        left, right = (f if f.dim() == 2 else f.view(-1, f.shape[-1]) for f in factors)
         return torch.mm(left.t(), right) if total is None else total.addmm_(left.t(), right)
     found = outer.call([*(_samples(spec, f) for f in factors), *(operands[i] for i in outer.operands)])
     return found if total is None else total.add_(found)

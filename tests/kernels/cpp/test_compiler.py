@@ -142,6 +142,15 @@ def test_two_machines_on_one_cache(monkeypatch: pytest.MonkeyPatch, directory: P
     assert made == [1, 2, 2]
 
 
+def test_a_machine_without_a_list_of_its_instructions(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(cpp_compiler, "_CPUINFO", str(tmp_path / "nothing"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert cpp_compiler._instruction_set() == platform.node()
+    (tmp_path / "sysctl").write_text("#!/bin/sh\necho Abacus 2\n")
+    (tmp_path / "sysctl").chmod(0o700)
+    assert cpp_compiler._instruction_set() == "Abacus 2"
+
+
 def test_a_header_of_the_same_name_where_the_user_works(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     (tmp_path / "scan.h").write_text("#error of somebody else\n")
     monkeypatch.chdir(tmp_path)

@@ -30,17 +30,13 @@ def with_reductions(step: StepGraph, vjp: Vjp, rules: SequenceRules) -> tuple[St
         comes = [
             bool(n) and a.state.dtype.is_floating_point for n, a in zip(states[num_states:], accumulators, strict=True)
         ]
-        grads: dict[int, list[Node]] = {k: [] for k in range(len(step.outputs))}
+        given: dict[int, list[Node]] = {k: [] for k in range(len(step.outputs))}
         for k, there in enumerate(outputs, start=dropped):
             if there:
-                grads[k].append(builder.leaf(LeafKind.COTANGENT, k - dropped, step.outputs[k].dtype))
-        for k, accumulator, there in zip(of_output, accumulators, comes, strict=True):
-            if there:
-                grads[k].append(accumulator.grad_output())
-        incoming = {
-            builder.leaf(LeafKind.COTANGENT, k, step.outputs[k].dtype): _sum(builder, g) for k, g in grads.items() if g
-        }
-        own = vjp(tuple(bool(g) for g in grads.values()), states[:num_states], apart, last)
+                given[k] = [builder.leaf(LeafKind.COTANGENT, k - dropped, step.outputs[k].dtype)]
+        added = [(k, a) for k, a, there in zip(of_output, accumulators, comes, strict=True) if there]
+        own = vjp(tuple(bool(g) or k in dict(added) for k, g in given.items()), states[:num_states], apart, last)
+        incoming = _incoming(step, given, added, states[:num_states] if last else (), together=not rules.lengths)
         own = own.copied(Substitution(builder, incoming))
         carried = (a.grad_before() if there else () for a, there in zip(accumulators, comes, strict=True))
         return replace(own, grad_states=(*own.grad_states, *carried))
@@ -54,6 +50,47 @@ def with_reductions(step: StepGraph, vjp: Vjp, rules: SequenceRules) -> tuple[St
     return changed, vjp_of_reduced
 
 
+def _incoming(
+    step: StepGraph,
+    given: dict[int, list[Node]],
+    added: list[tuple[int, _Accumulator]],
+    finals: tuple[int, ...],
+    together: bool,
+) -> dict[Node, Node]:
+    """What stands for the cotangents of outputs, and for sums of them where one value is several outputs.
+
+    The loop adds what a value receives as a result first, then of the youngest use first: stacks, then accumulators.
+
+    Args:
+        step: without accumulators.
+        given: per output, its own cotangent.
+        added: which output goes into which accumulator that has a cotangent.
+        finals: which final states have cotangents, if the step is the last.
+        together: whether outputs that are one value receive their gradients as one; not if each ends by itself.
+    """
+    builder = step.builder
+    results = [(k, a.grad_output()) for k, a in added if a.is_output]
+    uses = [(k, a.grad_output()) for k, a in reversed(added) if not a.is_output]
+
+    def leaf(k: int) -> Node:
+        return builder.leaf(LeafKind.COTANGENT, k, step.outputs[k].dtype)
+
+    def received(outputs: list[int], before: list[Node]) -> Node:
+        summands = [g for k, g in results if k in outputs] + before
+        summands += [g for k in outputs for g in given[k]]
+        return _sum(builder, summands + [g for k, g in uses if k in outputs])
+
+    present = [k for k in reversed(given) if given[k] or k in dict(added)]
+    incoming = {leaf(k): received([k], []) for k in present}
+    for value in dict.fromkeys(step.outputs[k] for k, _ in added) if together else ():
+        outputs = [k for k in present if step.outputs[k] is value]
+        ends = [j for j, comes in enumerate(finals) if comes and step.new_states[j] is value]
+        before = [builder.leaf(LeafKind.STATE_COTANGENT, j, value.dtype) for j in ends]
+        if len(before) + len(outputs) > 1:
+            incoming[_sum(builder, before + [leaf(k) for k in outputs])] = received(outputs, before)
+    return incoming
+
+
 class _Accumulator:
     """A state that an output goes into, step by step, from 0."""
 
@@ -62,6 +99,7 @@ class _Accumulator:
         dtype = accumulator_dtype(how, output.dtype)
         self.state = builder.leaf(LeafKind.STATE, index, dtype)
         self._output, self._value = output, builder.cast(output, dtype)
+        self.is_output = how == "last"  # of the last step, there and then
 
     def following(self) -> Node:
         """The accumulator after the step."""

@@ -152,3 +152,23 @@ def test_the_loop_gives_what_is_written_by_hand(core: str, asked: Asked) -> None
 @pytest.mark.parametrize("asked", COVERING, ids=named)
 def test_kernels_give_what_is_written_by_hand(core: str, asked: Asked, backend: str) -> None:
     check(core, asked, backend)
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"time_reduction": "max"}, {"lengths": torch.tensor([5, 2, 0])}], ids=["rate", "max", "lengths"]
+)
+def test_what_one_value_receives_as_several_results_is_added_up_as_in_the_loop(asked: dict[str, Any]) -> None:
+    """Floats added in another order have other bits."""
+
+    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        h = v * 0.5 + x
+        return h, h, h
+
+    found = []
+    for backend in ("torch", KERNELS):
+        generator = torch.Generator().manual_seed(0)
+        x, v = (torch.randn(*shape, generator=generator).requires_grad_() for shape in ((5, 3, 4), (3, 4)))
+        (y, z), final, rate = flexsn.scan(core, x, v, backend, rate=True, **asked)
+        results = (y, z, final, rate)
+        found.append(torch.autograd.grad(results, (x, v), [torch.randn(r.shape, generator=generator) for r in results]))
+    assert all(map(torch.equal, *found))

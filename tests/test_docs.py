@@ -46,7 +46,8 @@ def test_no_promise_rests_on_a_test_that_is_skipped(request: pytest.FixtureReque
     """Or is not collected; one for Triton's interpreter runs in a process of its own."""
     run: dict[str, set[str]] = {}
     for item in request.session.items:
-        assert isinstance(item, pytest.Function)
+        if not isinstance(item, pytest.Function) or not item.path.is_relative_to(TESTS):
+            continue
         names = run.setdefault(item.path.relative_to(TESTS).as_posix(), set())
         if "triton" in item.nodeid or not is_skipped(item):
             names.add(item.originalname.removeprefix("test_"))

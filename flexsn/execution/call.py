@@ -85,8 +85,9 @@ class CallSpec:
     def way(self) -> Way | None:
         """How its products are computed; ``None`` where there are none."""
         graph = self.tracer.graph
-        size, one = self.shape.step_shape[-1], self.options.single_step
-        return way_of(graph, size, self.backend, one) if graph.products else None
+        if not graph.products:
+            return None
+        return way_of(graph, self.shape.step_shape[-1], self.backend, self.options.single_step)
 
     @cached_property
     def num_inputs(self) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
@@ -52,13 +53,17 @@ def found() -> dict[str, Path]:
 
 
 MODULES = found()
-TREES = {module: ast.parse(path.read_text()) for module, path in MODULES.items()}
 ROOMS = {module: path.parent for module, path in MODULES.items() if path.name == "__init__.py"}
+
+
+@cache
+def tree(module: str) -> ast.Module:
+    return ast.parse(MODULES[module].read_text())
 
 
 def imported(module: str) -> Iterator[tuple[str, str]]:
     """``(module, name)`` of every import, wherever it stands; no name where a module is imported as a whole."""
-    for node in ast.walk(TREES[module]):
+    for node in ast.walk(tree(module)):
         if isinstance(node, ast.Import):
             yield from ((alias.name, "") for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -137,7 +142,7 @@ def test_rooms_and_files_stay_small() -> None:
 
 
 def test_every_room_says_what_it_is_for() -> None:
-    first = {module: (ast.get_docstring(TREES[module]) or "").split("\n")[0] for module in ROOMS}
+    first = {module: (ast.get_docstring(tree(module)) or "").split("\n")[0] for module in ROOMS}
     assert not [module for module, line in first.items() if not line.endswith(".")]
 
 

@@ -28,10 +28,9 @@ class Op:
     """A row.
 
     Attributes:
-        name: also the torch operator's name where ``direct``.
+        name: also the torch operator's that maps to this row, arguments in order, unless it has a rule of its own.
         rule: see :class:`Rule`.
         arity: how many arguments it takes.
-        direct: the torch operator of this name maps to this row, arguments in order.
         fold: computes it on literals, exactly; ``None`` where that is not worth having.
         promise: how near its value is to torch's.
     """
@@ -39,13 +38,12 @@ class Op:
     name: str
     rule: Rule
     arity: int
-    direct: bool = True
     fold: Callable[..., Any] | None = None
     promise: Promise = EXACT
 
 
-def _rows(rule: Rule, arity: int, names: str, direct: bool = True, promise: Promise = EXACT) -> list[Op]:
-    return [Op(name, rule, arity, direct, promise=promise) for name in names.split()]
+def _rows(rule: Rule, arity: int, names: str, promise: Promise = EXACT) -> list[Op]:
+    return [Op(name, rule, arity, promise=promise) for name in names.split()]
 
 
 def _near(name: str, torch: int, exact: float, routine: str, note: str = "", arity: int = 1) -> Op:
@@ -68,17 +66,17 @@ _ROWS = [
     Op("mul", Rule.SAME, 2, fold=lambda a, b: a * b),
     Op("neg", Rule.SAME, 1, fold=lambda a: -a),
     Op("abs", Rule.SAME, 1, fold=abs),
-    *_rows(Rule.SAME, 3, "fma", direct=False, promise=_FUSED),
+    *_rows(Rule.SAME, 3, "fma", promise=_FUSED),
     *_rows(Rule.SAME, 1, "sign reciprocal rsqrt frac"),
     _near("sqrt", 1, 0.5, "MKL", "correctly rounded here, in torch not on every processor"),
     Op("div", Rule.SAME, 2),
     *_rows(Rule.SAME, 2, "fmod remainder floor_divide", promise=_FMOD),
-    *_rows(Rule.SAME, 2, "int_trunc_divide", direct=False),
+    *_rows(Rule.SAME, 2, "int_trunc_divide"),
     # extremes: NaN wins, as in torch
     *_rows(Rule.SAME, 2, "maximum minimum"),
-    *_rows(Rule.SAME, 2, "clamp_min clamp_max", direct=False),
+    *_rows(Rule.SAME, 2, "clamp_min clamp_max"),
     # rounding
-    *_rows(Rule.SAME, 1, "floor ceil trunc round", direct=False),
+    *_rows(Rule.SAME, 1, "floor ceil trunc round"),
     # comparison, logic, bits
     Op("eq", Rule.COMPARE, 2, fold=lambda a, b: a == b),
     Op("ne", Rule.COMPARE, 2, fold=lambda a, b: a != b),
@@ -89,13 +87,13 @@ _ROWS = [
     Op("logical_and", Rule.LOGICAL, 2, fold=lambda a, b: a and b),
     Op("logical_or", Rule.LOGICAL, 2, fold=lambda a, b: a or b),
     Op("logical_xor", Rule.LOGICAL, 2, fold=lambda a, b: a != b),
-    Op("logical_not", Rule.LOGICAL, 1, direct=False, fold=lambda a: not a),
+    Op("logical_not", Rule.LOGICAL, 1, fold=lambda a: not a),
     *_rows(Rule.SAME, 2, "bitwise_and bitwise_or bitwise_xor"),
-    *_rows(Rule.SAME, 2, "shift_left shift_right", direct=False),
-    *_rows(Rule.SAME, 1, "bitwise_not", direct=False),
-    *_rows(Rule.TEST, 1, "isnan isinf isfinite signbit", direct=False),
-    *_rows(Rule.SELECT, 3, "where", direct=False),
-    *_rows(Rule.CAST, 1, "cast", direct=False),
+    *_rows(Rule.SAME, 2, "shift_left shift_right"),
+    *_rows(Rule.SAME, 1, "bitwise_not"),
+    *_rows(Rule.TEST, 1, "isnan isinf isfinite signbit"),
+    *_rows(Rule.SELECT, 3, "where"),
+    *_rows(Rule.CAST, 1, "cast"),
     # exponentials and logarithms
     _near("exp", 3, 3, "MKL"),
     _near("exp2", 2, 1, "Sleef"),

@@ -178,26 +178,29 @@ def unify_last_steps(builder: Builder, plan: BackwardPlan) -> BackwardPlan:
         return plan
     unifier = Unifier(builder, [branch.when for branch in early if branch.when is not None])
 
-    def unify(nodes: Sequence[Node | None], absent: Node | None) -> Node | None:
-        """The usual node first; ``absent`` stands for a gradient that is not there, unless none of them is."""
-        if absent is None:
-            return None
+    def unify(nodes: Sequence[Node | None], absent: Node) -> Node:
+        """The usual node first."""
         first, *others = [absent if n is None else n for n in nodes]
         return unifier.unify(first, others)
 
-    def or_zero(nodes: Sequence[Node | None]) -> Node | None:
-        present = _any(nodes)
-        return unify(nodes, None if present is None else builder.const(0.0, present.dtype))
+    def or_zero(nodes: Sequence[Node | None]) -> Node:
+        dtype = next(n.dtype for n in nodes if n is not None)
+        return unify(nodes, builder.const(0.0, dtype))
+
+    def or_any(nodes: Sequence[Node | None]) -> Node | None:
+        """A carried gradient that is absent is not read, so anything may stand in for it."""
+        present = [n for n in nodes if n is not None]
+        return unify(nodes, present[0]) if present else None
 
     every = (usual, *early)
-    columns = zip(*(branch.stores for branch in every), strict=True)
-    stores = [(column[0][0], or_zero([node for _, node in column])) for column in columns]
+    slots = [slot for slot, _ in usual.stores]
+    stored = [or_zero(nodes) for nodes in zip(*([n for _, n in branch.stores] for branch in every), strict=True)]
     accumulate = [or_zero(nodes) for nodes in zip(*(branch.accumulate for branch in every), strict=True)]
-    # a carried gradient that is absent is not read, so anything may stand in for it
-    grad_states = [unify(nodes, _any(nodes)) for nodes in zip(*(branch.grad_states for branch in every), strict=True)]
+    grad_states = [or_any(nodes) for nodes in zip(*(branch.grad_states for branch in every), strict=True)]
     hoisted = dict.fromkeys(n for branch in plan.branches for n in branch.program.hoisted)
     loads = dict.fromkeys(load for branch in plan.branches for load in branch.loads)
-    step = BackwardStep(None, usual.program, tuple(loads), tuple(stores), tuple(grad_states), tuple(accumulate))
+    stores = tuple(zip(slots, stored, strict=True))
+    step = BackwardStep(None, usual.program, tuple(loads), stores, tuple(grad_states), tuple(accumulate))
     body = tuple(n for n in topological(step.results) if n not in hoisted and not n.is_leaf)
     return replace(plan, step=replace(step, program=Program(tuple(hoisted), body)))
 
@@ -227,8 +230,6 @@ class Unifier:
 
     def _unify(self, usual: Node, early: list[Node]) -> Node:
         for n, node in enumerate(early):
-            if node is usual:
-                continue
             rest = [usual if i == n else e for i, e in enumerate(early)]
             if node in usual.args:
                 return self._choose(n, node, self.unify(usual, rest))
@@ -239,7 +240,7 @@ class Unifier:
                 summand = usual.args[part]
                 unified = self.unify(summand, [node if i == n else summand for i in range(len(early))])
                 whole = self.unify(usual, rest)
-                if not (whole.op == "add" and whole.args == usual.args):
+                if whole is not usual:
                     return self._choose(n, node, whole)
                 args = tuple(unified if i == part else a for i, a in enumerate(usual.args))
                 return self._choose(n, unified, self._like(usual, args))
@@ -251,7 +252,7 @@ class Unifier:
 
     def _like(self, node: Node, args: tuple[Node, ...]) -> Node:
         assert isinstance(node.op, str)
-        return node if args == node.args else self._builder.op(node.op, *args, dtype=node.dtype, line=node.line)
+        return self._builder.op(node.op, *args, dtype=node.dtype, line=node.line)
 
 
 def _part_of_sum(usual: Node, node: Node) -> int | None:
@@ -266,10 +267,6 @@ def _part_of_sum(usual: Node, node: Node) -> int | None:
 
 def _alike(a: Node, b: Node) -> bool:
     """The same operation on arguments of the same dtypes; leaves are alike only if they are the same."""
-    if a.op != b.op or a.dtype != b.dtype or a.is_leaf:
+    if a.op != b.op or a.is_leaf:
         return a is b
-    return len(a.args) == len(b.args) and all(x.dtype == y.dtype for x, y in zip(a.args, b.args, strict=True))
-
-
-def _any(nodes: Sequence[Node | None]) -> Node | None:
-    return next((n for n in nodes if n is not None), None)
+    return all(x.dtype == y.dtype for x, y in zip(a.args, b.args, strict=True))

@@ -128,8 +128,7 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return self._operator(func, args, kwargs or {})
 
     def _operator(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        name = func.overloadpacket.__name__
-        line = core_line()
+        name, line = _name(func), core_line()
         if name in _TO_PYTHON:
             raise UnsupportedOpError(
                 "the core turns a tensor into a Python value (if, while, float(), .item())",
@@ -143,6 +142,13 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 where=line,
                 why="a scan is a pure function of its arguments",
                 hint="draw the noise outside and pass it as one more input",
+            )
+        if "::" in name and func._schema.is_mutable:
+            raise UnsupportedOpError(
+                f"{func} changes a tensor in place",
+                where=line,
+                why="what an operator that is not torch's own makes of a tensor is not known",
+                hint="let it return a new tensor",
             )
         ref_args = tuple(self._to_refs(arg) for arg in args)
         ref_kwargs = {key: self._to_refs(value) for key, value in kwargs.items()}
@@ -243,6 +249,12 @@ class Recorder(TorchDispatchMode):  # type: ignore[no-untyped-call]
                 kind.add(ref.index)
         self.tape.calls.append(Call(func, self._origin or func, name[:-1], args, kwargs, (ref,), line))
         cell.ref = ref
+
+
+def _name(func: Any) -> str:
+    """What an operator is called; only torch's own go by a name alone, or another's ``sin`` would pass for torch's."""
+    name: str = func.overloadpacket.__name__
+    return name if func.namespace in ("aten", "prims") else f"{func.namespace}::{name}"
 
 
 def _is_alias(name: str, out: Tensor, source: Any) -> bool:

@@ -7,7 +7,6 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor, nn
-from torch._dynamo.testing import CompileCounterWithBackend
 
 from flexsn import FlexSN, Recurrent
 from flexsn.execution.alternating.forward import AlternatingScan
@@ -41,6 +40,8 @@ def test_what_torch_asks_of_operators(shape: tuple[int, ...], way: str) -> None:
 
 
 def test_one_graph_for_every_length_and_batch() -> None:
+    from torch._dynamo.testing import CompileCounterWithBackend  # at the top, every test process would wait for it
+
     layer, plain = recurrent(), recurrent()
     graphs = CompileCounterWithBackend("aot_eager")
     fast = torch.compile(layer, fullgraph=True, backend=graphs, dynamic=True)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
+from small_step import told
 from torch import Tensor
 
 from flexsn import FlexSN, surrogate
+from flexsn.errors import SourceLine
 from flexsn.ir.graph import Builder, LeafKind, Node, topological
 from flexsn.ir.plan import BackwardPlan
 from flexsn.ir.step import StepVjp
@@ -25,6 +28,9 @@ def backward_plan(core: Callable[..., Any]) -> BackwardPlan:
     plan = plan_kernels(FlexSN(core), "triton", F32).plans["backward"][0]
     assert isinstance(plan, BackwardPlan)
     return plan
+
+
+LAST = "eq(add(t, 1), T)"
 
 
 def choices(roots: list[Node]) -> list[Node]:
@@ -94,6 +100,63 @@ def test_every_distance_gets_its_own_graph() -> None:
     assert len(choices([unify(builder, usual, partial)])) == 1  # between the sums, not between their summands
     for distance, want in ((0, a), (1, partial), (2, usual)):
         assert resolve(unified, distance) == describe(want)
+
+
+def test_of_two_summands_the_one_that_shares_most_has_the_counterpart() -> None:
+    builder, (a, b, c, d, e) = leaves(5)
+    product, longer = builder.op("mul", a, b, dtype=F32), builder.op("add", d, e, dtype=F32)
+    for first, second in ((product, builder.op("mul", c, longer, dtype=F32)),):
+        for usual in (builder.op("add", first, second, dtype=F32), builder.op("add", second, first, dtype=F32)):
+            unified = unify(builder, usual, builder.op("mul", c, d, dtype=F32))
+            own = f"mul({told(c)}, where({LAST}, {told(d)}, {told(longer)}))"
+            both = ", ".join(own if x is second else told(x) for x in usual.args)
+            assert told(unified) == f"where({LAST}, {own}, add({both}))"
+
+
+def test_only_sums_have_summands() -> None:
+    builder, (a, b, c) = leaves(3)
+    usual = builder.op("exp", builder.op("mul", a, b, dtype=F32), dtype=F32)
+    early = builder.op("mul", a, c, dtype=F32)
+    assert told(unify(builder, usual, early)) == f"where({LAST}, {told(early)}, {told(usual)})"
+
+
+def test_operations_on_other_dtypes_are_not_alike() -> None:
+    builder, (a, *_) = leaves(1)
+    wide, whole = builder.leaf(LeafKind.INPUT, 0, torch.float64), builder.leaf(LeafKind.INPUT, 1, torch.int32)
+    usual, early = builder.cast(wide, F32), builder.cast(whole, F32)
+    assert told(unify(builder, usual, early)) == f"where({LAST}, {told(early)}, {told(usual)})"
+    assert told(unify(builder, a, early)) == f"where({LAST}, {told(early)}, {told(a)})"
+
+
+def test_a_choice_and_what_it_is_made_in_come_from_the_usual_step_s_line() -> None:
+    builder, (a, b, c) = leaves(3)
+    line = SourceLine("core.py", 1, "core", "")
+    usual = builder.op("exp", builder.op("add", a, b, dtype=F32, line=line), dtype=F32, line=line)
+    unified = unify(builder, usual, builder.op("exp", builder.op("sub", a, c, dtype=F32), dtype=F32))
+    assert unified.op == "exp" and unified.line == line
+    assert unified.args[0].op == "where" and unified.args[0].line == line
+
+
+@pytest.mark.parametrize("second", range(4))
+@pytest.mark.parametrize("first", range(4))
+def test_two_distances_that_differ_in_the_same_summand_or_in_others(first: int, second: int) -> None:
+    builder, (a, b, c, d) = leaves(4)
+    product, shorter = (
+        builder.op("mul", a, builder.op("add", b, c, dtype=F32), dtype=F32),
+        builder.op("mul", a, b, dtype=F32),
+    )
+    usual = builder.op("add", product, d, dtype=F32)
+    early = (usual, shorter, builder.op("add", shorter, d, dtype=F32), d)
+    unified = unify(builder, usual, early[first], early[second])
+    for distance, want in enumerate((early[first], early[second], usual)):
+        assert resolve(unified, distance) == describe(want)
+
+
+def test_what_was_unified_before_is_remembered_by_all_it_was_made_of() -> None:
+    builder, (a, b, c) = leaves(3)
+    unifier = Unifier(builder, [nth_from_end(builder, 0)])
+    found = [unifier.unify(usual, [early]) for usual, early in ((a, c), (b, c), (a, b))]
+    assert [told(n) for n in found] == [f"where({LAST}, {told(y)}, {told(x)})" for x, y in ((a, c), (b, c), (a, b))]
 
 
 def describe(node: Node) -> Any:
@@ -186,5 +249,22 @@ def test_states_that_swap_places_have_zeros_for_absent_gradients() -> None:
 def test_gradients_in_parts_that_never_settle_are_added_up_first() -> None:
     growing = {(0,): (1,), (1,): (2,), (2,): (1,)}
     found, vjps = steps(growing, False)
-    assert vjps.asked[0][1] and not vjps.asked[-1][1]
+    assert [apart for _, apart, _ in vjps.asked] == [True] * 3 + [False] * 4
     assert len(found) == 1
+
+
+def test_gradients_that_settle_once_they_are_added_up_are_planned_apart() -> None:
+    growing = Vjps({(0,): (1,), (1,): (2,), (2,): (1,)})
+
+    def vjp(outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
+        found = growing(outputs, states, apart, last)
+        return found if apart else replace(found, grad_states=(found.grad_states[0][:1],))
+
+    found = steps_from_end(vjp, Gradients((F32,), (False,), (), (), False))
+    assert [len(v.grad_states[0]) for v in found] == [1, 1]
+    assert growing.asked[-1][1] is False and (1,) in [states for states, apart, _ in growing.asked if not apart]
+
+
+def test_as_many_steps_as_states_and_two_are_looked_at() -> None:
+    found, _ = steps({(0,): (1,), (1,): (2,), (2,): (2,)}, False)
+    assert [len(v.grad_states[0]) for v in found] == [1, 2, 2]

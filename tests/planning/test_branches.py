@@ -14,7 +14,7 @@ from flexsn.ir.spec import verify
 from flexsn.ir.step import Outer, Place, Reduction, Ref, StepGraph, StepVjp, TorchCall
 from flexsn.planning import Gradients, ScanRequest
 from flexsn.planning.backward import plan_backward, share_accumulators
-from flexsn.planning.boundary import nth_from_end
+from flexsn.planning.boundary import nth_from_end, unify_last_steps
 
 F16, F64 = torch.float16, torch.float64
 B = Builder()
@@ -94,6 +94,34 @@ def test_what_a_step_reads_and_hands_on_is_absent_where_no_gradient_has_come_in_
 def test_what_the_last_step_hands_on_is_used_up_by_the_one_before() -> None:
     found = plan(replace(NOTHING, grad_states=((), (GRAD,))), replace(NOTHING, grad_inputs=(GRAD_W, None)))
     assert [told_all(b.grad_states) for b in found.branches] == [["grad_output0"], ["-0.0"]]
+
+
+def unified(*vjps: StepVjp, **wanted: Any) -> BackwardPlan:
+    found = unify_last_steps(B, plan(*vjps, **wanted))
+    verify(found)
+    return found
+
+
+LAST = "eq(add(t, 1), T)"
+
+
+def test_where_a_branch_has_no_gradient_of_an_input_or_parameter_it_is_zero_and_anything_where_it_is_carried() -> None:
+    decay = op("exp", B.leaf(LeafKind.OPERAND, 0, F32))
+    scaled = op("mul", GRAD, decay)
+    usual = StepVjp((scaled, None), ((), (op("neg", GRAD_W),)), (Reduction(GRAD, (1, 4), (4,)),), (), ())
+    step = unified(NOTHING, usual).step
+    assert [told(n) for _, n in step.stores if n] == [f"where({LAST}, 0.0, {told(scaled)})"]
+    assert told_all(step.accumulate) == [f"where({LAST}, 0.0, grad_output0)"]
+    assert told_all(step.grad_states) == ["neg(grad_state1)"]
+    assert step.program.hoisted == (decay,) and decay not in step.program.body and scaled in step.program.body
+    other = unified(usual, NOTHING, states=(True, False)).step
+    assert [told(n) for _, n in other.stores if n] == [f"where({LAST}, {told(scaled)}, 0.0)"]
+    assert told_all(other.grad_states) == ["-", "neg(grad_state1)"]
+
+
+def test_one_branch_is_the_step() -> None:
+    found = plan(replace(NOTHING, grad_inputs=(GRAD, None)))
+    assert unify_last_steps(B, found) is found
 
 
 def test_an_input_has_a_gradient_if_any_step_gives_it_one() -> None:

@@ -85,6 +85,10 @@ def test_cuts_nearer_to_each_other_than_gradients_take_to_settle() -> None:
     assert taken(Vjps(chain), (False, False), Cut(1, 2), 4) == ["0"] * 4
     assert taken(Vjps(chain), (True, True), Cut(1, 2), 4) == ["0", "0", "0", "11"]
     assert taken(Vjps(chain), (True, True), Cut(2, 2), 4) == ["10", "0", "11", "11"]
+    for every, branches in ((1, 3), (2, 3), (4, 3)):
+        small, vjps = Small(), Vjps(chain)
+        gradients = Gradients((F32, None), (False, False), (), (), False)
+        assert len(branches_from_end(small.step, vjps, gradients, Cut(every, 2))) == branches
 
 
 def test_a_last_step_that_adds_up_in_another_order_is_none_before_a_cut() -> None:
@@ -98,6 +102,11 @@ def test_accumulators_are_not_cut() -> None:
     following = {(0, 0): (1, 0), (1, 0): (1, 0), (0, 1): (1, 1), (1, 1): (1, 1)}
     assert taken(Vjps(following), (False, True), Cut(2, 1), 5) == ["11", "1", "11", "1", "1"]
     assert taken(Vjps(following), (False, False), Cut(2, 1), 5) == ["10", "0", "10", "0", "0"]
+
+
+def test_what_comes_to_an_accumulator_some_steps_from_the_end_comes_to_it_before_a_cut() -> None:
+    following = {(0, 0): (1, 0), (1, 0): (1, 1), (0, 1): (1, 1), (1, 1): (1, 1)}
+    assert taken(Vjps(following), (False, False), Cut(4, 1), 8) == [*("11", "11", "11", "1"), *("11", "11", "10", "0")]
 
 
 SWAPPING = {(0, 0): (0, 0), (1, 0): (0, 1), (0, 1): (1, 0), (1, 1): (1, 1)}

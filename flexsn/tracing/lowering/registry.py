@@ -31,8 +31,7 @@ def row_rule(name: str, kind: Rule) -> LoweringRule:
 
 
 for _op in OPS.values():
-    if _op.direct:
-        RULES[_op.name] = row_rule(_op.name, _op.rule)
+    RULES[_op.name] = row_rule(_op.name, _op.rule)
 
 
 # ---- spelled differently, same row ---------------------------------------------------------------------------

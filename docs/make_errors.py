@@ -26,7 +26,18 @@ Written by `docs/make_errors.py`, which runs each of these programs and copies w
 
 An error says what happened, *where* in your own code, *why*, and what to do (*hint*). `backend="auto"` runs the plain
 loop where no kernel can be made, and says so once, as a `flexsn.FallbackWarning`; the programs here ask for
-`backend="cpp"` by name, so they are told by an error. Each begins with
+`backend="cpp"` by name, so they are told by an error. What a core raises itself comes through as it is.
+
+| what is raised | why | what to do |
+|---|---|---|
+| `UnsupportedOpError` | no kernel can do it; the plain loop can | what the hint says, or leave it to `backend="auto"` |
+| `CoreError`, a `ValueError` | the core breaks its contract, or is none | mend the core where it says |
+| `GradientError` | a gradient is asked for where none flows | a surrogate, `reset()` or `detach()` |
+| `BackendError` | the backend asked for cannot run here | install what is missing, or `backend="auto"` |
+| `ValueError` | inputs, states, lengths, masks or options do not fit | the text has their shapes, and what would fit |
+| `FallbackWarning` | the plain loop runs, once for every core or lack | the same as for the error it holds |
+
+The first four are a `flexsn.FlexSNError`, with `what`, `where`, `why` and `hint` to read. Each program begins with
 
 ```py
 {start}```
@@ -97,6 +108,28 @@ def core(x, v):
 FlexSN(core, backend="cpp")(x)
 """,
     },
+    "It is no core": {
+        "A class in the place of an object": """
+class Cell(nn.Module):
+    def forward(self, x, v):
+        return v + x, v + x
+
+FlexSN(Cell)(x)
+""",
+        "A core with two inputs": """
+def core(x, gate, v):
+    h = v + gate * x
+    return spike(h - 1.0), h
+
+FlexSN(core)(x, x)
+""",
+        "A scan without one of its states": """
+def core(x, v, a):
+    return spike(v + x - a), v + x, 0.9 * a
+
+scan(core, x, torch.zeros(8))
+""",
+    },
     "The core breaks its contract": {
         "An argument changed in place": """
 def core(x, v):
@@ -127,6 +160,12 @@ def core(x, v, a):
 
 FlexSN(core)(x)
 """,
+        "Something else returned": """
+def core(x, v):
+    return {"spikes": spike(v + x - 1.0), "v": v + x}
+
+FlexSN(core)(x)
+""",
         "A spike without a surrogate": """
 def core(x, v):
     h = v + x
@@ -145,6 +184,26 @@ def core(x, v):
 neuron = FlexSN(core)
 neuron(x)
 neuron(x[:, :1])
+""",
+        "A backward pass through the batch before": """
+gain = nn.Parameter(torch.ones(8))
+
+def core(x, v):
+    h = v + gain * x
+    return spike(h - 1.0), h
+
+neuron = FlexSN(core)
+for batch in (x, x):
+    neuron(batch).sum().backward()
+""",
+        "A parameter of another size": """
+gain = nn.Parameter(torch.ones(5))
+
+def core(x, v):
+    h = v + gain * x
+    return spike(h - 1.0), h
+
+FlexSN(core)(x)
 """,
         "Inputs of different lengths": """
 def core(x, noise, v):

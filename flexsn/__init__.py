@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from flexsn import functional, kernels, neurons, nir, plot, surrogate
     from flexsn.checking import check
 
+    __version__: str
+
 __all__ = [
     "BackendError",
     "CoreError",
@@ -54,10 +56,12 @@ if not TYPE_CHECKING:  # a type checker would take any name to be there
         """A room of its own, or what no call needs, loaded when first used."""
         if name in _ROOMS:
             return import_module(f"flexsn.{name}")
+        if name == "__version__":
+            return import_module("importlib.metadata").version("flexsn")  # pyproject.toml alone has it
         if name == "check":
             return import_module("flexsn.checking").check
         module = sys.modules[__name__]  # from which Python makes its "Did you mean"
         raise AttributeError(f"module 'flexsn' has no attribute {name!r}", name=name, obj=module)
 
     def __dir__() -> list[str]:
-        return sorted({*globals(), *_ROOMS, "check"})
+        return sorted({*globals(), *_ROOMS, "__version__", "check"})

@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 
+from flexsn.execution import dispatch
 from flexsn.execution.backends import supported_backends
 from flexsn.ir import spec
 from flexsn.ir.passes import watching
@@ -45,6 +46,11 @@ def the_same_random_numbers_whatever_ran_before() -> None:
     torch.manual_seed(0)
     np.random.seed(0)
     random.seed(0)
+
+
+@pytest.fixture(autouse=True)
+def nothing_was_said_of_the_machine() -> None:
+    dispatch._said_of_the_machine.clear()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import tarfile
 from importlib import metadata
 from pathlib import Path
 
@@ -27,7 +28,24 @@ def test_public_names_exist() -> None:
 def test_typed_and_versioned() -> None:
     for folder in ("flexsn", "kernels", "neurons"):
         assert (ROOT / folder / "py.typed").exists()
-    assert metadata.version("flexsn") == "0.1.0"
+    assert f'\nversion = "{flexsn.__version__}"\n' in (ROOT / "pyproject.toml").read_text()
+    assert flexsn.__version__ == metadata.version("flexsn") and "__version__" in dir(flexsn)
+
+
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a checkout")
+def test_the_source_archive_is_the_tree(tmp_path: Path) -> None:
+    """Tests, documents, benchmarks and examples are in, and nothing that was made from them."""
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tree = {name for name in listed.split("\0") if name and (ROOT / name).exists()}
+    made = ("docs/_build/index.html", "docs/made/page.md", "tests/__pycache__/made.pyc", "bench/results/gpu.csv")
+    for name in (*tree, *made):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes((ROOT / name).read_bytes() if name in tree else b"")
+    build = "import setuptools.build_meta as build; build.build_sdist('.')"
+    subprocess.run([sys.executable, "-c", build], cwd=tmp_path, capture_output=True, check=True)
+    with tarfile.open(next(tmp_path.glob("*.tar.gz"))) as archive:
+        files = {member.name.partition("/")[2] for member in archive if member.isfile()}
+    assert {name for name in files if "egg-info" not in name} - {"PKG-INFO", "setup.cfg"} == tree
 
 
 def test_import_brings_nothing_but_flexsn() -> None:

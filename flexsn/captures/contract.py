@@ -96,7 +96,7 @@ def read_signature(
     return CoreSignature(num_inputs, num_states, tuple(state_names))
 
 
-def check_core(core: object) -> None:
+def check_core(core: Any) -> None:
     """Raise ``CoreError`` for what cannot be called as one step."""
     if not callable(core):
         raise CoreError(f"core must be callable, got {type(core).__name__}", hint="pass a function core(x, v)")

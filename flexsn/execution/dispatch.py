@@ -73,6 +73,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 _BY_LOOP = "running the torch loop instead of a fused kernel"
 _BY_EXAMPLES = "running the core on examples before every call of its kernel"
+_said_of_the_machine: set[str] = set()  # a missing compiler is missing for every neuron, and said once
 _NEW: Any = object()  # in the place of an entry that is not there
 _ENVIRONMENT, _BACKEND = vars(os.environ)["_data"], os.environ.encodekey("FLEXSN_BACKEND")  # a look at os.environ: 1 us
 
@@ -288,10 +289,11 @@ class ScanDispatcher:
 
     def _warn(self, what: str, problem: FlexSNError) -> None:
         text = f"{what}:\n{problem}"
-        if what not in self._warned and text not in self._said:
+        said = _said_of_the_machine if isinstance(problem, BackendError) else self._said
+        if what not in self._warned and text not in said:
             warnings.warn(text, FallbackWarning, stacklevel=stack_level())
         self._warned.add(what)
-        self._said.add(text)
+        said.add(text)
 
 
 def _not_all_watched(core: Callable[..., Any], reason: str) -> FlexSNError:

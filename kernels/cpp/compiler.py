@@ -93,6 +93,8 @@ def _find_compiler(chosen: str | None, path: str | None) -> Compiler:
             return Compiler(tuple(command), os.path.abspath(program))
     raise BackendError(
         f"no C++ compiler: {', '.join(command[0] for command in candidates)} not found",
+        where=f"CXX={chosen}" if chosen else None,
+        why="kernels for the CPU are compiled where they run",
         hint='install g++ (or set CXX), or use backend="torch"',
     )
 

@@ -146,6 +146,17 @@ def no_compiler(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("no_compiler")
+def test_what_the_machine_lacks_is_said_once_for_all_neurons() -> None:
+    layers = [FlexSN(lambda x, v: (x + v, v)), FlexSN(lambda x, v: (x - v, v))]
+    with pytest.warns(FallbackWarning) as caught:
+        for layer in layers:
+            layer(sequence(4, 3))
+    assert len(caught) == 1
+    text = str(caught[0].message)
+    assert "where: CXX=/nonexistent/compiler" in text and "hint:  install g++" in text
+
+
+@pytest.mark.usefixtures("no_compiler")
 def test_supported_backends_follow_the_machine() -> None:
     assert "cpp" not in supported_backends()
     with pytest.raises(BackendError, match="/nonexistent/compiler not found"):

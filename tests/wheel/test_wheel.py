@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -33,6 +34,19 @@ def test_every_file_is_shipped(path: Path) -> None:
     folder, *rooms = path.parent.relative_to(ROOT).parts
     package = importlib.import_module(".".join([PACKAGES[folder], *rooms]))
     assert any((Path(place) / path.name).is_file() for place in package.__path__)
+
+
+def test_the_metadata_are_those_of_the_project() -> None:
+    tomllib = pytest.importorskip("tomllib")  # as of Python 3.11
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    built = metadata.metadata("flexsn")
+    assert flexsn.__version__ == built["Version"] == project["version"]
+    assert built["Requires-Python"] == project["requires-python"]
+    assert built["License-Expression"] == "Apache-2.0" and built["Keywords"] and built["Author"]
+    assert built.get_all("Classifier") == project["classifiers"]
+    assert set(built.get_all("Provides-Extra")) == set(project["optional-dependencies"])
+    needed = {requirement for requirement in metadata.requires("flexsn") or () if "extra ==" not in requirement}
+    assert needed == set(project["dependencies"])
 
 
 @pytest.mark.parametrize("name", PRESETS)

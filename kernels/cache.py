@@ -21,7 +21,18 @@ from flexsn.errors import BackendError, stack_level
 if sys.platform != "win32":
     import fcntl
 
-__all__ = ["alone", "cache_dir", "content_key", "is_sealed", "publish", "read_entry", "sealed", "show_source"]
+__all__ = [
+    "alone",
+    "cache_dir",
+    "cached_kernels",
+    "clear_cache",
+    "content_key",
+    "is_sealed",
+    "publish",
+    "read_entry",
+    "sealed",
+    "show_source",
+]
 
 _ENOUGH = 64 << 20  # bytes of free disk with which a compiler does not fail for want of space
 _LARGEST = 64 << 20  # bytes of an entry; kernels have some ten thousand
@@ -157,6 +168,29 @@ def _remove_if_dead(directory: str) -> None:
         os.rmdir(directory)
     finally:
         os.close(held)
+
+
+def cached_kernels() -> dict[Path, int]:
+    """The compiled kernels in the cache directory, and how many bytes each takes."""
+    found = {}
+    for entry in os.scandir(cache_dir()):
+        with suppress(OSError):  # another process has just removed it
+            if _ENTRY.fullmatch(entry.name) and not entry.name.endswith(".lock") and entry.is_file():
+                found[Path(entry.path)] = entry.stat().st_size
+    return found
+
+
+def clear_cache() -> int:
+    """Remove the compiled kernels from the cache directory, and nothing else that lies there; returns how many.
+
+    Processes that have loaded one keep it.
+    """
+    removed = 0
+    for path in cached_kernels():
+        with suppress(FileNotFoundError):  # another process is at it too
+            path.unlink()
+            removed += 1
+    return removed
 
 
 def show_source(source: str) -> None:

@@ -38,6 +38,7 @@ OUTER = {
     "neurons": {"surrogate", "functional"},
     "nir": {"surrogate", "functional", "neurons"},
     "demo": {"surrogate", "functional", "plot", "neurons"},
+    "commands": {"functional", "kernels", "neurons", "plot", "demo"},
 }
 TOP = ("flexsn", "flexsn.__main__")
 

@@ -93,6 +93,7 @@ def small_case(neuron: FlexSN, case: Case, seed: int) -> Case:
 def start_of(neuron: FlexSN, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The states a call with these inputs starts from."""
     neuron.reset()
+    neuron.backend = "torch"
     with torch.no_grad():
         FlexSN.forward(neuron, *(x[:0] for x in inputs))
     states = neuron.states or ()
@@ -102,8 +103,7 @@ def start_of(neuron: FlexSN, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 def _continued(neuron: FlexSN, case: Case) -> Case:
     """One step from where a call ended, its inputs every second element of batch-first memory."""
-    neuron.backend = "torch"
-    neuron.states = case.states
+    neuron.backend, neuron.states = "torch", case.states
     with torch.no_grad():
         FlexSN.forward(neuron, *case.inputs)
     states = tuple(s.clone() for s in neuron.states or ())
@@ -121,7 +121,6 @@ def _gain(neuron: FlexSN, shape: tuple[int, ...], dtype: torch.dtype, seed: int,
     """How much larger than ``[-0.5, 2]`` inputs should be for the first output to be neither silent nor constant."""
     generator = torch.Generator().manual_seed(seed)
     x = [torch.rand(shape, generator=generator).to(device, dtype) * 2.5 - 0.5 for _ in range(neuron.num_inputs)]
-    neuron.backend = "torch"
     for gain in GAINS:
         neuron.states = start_of(neuron, x)
         with torch.no_grad():

@@ -22,6 +22,7 @@ __all__ = [
     "Compiler",
     "compile_library",
     "find_compiler",
+    "flags",
     "identity",
     "lacking",
     "vector_math",
@@ -173,14 +174,20 @@ def _takes(compiler: Compiler, *flags: str) -> bool:
         return False
 
 
+def flags(compiler: Compiler) -> tuple[str, ...]:
+    """What it is asked for: ours, and of the welcome flags those it takes."""
+    lacks = lacking(compiler)
+    return (*(flag for flag in _WELCOME_FLAGS if flag not in lacks), *_FLAGS)
+
+
 def compile_library(compiler: Compiler, source: str, target: Path, extra: Sequence[str] = ()) -> str:
     """Compile ``source`` into the shared object ``target``; returns what the compiler said.
 
     Raises:
         BackendError: it fails, or hangs.
     """
-    level, lacks = vector_math(compiler), lacking(compiler)
-    arguments = [*(flag for flag in _WELCOME_FLAGS if flag not in lacks), *_FLAGS, *extra, f"-DFX_MVEC={level}"]
+    level = vector_math(compiler)
+    arguments = [*flags(compiler), *extra, f"-DFX_MVEC={level}"]
     arguments += ["-x", "c++", "-", "-o", str(target), *(["-lmvec"] if level else []), "-lm"]
     try:
         code, _, said = _run(compiler, arguments, COMPILE_SECONDS, source)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import nir
@@ -24,11 +24,12 @@ class ByHand:
     Args:
         graph: of NIR.
         dt, method, reset: as for ``from_nir``.
-        late: the edges that carry the value of the step before.
+        net: what ``from_nir`` made of it, to know which edges carry the value of the step before, and shapes.
     """
 
-    def __init__(self, graph: Any, dt: float, method: str, reset: str, late: Iterable[Edge] = ()) -> None:
-        self.dt, self.method, self.reset, self.late = dt, method, reset, set(late)
+    def __init__(self, graph: Any, dt: float, method: str, reset: str, net: Any) -> None:
+        self.dt, self.method, self.reset = dt, method, reset
+        self.late, self.shapes = set(net.feedback), net.shapes
         self.nodes: dict[str, Any] = {}
         self.edges: list[Edge] = []
         self._unfold(graph, "")
@@ -57,8 +58,7 @@ class ByHand:
         self.given = dict(zip(self.inputs, inputs, strict=True))
         self.values: dict[tuple[str, int], Tensor] = {}
         self.states: dict[tuple[str, int], tuple[Tensor, Tensor]] = {}
-        steps = range(len(inputs[0]))
-        return [torch.stack(torch.broadcast_tensors(*(self.value(name, t) for t in steps))) for name in self.outputs]
+        return [torch.stack([self.value(name, t) for t in range(len(inputs[0]))]) for name in self.outputs]
 
     # ---- values ---------------------------------------------------------------------------------------------
 
@@ -75,9 +75,8 @@ class ByHand:
             ago = int((source, target) in self.late)
             if target == name and t >= ago:
                 summands.append(self.value(source, t - ago))
-        if not summands:
-            return torch.zeros((self.batch, *map(int, self.nodes[name].input_type["input"])), dtype=torch.float64)
-        return torch.stack(summands).sum(0)
+        nothing = torch.zeros((self.batch, *self.shapes[name][0]), dtype=torch.float64)
+        return sum(summands, nothing)
 
     def _compute(self, name: str, t: int) -> Tensor:
         node: Any = self.nodes[name]
@@ -105,11 +104,11 @@ class ByHand:
 
     def _delayed(self, name: str, node: Any, t: int) -> Tensor:
         steps = np.round(np.asarray(node.delay) / self.dt).astype(int)
-        y = torch.zeros((), dtype=torch.float64)
+        y = torch.zeros((self.batch, *self.shapes[name][0]), dtype=torch.float64)
         for ago in set(steps.flatten().tolist()):
             if t >= ago:
                 y = y + self.entering(name, t - ago) * tensor(steps == ago)
-        return y + torch.zeros(steps.shape, dtype=torch.float64)
+        return y
 
     def _convolved(self, node: Any, x: Tensor) -> Tensor:
         dims = np.asarray(node.weight).ndim - 2

@@ -44,7 +44,8 @@ def node_of(name: str, layer: Any, shape: torch.Size) -> Any:
         return nir.Delay(delay=array(layer.delay, shape))
     if isinstance(layer, Threshold):
         return nir.Threshold(threshold=array(layer.threshold, shape))
-    raise unsayable(name, layer, "it has no node for it")
+    hint = "; in training it does something, so call eval()" if isinstance(layer, nn.Dropout) else ""
+    raise unsayable(name, layer, f"it has no node for it{hint}")
 
 
 def unsayable(name: str, module: object, why: str) -> ValueError:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from flexsn.nir.loop import Loop
-from flexsn.nir.wiring import Flat, Part
+from flexsn.nir.wiring import Edge, Flat, Part
 
 __all__ = ["Network"]
 
@@ -47,10 +47,11 @@ class Network(nn.Module):
         self.feedback = tuple(edge for part in parts for edge in part.feedback)
         self._sources = {name: tuple(s for s, target in flat.edges if target == name) for name in layers}
         self._parts = tuple(parts)
-        self._children: dict[str, str] = {}
+        self._children: list[str] = []
         for part in parts:
             layer = loops[part] if part in loops else layers[part.nodes[0]]
-            self._children[part.nodes[0]] = self._add("loop" if part in loops else part.nodes[0], layer)
+            self._children.append(self._add("loop" if part in loops else part.nodes[0], layer))
+        self._over = _over(self._parts, flat.edges, outputs)
 
     def _add(self, name: str, layer: nn.Module) -> str:
         child = name.replace(".", "_")
@@ -61,14 +62,11 @@ class Network(nn.Module):
 
     def __getitem__(self, name: str) -> nn.Module:
         """The layer of a node."""
-        for part in self._parts:
+        for part, child in zip(self._parts, self._children, strict=True):
             if name in part.nodes:
-                layer = self._layer(part)
+                layer = self.get_submodule(child)
                 return layer.nodes[layer.node_names.index(name)] if isinstance(layer, Loop) else layer
         raise KeyError(name)
-
-    def _layer(self, part: Part) -> nn.Module:
-        return self.get_submodule(self._children[part.nodes[0]])
 
     def forward(self, *inputs: Tensor) -> Tensor | tuple[Tensor, ...]:
         """Run all steps, continuing from the last states.
@@ -82,13 +80,15 @@ class Network(nn.Module):
         if len(inputs) != len(self.inputs):
             raise ValueError(f"expected {len(self.inputs)} input(s) {self.inputs}, got {len(inputs)}")
         values = dict(zip(self.inputs, inputs, strict=True))
-        for part in self._parts:
-            layer = self._layer(part)
+        for part, child, over in zip(self._parts, self._children, self._over, strict=True):
+            layer = self._modules[child]
             if isinstance(layer, Loop):
                 values |= self._looped(layer, part, values)
-            elif part.nodes[0] not in values:
+            elif layer is not None and part.nodes[0] not in values:
                 (name,) = part.nodes
                 values[name] = layer(_summed([values[source] for source in self._sources[name]]))
+            for name in over:
+                del values[name]
         outputs = tuple(values[name] for name in self.outputs)
         return outputs[0] if len(outputs) == 1 else outputs
 
@@ -108,6 +108,20 @@ class Network(nn.Module):
         for layer in self.children():
             if callable(getattr(layer, "detach", None)):
                 layer.detach()  # type: ignore[operator]
+
+
+def _over(parts: Sequence[Part], edges: Sequence[Edge], outputs: Sequence[str]) -> list[list[str]]:
+    """Behind each part, the values that nobody will read any more."""
+    runs = {name: number for number, part in enumerate(parts) for name in part.nodes}
+    last: dict[str, int] = {}
+    for source, target in edges:
+        if runs[source] != runs[target]:  # a loop keeps what only it reads for itself
+            last[source] = max(last.get(source, 0), runs[target])
+    over: list[list[str]] = [[] for _ in parts]
+    for name, number in last.items():
+        if name not in outputs:
+            over[number].append(name)
+    return over
 
 
 def _summed(values: Sequence[Tensor]) -> Tensor:

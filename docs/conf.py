@@ -16,7 +16,10 @@ release = metadata.version("flexsn")
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "site_parts"]
 exclude_patterns = ["_build", "site_parts"]
 nitpicky = True
-nitpick_ignore_regex = [("py:.*", r"(?!flexsn\.).*")]  # torch's names and the like: their sites are not asked
+nitpick_ignore_regex = [  # what is not ours, and what is ours alone
+    ("py:.*", r"(?!flexsn\.).*"),
+    ("py:.*", r"flexsn\.(ir|planning|kernels)\..*"),
+]
 suppress_warnings = ["toc.not_readable"]
 
 default_role = "py:obj"
@@ -37,5 +40,6 @@ html_static_path = ["static"]
 html_css_files = ["site.css"]
 html_math_renderer = "mathml"
 html_show_sourcelink = False
+html_show_copyright = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}

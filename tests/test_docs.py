@@ -59,3 +59,31 @@ def test_no_promise_rests_on_a_test_that_is_skipped(request: pytest.FixtureReque
 
 def is_skipped(item: pytest.Item) -> bool:
     return any(True for _ in item.iter_markers("skip")) or any(mark.args[0] for mark in item.iter_markers("skipif"))
+
+
+FORMULAS = runpy.run_path(str(DOCS / "site_parts" / "formulas.py"))
+
+
+@pytest.mark.parametrize(
+    ("formula", "latex"),
+    [
+        ("h = v + (x − v)/tau", r"h = v + \frac{x - v}{\tau }"),
+        ("s = Θ(h − v_threshold)", r"s = \Theta  \left( h - v_{\mathrm{threshold}} \right)"),
+        ("a' = ρ_a·a + exp(−1/tau)", r"a' = \rho _{a} \, a + \operatorname{exp} \left( - \frac{1}{\tau } \right)"),
+        ("f(x) = (α/√π) |x|²", r"f \left( x \right) = \left( \frac{\alpha }{\sqrt{\pi }} \right) \left| x \right|^{2}"),
+        ("u = (v)(w)/b", r"u = \left( v \right) \frac{w}{b}"),
+    ],
+)
+def test_a_formula_of_a_docstring_is_an_equation_on_the_site(formula: str, latex: str) -> None:
+    assert FORMULAS["latex"](formula) == latex
+
+
+@pytest.mark.parametrize("formula", ["h = (v", "h = v)", "h = /v", "h = v/", "h = |v"])
+def test_a_formula_with_a_slip_is_an_error_of_the_build(formula: str) -> None:
+    with pytest.raises(ValueError):
+        FORMULAS["latex"](formula)
+
+
+def test_only_formulas_become_equations() -> None:
+    docstring = 'Fires at ``h ≥ 1`` with ``step_mode = "m"`` or ``tau``.\n\nArgs:\n    tau: ``tau > 1``.'
+    assert FORMULAS["with_equations"](docstring) == docstring.replace("``h ≥ 1``", r":math:`h \ge 1`")

@@ -62,6 +62,8 @@ def _sequence(tokens: list[str], closing: str) -> tuple[list[str], list[str]]:
         if tokens[0].isspace():
             tokens = tokens[1:]
         elif tokens[0] == "/":
+            if not atoms or atoms[-1] in {*SIGNS.values(), *"=+<>,;"}:
+                raise ValueError(f"nothing to divide before /{''.join(tokens[1:])}")
             below, tokens = _atom(tokens[1:])
             atoms[-1] = rf"\frac{{{_bare(atoms[-1])}}}{{{_bare(below)}}}"
         else:

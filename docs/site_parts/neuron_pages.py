@@ -31,7 +31,7 @@ PAGES = {
 HEAD = """# {title}
 
 Drawn by flexsn itself (`flexsn.plot`) when these pages were built: each neuron as it comes, with a current that is on
-from step 10 to 60, chosen for about eight spikes. [The API]({api}) has arguments, shapes and errors.
+from step 10 to 60, chosen for about eight spikes. [The API](../api/{api}.md) has arguments, shapes and errors.
 """
 BASES = {"Neuron", "SpikingNeuron", "BaseNode", "SimpleBaseNode", "AdaptBaseNode", "NonSpikingBaseNode", "FlexSN"}
 MEMBRANES = {"v", "mem", "m"}
@@ -75,7 +75,7 @@ def write_pages(folder: Path) -> None:
 
 
 def page(module: ModuleType, title: str) -> Iterator[str]:
-    yield HEAD.format(title=title, api="../api/neurons.md" if module is neurons else "../api/presets.md")
+    yield HEAD.format(title=title, api=module.__name__.rpartition(".")[2])
     for first, *others in forms(module):
         yield from section(getattr(module, first), others)
 

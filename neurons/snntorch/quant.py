@@ -1,7 +1,9 @@
 """snnTorch's quantized states: rounding to the nearest of a few levels, in a form that compiles.
 
-from snntorch.functional import quant              # before
-from flexsn.neurons.snntorch import quant          # after; snnTorch's own quantizers are understood as well
+.. code-block:: python
+
+    from snntorch.functional import quant              # before
+    from flexsn.neurons.snntorch import quant          # after; snnTorch's own quantizers are understood as well
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
 """SpikingJelly's neurons by their own names: change one import and an existing model moves over.
 
+.. code-block:: python
+
     from spikingjelly.activation_based import neuron      # before
     from flexsn.neurons import spikingjelly as neuron     # after
 

@@ -1,5 +1,7 @@
 """The neurons of SpikingJelly's ``clock_driven``, its package before ``activation_based``: a class per step mode.
 
+.. code-block:: python
+
     from spikingjelly.clock_driven import neuron                    # before
     from flexsn.neurons.spikingjelly import clock_driven as neuron  # after
 

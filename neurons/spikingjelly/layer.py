@@ -1,7 +1,9 @@
 """SpikingJelly's containers that feed a module its last output; its other layers are its own, where it is installed.
 
-from spikingjelly.activation_based import layer         # before
-from flexsn.neurons.spikingjelly import layer           # after
+.. code-block:: python
+
+    from spikingjelly.activation_based import layer         # before
+    from flexsn.neurons.spikingjelly import layer           # after
 """
 
 from __future__ import annotations

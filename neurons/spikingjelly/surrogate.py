@@ -1,7 +1,9 @@
 """SpikingJelly's surrogates: the classes, a base for one's own, and the functions ``sigmoid.apply(x, alpha)``.
 
-from spikingjelly.activation_based import surrogate      # before
-from flexsn.neurons.spikingjelly import surrogate         # after
+.. code-block:: python
+
+    from spikingjelly.activation_based import surrogate      # before
+    from flexsn.neurons.spikingjelly import surrogate         # after
 """
 
 from __future__ import annotations

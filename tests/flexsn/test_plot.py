@@ -52,6 +52,7 @@ def test_one_neuron() -> None:
     ]
     assert ticks_of(below) == [2.0]
     assert "reset" not in lines(plot_one_neuron_v_s(v, s, v_reset=None).axes[0])
+    assert lines(plot_one_neuron_v_s(v, s, v_threshold=None).axes[0]).keys() == {"v", "reset"}
 
 
 def test_one_neuron_with_a_moving_threshold_and_other_types() -> None:

@@ -56,7 +56,7 @@ BETTER = {
     "TBPTT": "runs with `K` as documented; snnTorch's raises UnboundLocalError",
     "RTRL": "as TBPTT",
     "SSO": "compiled; the slopes of all steps are drawn at once, in the forward pass",
-    "state_quant": "compiled, but for more than 32 uneven levels; snnTorch's own quantizers are understood too",
+    "state_quant": "compiled up to 64 uneven levels, and any number of even ones; snnTorch's own quantizers too",
     "LSO": "runs; snnTorch's raises TypeError",
     **dict.fromkeys(
         [

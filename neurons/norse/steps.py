@@ -26,7 +26,6 @@ from flexsn.neurons.norse.recurrent import (
     LSNNRecurrent,
     RecurrentNeuron,
 )
-from flexsn.neurons.norse.refractory import LIFAdExRefracCell, LIFAdExRefracRecurrent
 from flexsn.neurons.norse.spiking import IAF, LIF, LSNN, LIFAdEx, LIFEx
 
 __all__ = [
@@ -39,8 +38,6 @@ __all__ = [
     "li_feed_forward_step",
     "li_step",
     "lif_adex_feed_forward_step",
-    "lif_adex_refrac_feed_forward_step",
-    "lif_adex_refrac_step",
     "lif_adex_step",
     "lif_box_feed_forward_step",
     "lif_current_encoder",
@@ -96,7 +93,6 @@ lif_adex_feed_forward_step = _step_of(LIFAdEx, "lif_adex_feed_forward_step")
 lif_box_feed_forward_step = _step_of(LIFBoxCell, "lif_box_feed_forward_step")
 lif_refrac_feed_forward_step = _step_of(LIFRefracCell, "lif_refrac_feed_forward_step")
 lsnn_feed_forward_step = _step_of(LSNN, "lsnn_feed_forward_step")
-lif_adex_refrac_feed_forward_step = _step_of(LIFAdExRefracCell, "lif_adex_refrac_feed_forward_step")
 iaf_feed_forward_step = _step_of(IAF, "iaf_feed_forward_step")
 li_feed_forward_step = _step_of(LI, "li_feed_forward_step")
 li_box_feed_forward_step = _step_of(LIBoxCell, "li_box_feed_forward_step")
@@ -158,7 +154,6 @@ lif_ex_step = _recurrent_step_of(LIFExRecurrent, "lif_ex_step")
 lif_adex_step = _recurrent_step_of(LIFAdExRecurrent, "lif_adex_step")
 lif_refrac_step = _recurrent_step_of(LIFRefracRecurrent, "lif_refrac_step")
 lsnn_step = _recurrent_step_of(LSNNRecurrent, "lsnn_step")
-lif_adex_refrac_step = _recurrent_step_of(LIFAdExRefracRecurrent, "lif_adex_refrac_step")
 lif_mc_step = _coupled_step_of(LIFMCRecurrentCell, "lif_mc_step")
 lif_mc_refrac_step = _coupled_step_of(LIFMCRefracRecurrentCell, "lif_mc_refrac_step")
 izhikevich_recurrent_step = _recurrent_step_of(IzhikevichRecurrent, "izhikevich_recurrent_step")

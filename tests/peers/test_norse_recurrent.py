@@ -18,11 +18,8 @@ theirs: Any = importlib.import_module("norse.torch")
 
 X = torch.rand(12, 3, 4, generator=torch.Generator().manual_seed(0)) * 3
 NAMES = {"LIF": "lif_step", "LIFEx": "lif_ex_step", "LIFAdEx": "lif_adex_step", "LSNN": "lsnn_step"}
-OTHERS = {
-    "LIFRefrac": "lif_refrac_step",
-    "LIFAdExRefrac": "lif_adex_refrac_step",
-    "Izhikevich": "izhikevich_recurrent_step",
-}
+NAMES |= {"LIFRefrac": "lif_refrac_step"}
+OTHERS = ("LIFAdExRefrac", "Izhikevich")
 
 
 def built(module: Any, name: str, **options: Any) -> Any:
@@ -99,11 +96,11 @@ def test_step_of_an_integrate_and_fire_neuron_that_is_fed_its_spikes() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_steps(name: str) -> None:
-    cell = built(theirs, f"{name}RecurrentCell")
+    cell, called = built(theirs, f"{name}RecurrentCell"), NAMES[name]
     _, state = cell(X[0])
     given = X[1], state, cell.input_weights, cell.recurrent_weights, cell.p
-    want, *got = (step(*given) for step in (getattr(theirs, NAMES[name]), getattr(ours, NAMES[name])))
-    got.append(getattr(ours, NAMES[name])(*given[:-1]))  # where theirs asks for parameters
+    want, *got = (step(*given) for step in (getattr(theirs, called), getattr(ours, called)))
+    got.append(getattr(ours, called)(*given[:-1]))  # where theirs asks for parameters
     for each in got:
         torch.testing.assert_close(tree_leaves(each), tree_leaves(want))
 

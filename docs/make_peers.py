@@ -56,12 +56,12 @@ BETTER = {
     "TBPTT": "runs with `K` as documented; snnTorch's raises UnboundLocalError",
     "RTRL": "as TBPTT",
     "SSO": "compiled; the slopes of all steps are drawn at once, in the forward pass",
-    "state_quant": "compiled, but for more than 32 uneven levels; snnTorch's own quantizers are understood too",
+    "state_quant": "compiled up to 64 uneven levels, and any number of even ones; snnTorch's own quantizers too",
     "LSO": "runs; snnTorch's raises TypeError",
     **dict.fromkeys(
         [
             f"{name}Recurrent{cell}"
-            for name in ("LIF", "LSNN", "LIFEx", "LIFAdEx", "LIFRefrac")
+            for name in ("LIF", "LSNN", "LIFEx", "LIFAdEx", "LIFRefrac", "LIFAdExRefrac")
             for cell in ("", "Cell")
         ],
         "one product for the input of all steps; a deep copy keeps the diagonal out of the gradient too",
@@ -83,7 +83,7 @@ LEFT_OUT = {
     },
     "spikingjelly.activation_based.surrogate": {
         r".*_backward": "a part of the functions, not to be called",
-        r"[Pp]oisson_?[Pp]ass": "random: no kernel draws",
+        r"[Pp]oisson_?[Pp]ass": "draws at every step, which no kernel does: with it a neuron runs as the loop",
         r"check_manual_grad|plot_surrogate_function": "`flexsn.plot` and `gradcheck` with `spiking=False` do it",
     },
     "spikingjelly.activation_based.functional": {
@@ -108,11 +108,10 @@ LEFT_OUT = {
     "snntorch.functional.quant": {r"StateQuant": "a part of the quantizer, not to be called"},
     "snntorch.utils": {r"data_subset|valid_split": "of data sets"},
     "norse.torch": {
-        r"iaf_step|IAFState|LIFBoxState": "of recurrent layers that Norse has not got",
+        r"LIFBoxState": "of a recurrent layer that Norse has not got",
         r".*[aA]djoint.*": "the gradient of a scan is exact already",
-        r"Coba.*|coba.*|.*MC.*|lif_mc.*|LIFAdExRefrac.*|.*[cC]orrelation.*|STDP.*|stdp.*|Tsodyks.*|stp_step": (
-            "neurons and rules of one study each"
-        ),
+        r"Coba.*|coba.*": "one step, for which Norse has no layer",
+        r".*[cC]orrelation.*|STDP.*|stdp.*|Tsodyks.*|stp_step": "rules of plasticity, not neurons",
         r"ConvNet.*|VGG|vgg.*|MobileNetV2|mobilenet.*|LConv2d": "networks; Norse's run on these cells",
         r".*ReceptiveField.*|spatial_.*|gaussian_kernel|Regularization.*|regularize.*|.*accumulator|Spikes.*": (
             "not of neurons"

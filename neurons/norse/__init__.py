@@ -31,6 +31,10 @@ from flexsn.neurons.norse.cells import (
     LIFRefracCell,
     LSNNCell,
 )
+from flexsn.neurons.norse.compartments import (
+    LIFMCRecurrentCell,
+    LIFMCRefracRecurrentCell,
+)
 from flexsn.neurons.norse.encode import (
     ConstantCurrentLIFEncoder,
     PoissonEncoder,
@@ -66,11 +70,15 @@ from flexsn.neurons.norse.izhikevich import (
 from flexsn.neurons.norse.parameters import (
     IAFFeedForwardState,
     IAFParameters,
+    IAFState,
     IzhikevichRecurrentState,
     LIBoxParameters,
     LIBoxState,
     LIFAdExFeedForwardState,
     LIFAdExParameters,
+    LIFAdExRefracFeedForwardState,
+    LIFAdExRefracParameters,
+    LIFAdExRefracState,
     LIFAdExState,
     LIFBoxFeedForwardState,
     LIFBoxParameters,
@@ -105,6 +113,11 @@ from flexsn.neurons.norse.recurrent import (
     LSNNRecurrent,
     LSNNRecurrentCell,
 )
+from flexsn.neurons.norse.refractory import (
+    LIFAdExRefracCell,
+    LIFAdExRefracRecurrent,
+    LIFAdExRefracRecurrentCell,
+)
 from flexsn.neurons.norse.sequential import (
     Lift,
     RecurrentSequential,
@@ -121,6 +134,7 @@ from flexsn.neurons.norse.spiking import (
 )
 from flexsn.neurons.norse.steps import (
     iaf_feed_forward_step,
+    iaf_step,
     izhikevich_feed_forward_step,
     izhikevich_recurrent_step,
     li_box_feed_forward_step,
@@ -134,6 +148,10 @@ from flexsn.neurons.norse.steps import (
     lif_ex_feed_forward_step,
     lif_ex_step,
     lif_feed_forward_step,
+    lif_mc_feed_forward_step,
+    lif_mc_refrac_feed_forward_step,
+    lif_mc_refrac_step,
+    lif_mc_step,
     lif_refrac_feed_forward_step,
     lif_refrac_step,
     lif_step,
@@ -152,6 +170,7 @@ __all__ = [
     "IAFCell",
     "IAFFeedForwardState",
     "IAFParameters",
+    "IAFState",
     "Izhikevich",
     "IzhikevichCell",
     "IzhikevichParameters",
@@ -170,6 +189,12 @@ __all__ = [
     "LIFAdExParameters",
     "LIFAdExRecurrent",
     "LIFAdExRecurrentCell",
+    "LIFAdExRefracCell",
+    "LIFAdExRefracFeedForwardState",
+    "LIFAdExRefracParameters",
+    "LIFAdExRefracRecurrent",
+    "LIFAdExRefracRecurrentCell",
+    "LIFAdExRefracState",
     "LIFAdExState",
     "LIFBoxCell",
     "LIFBoxFeedForwardState",
@@ -183,6 +208,8 @@ __all__ = [
     "LIFExRecurrentCell",
     "LIFExState",
     "LIFFeedForwardState",
+    "LIFMCRecurrentCell",
+    "LIFMCRefracRecurrentCell",
     "LIFParameters",
     "LIFRecurrent",
     "LIFRecurrentCell",
@@ -217,6 +244,7 @@ __all__ = [
     "euclidean_distance",
     "gaussian_rbf",
     "iaf_feed_forward_step",
+    "iaf_step",
     "izhikevich_feed_forward_step",
     "izhikevich_recurrent_step",
     "li_box_feed_forward_step",
@@ -230,6 +258,10 @@ __all__ = [
     "lif_ex_feed_forward_step",
     "lif_ex_step",
     "lif_feed_forward_step",
+    "lif_mc_feed_forward_step",
+    "lif_mc_refrac_feed_forward_step",
+    "lif_mc_refrac_step",
+    "lif_mc_step",
     "lif_refrac_feed_forward_step",
     "lif_refrac_step",
     "lif_step",

@@ -210,6 +210,27 @@ class LIFAdExState(NamedTuple):
     a: Tensor
 
 
+class LIFAdExRefracParameters(NamedTuple):
+    """Those of the LIFAdEx, and how many steps a spike keeps it from firing."""
+
+    lif_adex: LIFAdExParameters = LIFAdExParameters()
+    rho_reset: Value = 5.0
+
+
+class LIFAdExRefracFeedForwardState(NamedTuple):
+    """The state of the LIFAdEx, and how many steps it still rests."""
+
+    lif_adex: LIFAdExFeedForwardState
+    rho: Tensor
+
+
+class LIFAdExRefracState(NamedTuple):
+    """The state of the LIFAdEx that its spike comes back to, and how many steps it still rests."""
+
+    lif_adex: LIFAdExState
+    rho: Tensor
+
+
 class LIParameters(NamedTuple):
     """Inverse time constants in 1/s, and the potential it decays to."""
 
@@ -245,6 +266,13 @@ class IAFParameters(NamedTuple):
     v_reset: Value = 0.0
     method: str = "super"
     alpha: Value = 100.0
+
+
+class IAFState(NamedTuple):
+    """Spike and membrane, where the spike comes back."""
+
+    z: Tensor
+    v: Tensor
 
 
 class IAFFeedForwardState(NamedTuple):

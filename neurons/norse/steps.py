@@ -7,14 +7,16 @@ from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
+import torch
 from torch import Tensor
 from torch.nn import functional as nnf
 
 from flexsn.neurons.norse.base import NorseNeuron, spike_function
 from flexsn.neurons.norse.cells import LIFBoxCell, LIFRefracCell
+from flexsn.neurons.norse.compartments import LIFMCRecurrentCell, LIFMCRefracRecurrentCell
 from flexsn.neurons.norse.integrators import LI, LIBoxCell
 from flexsn.neurons.norse.izhikevich import Izhikevich
-from flexsn.neurons.norse.parameters import LIFParameters, Value
+from flexsn.neurons.norse.parameters import IAFFeedForwardState, IAFState, LIFParameters, Value
 from flexsn.neurons.norse.recurrent import (
     IzhikevichRecurrent,
     LIFAdExRecurrent,
@@ -28,6 +30,7 @@ from flexsn.neurons.norse.spiking import IAF, LIF, LSNN, LIFAdEx, LIFEx
 
 __all__ = [
     "iaf_feed_forward_step",
+    "iaf_step",
     "izhikevich_feed_forward_step",
     "izhikevich_recurrent_step",
     "li_box_feed_forward_step",
@@ -41,6 +44,10 @@ __all__ = [
     "lif_ex_feed_forward_step",
     "lif_ex_step",
     "lif_feed_forward_step",
+    "lif_mc_feed_forward_step",
+    "lif_mc_refrac_feed_forward_step",
+    "lif_mc_refrac_step",
+    "lif_mc_step",
     "lif_refrac_feed_forward_step",
     "lif_refrac_step",
     "lif_step",
@@ -103,8 +110,6 @@ def li_box_step(x: Tensor, state: Any, input_weights: Tensor, p: Any = None, dt:
 
 
 def _recurrent_step_of(neuron: type[RecurrentNeuron], name: str) -> Callable[..., tuple[Tensor, Any]]:
-    core: Callable[..., Any] = neuron.core
-
     def step(
         input_tensor: Tensor,
         state: Any,
@@ -115,10 +120,33 @@ def _recurrent_step_of(neuron: type[RecurrentNeuron], name: str) -> Callable[...
     ) -> tuple[Tensor, Any]:
         owner = _owner(neuron, p, dt)
         owner.recurrence = partial(nnf.linear, weight=recurrent_weights)
-        output, *new = core(owner, nnf.linear(input_tensor, input_weights), *neuron.states_of(state))
-        return output, neuron.state_of(tuple(new))
+        return _stepped(neuron, owner, nnf.linear(input_tensor, input_weights), state)
 
     return _named(step, name, neuron)
+
+
+def _coupled_step_of(neuron: type[RecurrentNeuron], name: str) -> Callable[..., tuple[Tensor, Any]]:
+    def step(
+        input_tensor: Tensor,
+        state: Any,
+        input_weights: Tensor,
+        recurrent_weights: Tensor,
+        g_coupling: Tensor,
+        p: Any = None,
+        dt: float = 0.001,
+    ) -> tuple[Tensor, Any]:
+        owner = _owner(neuron, p, dt)
+        owner.recurrence = partial(nnf.linear, weight=recurrent_weights)
+        owner.coupling = partial(nnf.linear, weight=g_coupling)
+        return _stepped(neuron, owner, nnf.linear(input_tensor, input_weights), state)
+
+    return _named(step, name, neuron)
+
+
+def _stepped(neuron: type[NorseNeuron], owner: SimpleNamespace, drive: Tensor, state: Any) -> tuple[Tensor, Any]:
+    core: Callable[..., Any] = neuron.core
+    output, *new = core(owner, drive, *neuron.states_of(state))
+    return output, neuron.state_of(tuple(new))
 
 
 lif_step = _recurrent_step_of(LIFRecurrent, "lif_step")
@@ -126,7 +154,36 @@ lif_ex_step = _recurrent_step_of(LIFExRecurrent, "lif_ex_step")
 lif_adex_step = _recurrent_step_of(LIFAdExRecurrent, "lif_adex_step")
 lif_refrac_step = _recurrent_step_of(LIFRefracRecurrent, "lif_refrac_step")
 lsnn_step = _recurrent_step_of(LSNNRecurrent, "lsnn_step")
+lif_mc_step = _coupled_step_of(LIFMCRecurrentCell, "lif_mc_step")
+lif_mc_refrac_step = _coupled_step_of(LIFMCRefracRecurrentCell, "lif_mc_refrac_step")
 izhikevich_recurrent_step = _recurrent_step_of(IzhikevichRecurrent, "izhikevich_recurrent_step")
+
+
+def lif_mc_feed_forward_step(
+    input_tensor: Tensor, state: Any, g_coupling: Tensor, p: Any = None, dt: float = 0.001
+) -> tuple[Tensor, Any]:
+    """One step of :class:`LIF` from a membrane that what other compartments add has charged."""
+    v = state.v + dt * nnf.linear(state.v, g_coupling)
+    return lif_feed_forward_step(input_tensor, state._replace(v=v), p, dt)
+
+
+def lif_mc_refrac_feed_forward_step(
+    input_tensor: Tensor, state: Any, g_coupling: Tensor, p: Any = None, dt: float = 0.001
+) -> tuple[Tensor, Any]:
+    """One step of :class:`LIFMCRefracRecurrentCell` without the way back."""
+    owner = _owner(LIFMCRefracRecurrentCell, p, dt)
+    owner.recurrence, owner.coupling = torch.zeros_like, partial(nnf.linear, weight=g_coupling)
+    z, _, *states = LIFMCRefracRecurrentCell.core(owner, input_tensor, state.lif.v, *LIFRefracCell.states_of(state))
+    return z, LIFRefracCell.state_of(tuple(states))
+
+
+def iaf_step(
+    input_spikes: Tensor, state: Any, input_weights: Tensor, recurrent_weights: Tensor, p: Any = None, dt: float = 0.001
+) -> tuple[Tensor, IAFState]:
+    """One step of :class:`IAF` behind a linear layer, that its spikes come back to."""
+    drive = nnf.linear(input_spikes, input_weights) + nnf.linear(state.z, recurrent_weights)
+    z, (v,) = iaf_feed_forward_step(drive, IAFFeedForwardState(state.v), p, dt)
+    return z, IAFState(z, v)
 
 
 def lif_current_encoder(

@@ -26,9 +26,9 @@ _MULTIPLIERS = {1: 0.05, 2: 0.1, 3: 0.3, 4: 0.5, 5: 0.7, 6: 0.9, 7: 0.925}
 class Levels:
     """The nearest of these levels, the lower one of two as near; the gradient passes through unchanged.
 
-    Levels at equal distances are computed. Others are tried one after the other, two operations each, up to 32 of them;
-    more are looked up in a table, which no kernel does: the torch loop. Of states so far away that all distances are
-    rounded to the same number snnTorch takes the lowest level, here it is the last.
+    Levels at equal distances are computed. Others are tried one after the other, two operations each, up to 64 of them;
+    more would keep the compiler busy for long, so they are looked up in a table: the torch loop. Of states so far
+    away that all distances are rounded to the same number snnTorch takes the lowest level, here it is the last.
 
     Args:
         levels: ascending, ``[n]``.
@@ -47,7 +47,7 @@ class Levels:
         lasts = _last_of_each(levels)
         self._table = (levels, lasts)
         self.steps = () if even else tuple(zip(lasts.tolist(), levels[1:].tolist(), strict=True))
-        self._nearest = self._computed if even else self._tried if self.count <= 32 else self._looked_up
+        self._nearest = self._computed if even else self._tried if self.count <= 64 else self._looked_up
 
     def __call__(self, x: Tensor) -> Tensor:
         nearest: Tensor = _StraightThrough.apply(x, self._nearest)  # type: ignore[no-untyped-call]

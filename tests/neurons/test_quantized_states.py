@@ -18,6 +18,7 @@ TABLES = {
     "one": torch.tensor([0.5]),
     "uneven": UNEVEN,
     "many": torch.linspace(0.0, 1.5, 40) ** 3,
+    "too many": torch.linspace(0.0, 1.5, 80) ** 3,
 }
 
 

@@ -18,7 +18,8 @@ theirs: Any = importlib.import_module("norse.torch")
 
 X = torch.rand(12, 3, 4, generator=torch.Generator().manual_seed(0)) * 3
 NAMES = {"LIF": "lif_step", "LIFEx": "lif_ex_step", "LIFAdEx": "lif_adex_step", "LSNN": "lsnn_step"}
-OTHERS = {"LIFRefrac": "lif_refrac_step", "Izhikevich": "izhikevich_recurrent_step"}
+NAMES |= {"LIFRefrac": "lif_refrac_step"}
+OTHERS = ("LIFAdExRefrac", "Izhikevich")
 
 
 def built(module: Any, name: str, **options: Any) -> Any:
@@ -60,13 +61,46 @@ def test_layers_and_cells(name: str, autapses: bool) -> None:
         torch.testing.assert_close(got[:-1], want[:-1], rtol=5e-5, atol=near)
 
 
+@pytest.mark.parametrize("name", ["LIFMC", "LIFMCRefrac"])
+def test_compartments(name: str) -> None:
+    peer, mine = (built(module, f"{name}RecurrentCell") for module in (theirs, ours))
+    mine.load_state_dict(peer.state_dict())
+    want, got = (results(cell, X, True) for cell in (peer, mine))
+    assert 0 < want[0].mean() < 1 and got[-1] == want[-1]
+    torch.testing.assert_close(got[:-1], want[:-1], rtol=5e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lif_mc", "lif_mc_refrac"])
+def test_steps_of_compartments(name: str) -> None:
+    cell = built(theirs, {"lif_mc": "LIFMCRecurrentCell", "lif_mc_refrac": "LIFMCRefracRecurrentCell"}[name])
+    _, state = cell(X[0])
+    given = X[1], state, cell.input_weights, cell.recurrent_weights, cell.g_coupling, cell.p
+    want, got = (getattr(module, f"{name}_step")(*given) for module in (theirs, ours))
+    torch.testing.assert_close(tree_leaves(got), tree_leaves(want))
+    layer = theirs.LIFCell() if name == "lif_mc" else theirs.LIFRefracCell()
+    drive = X[1] @ cell.input_weights.t()
+    _, state = layer(drive)
+    given = drive, state, cell.g_coupling, cell.p
+    want, got = (getattr(module, f"{name}_feed_forward_step")(*given) for module in (theirs, ours))
+    torch.testing.assert_close(tree_leaves(got), tree_leaves(want))
+
+
+def test_step_of_an_integrate_and_fire_neuron_that_is_fed_its_spikes() -> None:
+    cell = built(theirs, "LIFRecurrentCell")
+    state = theirs.IAFState(z=torch.ones(3, 5), v=torch.rand(3, 5))
+    given = X[1], state, cell.input_weights, cell.recurrent_weights
+    want, got = (module.iaf_step(*given) for module in (theirs, ours))
+    assert type(got[1]).__name__ == "IAFState"
+    torch.testing.assert_close(tree_leaves(got), tree_leaves(want))
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_steps(name: str) -> None:
-    cell = built(theirs, f"{name}RecurrentCell")
+    cell, called = built(theirs, f"{name}RecurrentCell"), NAMES[name]
     _, state = cell(X[0])
     given = X[1], state, cell.input_weights, cell.recurrent_weights, cell.p
-    want, *got = (step(*given) for step in (getattr(theirs, NAMES[name]), getattr(ours, NAMES[name])))
-    got.append(getattr(ours, NAMES[name])(*given[:-1]))  # where theirs asks for parameters
+    want, *got = (step(*given) for step in (getattr(theirs, called), getattr(ours, called)))
+    got.append(getattr(ours, called)(*given[:-1]))  # where theirs asks for parameters
     for each in got:
         torch.testing.assert_close(tree_leaves(each), tree_leaves(want))
 

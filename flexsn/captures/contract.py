@@ -21,9 +21,10 @@ __all__ = [
     "argument_label",
     "argument_names",
     "call_core",
+    "callable_core",
     "changed_in_place",
     "check_arity",
-    "check_core",
+    "check_entries",
     "count_outputs",
     "read_signature",
     "too_few_returned",
@@ -53,7 +54,7 @@ def read_signature(
     Raises:
         CoreError: no core, counts that contradict it, or that nothing determines.
     """
-    check_core(core)
+    callable_core(core)
     for what, count in (("num_inputs", num_inputs), ("num_states", num_states)):
         if count is not None and (isinstance(count, bool) or not isinstance(count, int)):
             raise CoreError(f"{what} must be a number, got {count!r}")
@@ -96,8 +97,13 @@ def read_signature(
     return CoreSignature(num_inputs, num_states, tuple(state_names))
 
 
-def check_core(core: Any) -> None:
-    """Raise ``CoreError`` for what cannot be called as one step."""
+def callable_core(core: Any) -> Callable[..., Any]:
+    """The function or module itself, without what ``torch.compile`` made of it: traced, it needs no other compiler.
+
+    Raises:
+        CoreError: it cannot be called as one step.
+    """
+    core = getattr(core, "_orig_mod", getattr(core, "_torchdynamo_orig_callable", core))
     if not callable(core):
         raise CoreError(f"core must be callable, got {type(core).__name__}", hint="pass a function core(x, v)")
     if isinstance(core, type):
@@ -122,6 +128,24 @@ def check_core(core: Any) -> None:
             where=defined_at(core),
             hint="pass the method of an object: MyNeuron(...).core",
         )
+    made: Callable[..., Any] = core
+    return made
+
+
+def check_entries(signature: CoreSignature, **given: Sequence[Any] | None) -> None:
+    """Raise ``CoreError`` for what has not one entry per argument."""
+    count = signature.num_inputs + signature.num_states
+    for what, entries in given.items():
+        if entries is not None and not isinstance(entries, (tuple, list)):
+            raise CoreError(
+                f"{what} must be a tuple, got {type(entries).__name__}",
+                why="one entry per argument, inputs then states",
+            )
+        if entries is not None and len(entries) != count:
+            raise CoreError(
+                f"{what} has {len(entries)} entries, the core takes {count} arguments",
+                why="one entry per argument, inputs then states",
+            )
 
 
 def check_arity(core: Callable[..., Any], num_inputs: int, num_states: int) -> None:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from flexsn.captures.contract import argument_names
 from flexsn.captures.source import Source
 from flexsn.errors import SourceLine, UnsupportedOpError
 from flexsn.ir.dtypes import HALF, IN_MEMORY
@@ -25,7 +26,7 @@ from flexsn.ir.step import StepGraph
 __all__ = [
     *("KINDS", "Kind", "Treatment", "alike", "as_floats"),
     *("check", "check_arguments", "check_read", "check_values", "complaint", "fit"),
-    *("is_memory", "kept", "needs_loop", "refuse", "written_out"),
+    *("is_memory", "kept", "needs_loop", "refuse", "written_out", "wrong_count"),
 ]
 
 Tensors = tuple[Tensor, ...]
@@ -287,3 +288,15 @@ def _broadcast(inputs: Sequence[Tensor], states: Sequence[Tensor], time_dim: int
         for x, ones, shape in zip(inputs, padded, steps, strict=True)
     ]
     return tuple(wide), tuple(s.expand(step) for s in states), axis
+
+
+def wrong_count(
+    core: Callable[..., Any], num_inputs: int, state_names: Sequence[str], given: int, counts_are_open: bool
+) -> ValueError:
+    """The error for another number of inputs than a neuron's core has; a subclass has settled its counts itself."""
+    names = [name for name in argument_names(core, num_inputs) if name]
+    inputs = f"; the inputs of the core are ({', '.join(names)})" if names else ""
+    states = f", its states ({', '.join(state_names)}) stay in the neuron" if names and state_names else ""
+    more = "; FlexSN(core, num_inputs=...) says how many arguments are inputs"
+    more = more if given > num_inputs and counts_are_open else ""
+    return ValueError(f"expected {num_inputs} input(s), got {given}{inputs}{states}{more}")

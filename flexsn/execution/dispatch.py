@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch._C._dynamo import eval_frame
 
-from flexsn.captures.contract import check_arity, check_core
+from flexsn.captures.contract import callable_core, check_arity
 from flexsn.captures.guards import Captures
 from flexsn.errors import (
     BackendError,
@@ -66,7 +66,7 @@ from flexsn.kernels.backend import Backend
 if TYPE_CHECKING:
     from flexsn.execution.alternating.forward import AlternatingScan
 
-__all__ = ["ScanDispatcher", "constant_to_compile", "opaque_to_compile", "uncompiled"]
+__all__ = ["ScanDispatcher", "constant_to_compile", "opaque_to_compile"]
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -88,8 +88,7 @@ class ScanDispatcher:
     """
 
     def __init__(self, core: Callable[..., Any], num_states: int, like: ScanDispatcher | None = None) -> None:
-        self.core = core = uncompiled(core)
-        check_core(core)
+        self.core = core = callable_core(core)
         self.num_states = num_states
         self._captures = mine = Captures(core)
         if mine.unwatched is not None or (like is not None and like._captures.code != mine.code):
@@ -327,8 +326,3 @@ def constant_to_compile(function: Function) -> Function:
     marked: Any = function
     marked._dynamo_marked_constant = True
     return function
-
-
-def uncompiled(core: Any) -> Any:
-    """The function or module that ``torch.compile`` was given: traced, it needs no other compiler."""
-    return getattr(core, "_orig_mod", getattr(core, "_torchdynamo_orig_callable", core))

@@ -12,18 +12,17 @@ from torch import Tensor
 
 from flexsn.captures.binding import ParameterBinding, register_parameters
 from flexsn.captures.contract import (
-    CoreSignature,
-    argument_names,
-    check_core,
+    callable_core,
+    check_entries,
     count_outputs,
     read_signature,
     too_few_returned,
 )
 from flexsn.captures.guards import Captures
 from flexsn.errors import CoreError
-from flexsn.execution.arguments import Tensors, as_floats, check, complaint
+from flexsn.execution.arguments import Tensors, as_floats, check, complaint, wrong_count
 from flexsn.execution.backends import supported_backends
-from flexsn.execution.dispatch import ScanDispatcher, opaque_to_compile, uncompiled
+from flexsn.execution.dispatch import ScanDispatcher, opaque_to_compile
 from flexsn.execution.loop import Results
 from flexsn.execution.masks import Masks
 from flexsn.execution.options import ScanOptions
@@ -125,12 +124,11 @@ class FlexSN(Options, StepForms, InGraph):
     ) -> None:
         super().__init__()
         if core is not None:
-            check_core(core)
-            self.core = uncompiled(core)
+            self.core = callable_core(core)
         elif not callable(getattr(type(self), "core", None)):
             raise CoreError("no core", hint="pass one: FlexSN(core), or define core(self, ...) in a subclass")
         signature = read_signature(self.core, num_inputs, num_states, example_inputs)
-        _check_lengths(signature, example_inputs=example_inputs, requires_grad=requires_grad)
+        check_entries(signature, example_inputs=example_inputs, requires_grad=requires_grad)
         if any(not isinstance(e, Tensor) for e in example_inputs or ()):
             kinds = ", ".join(type(e).__name__ for e in example_inputs or ())
             raise CoreError(f"example_inputs must be tensors, got {kinds}", why="their dtypes are those of the states")
@@ -182,7 +180,7 @@ class FlexSN(Options, StepForms, InGraph):
         own = self._flexsn
         options, multi_step = own.call_options, own.step_mode == "m"
         if len(inputs) != own.num_inputs:
-            raise ValueError(self._wrong_count(len(inputs)))
+            raise wrong_count(self.core, own.num_inputs, own.state_names, len(inputs), type(self) is FlexSN)
         try:
             if self.integers_as_floats:
                 inputs = as_floats(inputs)
@@ -212,17 +210,6 @@ class FlexSN(Options, StepForms, InGraph):
         if not multi_step:
             outputs = tuple([y.squeeze(0) for y in outputs])
         return outputs[0] if len(outputs) == 1 else outputs
-
-    def _wrong_count(self, given: int) -> str:
-        own = self._flexsn
-        what = f"expected {own.num_inputs} input(s), got {given}"
-        names = [name for name in argument_names(self.core, own.num_inputs) if name]
-        inputs = f"; the inputs of the core are ({', '.join(names)})" if names else ""
-        states = f", its states ({', '.join(own.state_names)}) stay in the neuron" if names and own.state_names else ""
-        more = ""
-        if given > own.num_inputs and type(self) is FlexSN:
-            more = "; FlexSN(core, num_inputs=...) says how many arguments are inputs"
-        return f"{what}{inputs}{states}{more}"
 
     _advance: ClassVar[Callable[..., Any]] = forward
 
@@ -337,18 +324,3 @@ class FlexSN(Options, StepForms, InGraph):
 
 
 FlexSNKernel.neuron_type = FlexSN
-
-
-def _check_lengths(signature: CoreSignature, **given: Sequence[Any] | None) -> None:
-    count = signature.num_inputs + signature.num_states
-    for what, entries in given.items():
-        if entries is not None and not isinstance(entries, (tuple, list)):
-            raise CoreError(
-                f"{what} must be a tuple, got {type(entries).__name__}",
-                why="one entry per argument, inputs then states",
-            )
-        if entries is not None and len(entries) != count:
-            raise CoreError(
-                f"{what} has {len(entries)} entries, the core takes {count} arguments",
-                why="one entry per argument, inputs then states",
-            )

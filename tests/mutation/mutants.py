@@ -26,7 +26,11 @@ EQUIVALENTS = Path(__file__).with_name("equivalents.txt")
 KEPT = ROOT / ".venv" / "touched"
 
 ROOMS = ("ir", "captures", "tracing", "planning", "execution", "kernels/cpp", "kernels/triton")
-TESTS = ("tests/test_tiny.py", *(f"tests/{room}" for room in (*ROOMS[:5], "kernels", "modules", "graphs", "report")))
+TESTS = (
+    "tests/test_tiny.py",
+    "tests/test_docs.py",
+    *(f"tests/{room}" for room in (*ROOMS[:5], "kernels", "modules", "graphs", "report")),
+)
 TESTS += ("tests/flexsn", "tests/property")
 INTERPRETED = ("tests/kernels/triton/test_kernels.py", "tests/property")
 """The tests that notice, and those that take Triton's interpreter."""

@@ -66,6 +66,12 @@ def read_signature(
             why="a core is core(*inputs, *states); an argument with a default value is a constant",
             hint="give it arguments without default values: def core(x, v)",
         )
+    if names[:1] == ["self"]:
+        raise CoreError(
+            "the core is a method without its object: its first argument is self",
+            where=defined_at(core),
+            hint="pass the method of an object: MyNeuron(...).core",
+        )
     total = len(names)
     if open_ended:
         if example_inputs is not None:
@@ -122,12 +128,6 @@ def callable_core(core: Any) -> Callable[..., Any]:
                 why="a core is called once per step and returns (*outputs, *new_states)",
                 hint="write def in place of async def, return in place of yield",
             )
-    if inspect.isfunction(core) and core.__code__.co_varnames[: core.__code__.co_argcount][:1] == ("self",):
-        raise CoreError(
-            "the core is a method without its object: its first argument is self",
-            where=defined_at(core),
-            hint="pass the method of an object: MyNeuron(...).core",
-        )
     made: Callable[..., Any] = core
     return made
 

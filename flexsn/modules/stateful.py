@@ -106,7 +106,7 @@ class Stateful(nn.Module):
             if own.example_dtypes is not None:
                 dtypes = own.example_dtypes[own.num_inputs :]
                 states = tuple(s.to(compute_dtype(d)) for s, d in zip(states, dtypes, strict=True))
-        except (IndexError, RuntimeError, TypeError, ValueError):
+        except (AttributeError, IndexError, RuntimeError, TypeError, ValueError):
             if wrong := complaint(partial(fit, seqs, (), time_dim)):
                 raise wrong from None  # the inputs are to blame
             raise

@@ -54,13 +54,19 @@ class Holder:
     (waits, r"the core is an async function\n  where: .*test_mistakes\.py:\d+, waits\n[\s\S]*hint:  write def"),
     (yields, r"the core is a generator[\s\S]*hint:  write def in place of async def, return in place of yield"),
     (waits_and_yields, r"the core is a generator"),
-    (Holder.core, r"a method without its object[\s\S]*Holder\.core\n  hint:  pass the method of an object"),
 ])  # fmt: skip
 def test_what_is_no_core(core: Any, text: str) -> None:
     with pytest.raises(CoreError, match=text):
         FlexSN(core)
     with pytest.raises(CoreError, match=text):
         scan(core, sequence(4, 3), torch.zeros(3))
+
+
+def test_a_method_without_its_object() -> None:
+    with pytest.raises(CoreError, match=r"without its object[\s\S]*Holder\.core\n  hint:  pass the method of an obj"):
+        FlexSN(Holder.core)  # type: ignore[arg-type]
+    with pytest.raises(CoreError, match=r"missing a required argument: 'v'[\s\S]*its arguments are \(self, x, v\)"):
+        scan(Holder.core, sequence(4, 3), torch.zeros(3))
 
 
 def test_a_core_of_constants_takes_no_inputs() -> None:

@@ -46,8 +46,8 @@ class Reference:
 
     def flips(self, got: Run) -> Flips:
         """Where the spikes of another run differ."""
-        outputs = [[y.detach() for y in r.outputs] for r in (self.loop, got)]
-        return find_flips(self.neuron, self.case, *outputs, self.by_sample, self.seed)
+        loop, other = ([y.detach() for y in r.outputs] for r in (self.loop, got))
+        return find_flips(self.neuron, self.case, loop, other, self.by_sample, self.seed)
 
 
 def compare(reference: Reference, backend: str) -> Finding:

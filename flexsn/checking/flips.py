@@ -105,7 +105,7 @@ def _first(differ: Tensor, by_sample: bool) -> Tensor:
 def _in_words(
     first: Tensor, turned: Tensor, loop: Sequence[Tensor], got: Sequence[Tensor], spikes: Sequence[int]
 ) -> tuple[str, ...]:
-    rows = []
+    rows: list[str] = []
     for lane in ((first < len(loop[0])) & ~turned).nonzero().tolist():
         t = int(first[tuple(lane)])
         for i in spikes:
@@ -115,11 +115,11 @@ def _in_words(
     return tuple(rows)
 
 
-class _Rounded(TorchDispatchMode):
+class _Rounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Moves every operand of every operation by up to :data:`ULPS`, at random; whole numbers stay, as spikes are."""
 
     def __init__(self, seed: int) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._seed, self._generators = seed, dict[torch.device, torch.Generator]()
 
     def __torch_dispatch__(

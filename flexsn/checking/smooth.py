@@ -20,6 +20,7 @@ from flexsn.surrogate.base import Surrogate
 
 __all__ = ["compare_slopes", "no_derivative", "smoothed", "wrong_slopes"]
 
+_DATA: Any = Tensor.data
 _STEP = 1e-6
 _NEAR = 1e-4
 
@@ -70,7 +71,7 @@ class _Detaching(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
     ) -> Any:
-        self.seen |= getattr(func, "__name__", "") in ("detach", "detach_") or func == Tensor.data.__get__
+        self.seen |= getattr(func, "__name__", "") in ("detach", "detach_") or func == _DATA.__get__
         return func(*args, **(kwargs or {}))
 
 
@@ -78,8 +79,8 @@ def _own_function(roots: Sequence[Any]) -> str | None:
     """An ``autograd.Function`` on the way back from these nodes of autograd's graph."""
     waiting, seen = [root for root in roots if root is not None], set[Any]()
     while waiting:
-        node = waiting.pop()
-        if isinstance(node, BackwardCFunction):
+        node: Any = waiting.pop()
+        if issubclass(type(node), BackwardCFunction):
             return str(node.name()).removesuffix("Backward")
         if node not in seen:
             seen.add(node)

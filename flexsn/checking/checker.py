@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedTensorMixin
+from torch.nn.parameter import is_lazy
 
 from flexsn.checking.cases import LANES, Case, cases_for, made_cases, small_case
 from flexsn.checking.compare import Reference, compare
@@ -101,10 +101,10 @@ def _copied(neuron_or_core: Any, num_inputs: int | None, num_states: int | None)
             if inside:
                 raise ValueError(f"a network: check its neurons one by one, {', '.join(inside)}")
         neuron_or_core = FlexSN(neuron_or_core, num_inputs, num_states)
-    if any(isinstance(p, UninitializedTensorMixin) for p in neuron_or_core.parameters()):
+    if any(is_lazy(p) for p in neuron_or_core.parameters()):
         name = neuron_or_core._shown_name()
         raise ValueError(f"{name} has parameters without a shape yet: call it once, then check it")
-    neuron = copy.deepcopy(neuron_or_core)
+    neuron: FlexSN = copy.deepcopy(neuron_or_core)
     neuron.step_mode, neuron.store_state_seqs = "m", False
     neuron.time_reduction = neuron.output_dtype = neuron.detach_every = None
     neuron.record()

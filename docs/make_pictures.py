@@ -42,9 +42,14 @@ def pages() -> list[Path]:
     return [page for page in found if page.name not in PRINTED_BY_THE_LIBRARY and any(blocks(page.read_text()))]
 
 
+def name_of(page: Path) -> str:
+    """The module that a page is while it runs; not that of a package of the same name, such as nir."""
+    return f"page_{page.stem.replace('-', '_')}"
+
+
 def run(page: Path) -> Iterator[str | None]:
     """Run a page, block by block, each time handing out what the block is said to print."""
-    module = sys.modules[name] = ModuleType(name := page.stem.replace("-", "_"))  # what is pickled is found by name
+    module = sys.modules[name] = ModuleType(name := name_of(page))  # what is pickled is found by name
     for code, shown in blocks(page.read_text()):
         exec(compile(code, str(page), "exec"), module.__dict__)
         yield shown

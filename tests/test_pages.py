@@ -43,7 +43,7 @@ def in_a_folder_of_its_own_as_one_process_of_one(monkeypatch: pytest.MonkeyPatch
 
 def names_on(page: Path) -> dict[str, Any]:
     """What the code of a page that ran has defined."""
-    return vars(sys.modules[page.stem.replace("-", "_")])
+    return vars(sys.modules[MADE["name_of"](page)])
 
 
 @pytest.mark.parametrize("page", MADE["pages"](), ids=lambda page: page.stem)

@@ -14,7 +14,10 @@ __all__ = ["AvgPool2d", "Conv1d", "Conv2d", "MatrixStack", "Scale", "SumPool2d",
 def over_leading(layer: Callable[[Tensor], Tensor], x: Tensor, dims: int) -> Tensor:
     """A layer of ``dims`` dimensions and a batch, on all dimensions before these at once."""
     leading = x.shape[: x.dim() - dims]
-    return layer(x.reshape(-1, *x.shape[x.dim() - dims :])).unflatten(0, leading) if leading else layer(x)
+    if not leading:
+        return layer(x)
+    y = layer(x.reshape(-1, *x.shape[x.dim() - dims :]))
+    return y.reshape(*leading, *y.shape[1:])
 
 
 class Conv1d(nn.Conv1d):
@@ -60,8 +63,11 @@ class MatrixStack(nn.Module):
         self.bias = None if bias is None else nn.Parameter(bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        y = torch.einsum("...oi,...i->...o", self.weight, x)
-        return y if self.bias is None else y + self.bias
+        return self.product(x) if self.bias is None else self.product(x) + self.bias
+
+    def product(self, x: Tensor) -> Tensor:
+        """Without the bias."""
+        return torch.einsum("...oi,...i->...o", self.weight, x)
 
 
 class Scale(nn.Module):

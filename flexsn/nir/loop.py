@@ -128,7 +128,7 @@ class Loop(FlexSN):
             return (x,)
         if self.lanes is None:
             return (node._conv_forward(x, node.weight, node.bias) if self.convolves else node(x),)
-        matrix, offset = matrix_of(node, self.shapes[number][0])
+        matrix, offset = matrix_of(node, self.shapes[number][0], x)
         rows, columns = matrix.shape
         square = F.pad(matrix, (0, self.lanes - columns, 0, self.lanes - rows))
         return (F.linear(x, square, None if offset is None else F.pad(offset, (0, self.lanes - rows))),)

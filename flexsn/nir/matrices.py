@@ -10,26 +10,26 @@ from flexsn.nir.layers import MatrixStack
 __all__ = ["matrix_of", "padded"]
 
 
-def matrix_of(layer: nn.Module, shape: torch.Size) -> tuple[Tensor, Tensor | None]:
-    """A layer on inputs of this shape as ``(matrix [out, in], offset [out])``, made of its parameters by torch."""
+def matrix_of(layer: nn.Module, shape: torch.Size, like: Tensor) -> tuple[Tensor, Tensor | None]:
+    """A layer on inputs of this shape as ``(matrix [out, in], offset [out])``, made of its parameters by torch.
+
+    Args:
+        layer: a linear one.
+        shape: of what enters it.
+        like: a tensor of the dtype and on the device of what enters it.
+    """
+    basis = torch.eye(shape.numel(), dtype=like.dtype, device=like.device).view(-1, *shape)
     if isinstance(layer, nn.Linear):
         return layer.weight, layer.bias
     if isinstance(layer, MatrixStack):
-        places = layer.weight.flatten(0, -3)
-        return torch.block_diag(*places.unbind(0)), None if layer.bias is None else layer.bias.flatten()
+        return layer.product(basis).flatten(1).T, None if layer.bias is None else layer.bias.flatten()
     if isinstance(layer, (nn.Conv1d, nn.Conv2d)):
-        basis = _basis(shape, layer.weight)
         columns = layer._conv_forward(basis, layer.weight, None)
         offset = None
         if layer.bias is not None:
             offset = layer.bias.view(-1, *[1] * (columns.dim() - 2)).expand(columns.shape[1:]).flatten()
         return columns.flatten(1).T, offset
-    columns = layer(_basis(shape, torch.zeros(())))
-    return columns.flatten(1).T, None
-
-
-def _basis(shape: torch.Size, like: Tensor) -> Tensor:
-    return torch.eye(shape.numel(), dtype=like.dtype, device=like.device).view(-1, *shape)
+    return layer(basis).flatten(1).T, None
 
 
 def padded(values: Tensor, shape: torch.Size, lanes: int) -> Tensor:

@@ -61,10 +61,7 @@ def _lanes(node: Any, name: str, shape: torch.Size) -> Tensor:
 
 
 def _spreads(shape: torch.Size, over: torch.Size) -> bool:
-    try:
-        return torch.broadcast_shapes(shape, over) == over
-    except RuntimeError:
-        return False
+    return len(shape) <= len(over) and all(a in (1, b) for a, b in zip(reversed(shape), reversed(over), strict=False))
 
 
 def _neuron(kind: type[Neuron]) -> Callable[[Any, torch.Size, Stepping], nn.Module]:

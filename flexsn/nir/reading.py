@@ -119,7 +119,7 @@ def _layers(
     nodes: Mapping[str, Any], edges: Sequence[Edge], inputs: Sequence[str], stepping: Stepping
 ) -> tuple[dict[str, nn.Module], Shapes]:
     """Every node's layer, and the shapes before and after it, as they come along the edges from the inputs."""
-    entering = {name: _declared(name, nodes[name]) for name in inputs}
+    entering = {name: _declared(name, nodes, edges) for name in inputs}
     layers: dict[str, nn.Module] = {}
     shapes: Shapes = {}
     waiting = deque(inputs)
@@ -144,8 +144,17 @@ def _layers(
     return layers, shapes
 
 
-def _declared(name: str, node: Any) -> torch.Size:
-    shape = node.input_type["input"]
+def _declared(name: str, nodes: Mapping[str, Any], edges: Sequence[Edge]) -> torch.Size:
+    """The shape of an Input, without the batch of a sample, which Norse writes as well."""
+    shape = _sizes(nodes[name].input_type["input"])
     if shape is None:
         raise ValueError(f"the Input {name!r} does not say its shape")
-    return torch.Size(int(size) for size in shape)
+    for source, target in edges:
+        taken = _sizes(nodes[target].input_type["input"]) if source == name else None
+        if taken and shape[-len(taken) :] == taken:
+            return taken
+    return shape
+
+
+def _sizes(shape: Any) -> torch.Size | None:
+    return None if shape is None else torch.Size(int(size) for size in shape)

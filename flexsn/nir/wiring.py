@@ -50,19 +50,17 @@ def flattened(graph: Any, home: str = "") -> Flat:
     flat = Flat({}, [], {}, {})
     within = f"{home}." if home else ""
     for name, node in graph.nodes.items():
-        whole = within + name
-        flat.homes[whole] = home
-        if type(node).__name__ != "NIRGraph":
-            flat.nodes[whole] = node
-            continue
-        inner = flattened(node, whole)
+        whole, is_graph = within + name, type(node).__name__ == "NIRGraph"
+        inner = flattened(node, whole) if is_graph else Flat({whole: node}, [], {}, {})
+        inner.homes[whole] = home
         twice = flat.homes.keys() & inner.homes.keys()
         if twice:
             raise ValueError(f"two nodes are called {min(twice)!r}, one of them in a graph within the graph")
         for mine, its in ((flat.nodes, inner.nodes), (flat.homes, inner.homes), (flat.doors, inner.doors)):
             mine.update(its)  # type: ignore[arg-type]
         flat.edges.extend(inner.edges)
-        flat.doors[whole] = _only(node, "Input", whole), _only(node, "Output", whole)
+        if is_graph:
+            flat.doors[whole] = _only(node, "Input", whole), _only(node, "Output", whole)
     for source, target in dict.fromkeys((source, target) for source, target in graph.edges):  # it is there or not
         for end in (source, target):
             if end not in graph.nodes:

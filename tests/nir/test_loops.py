@@ -165,6 +165,12 @@ def test_a_round_trip_and_copies() -> None:
                 assert torch.equal(again(x), y)
 
 
+def test_another_dtype() -> None:
+    _, net, x = built("by channels and pools")
+    set_backend(net, "torch")
+    assert net.float()(x.float()).dtype == torch.float32
+
+
 def test_a_convolution_in_a_loop_takes_any_batch_dimensions() -> None:
     _, net, x = built("by a convolution")
     with torch.no_grad():

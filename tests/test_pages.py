@@ -24,7 +24,6 @@ ROOT = Path(__file__).parent.parent
 DOCS, README = ROOT / "docs", ROOT / "README.md"
 MADE = runpy.run_path(str(DOCS / "make_pictures.py"))
 COMING_FROM = sorted(DOCS.glob("coming-from-*.md"))
-MEASURED_LATER = {"docs/images/over_time.svg"}  # by bench/over_time.py
 CALL = re.compile(r"`([^`]+\))`")
 of_each_library = pytest.mark.parametrize("page", COMING_FROM, ids=lambda page: page.stem)
 
@@ -64,7 +63,7 @@ def test_a_page_runs_and_prints_and_draws_what_it_shows(
 
 
 def test_the_readmes_links_lead_somewhere() -> None:
-    links = set(re.findall(r"\]\(([^)]+)\)", README.read_text())) - MEASURED_LATER
+    links = set(re.findall(r"\]\(([^)]+)\)", README.read_text()))
     assert len(links) > 15 and not [link for link in links if not (ROOT / link).exists()]
 
 

@@ -9,9 +9,6 @@ from typing import Any, ClassVar, cast
 from torch import Tensor
 
 from flexsn import FlexSN, UnsupportedOpError, scan
-from flexsn.execution.loop import Results
-from flexsn.execution.masks import Masks
-from flexsn.execution.options import ScanOptions
 from flexsn.neurons.adaptive import AdaptiveNeuron
 from flexsn.neurons.arguments import Number, with_arguments_of, wrong
 from flexsn.neurons.base import SpikingNeuron
@@ -85,9 +82,7 @@ class FedBack(FlexSN):
         step.__dict__[cast(str, self.product)] = lambda *_: back if products > 1 else back[0]
         return type(self).core(step, *arguments[: self.num_inputs], *arguments[states:])
 
-    def _scan(
-        self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], options: ScanOptions, masks: Masks | None = None
-    ) -> Results:
+    def _scan(self, inputs: Any, states: Any, options: Any, masks: Any = None) -> Any:
         plain = options.single_step and masks is None and options.backend != "torch"
         ours = "core" not in self.__dict__ and type(self).core.__module__.startswith("flexsn.neurons.")
         if self.product is None or not (plain and ours):

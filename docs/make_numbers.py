@@ -84,7 +84,8 @@ sum, forward and backward, whether `cpp` skips the rows of what did not fire or 
 they are the loop's bits where all sums are exact (spikes, and weights that are multiples of 2^-6, say), and the loop's
 to the rounding of one product elsewhere. `cpp` skips rows where the factor is zero: a matrix with infinities or NaN in
 such a row gives NaN in the loop alone. The gradient of a matrix is one product of torch's over all steps and samples.
-TF32 is never turned on.
+In step mode `"s"`, where a matrix is read for one step alone, every product is torch's, in its order. TF32 is never
+turned on.
 
 ## Where eager torch has two answers
 

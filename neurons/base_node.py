@@ -7,11 +7,9 @@ from types import MethodType
 from typing import Any, ClassVar, cast
 
 from torch import Tensor
+from torch.compiler import is_compiling
 
 from flexsn import FlexSN, UnsupportedOpError, scan
-from flexsn.execution.loop import Results
-from flexsn.execution.masks import Masks
-from flexsn.execution.options import ScanOptions
 from flexsn.neurons.adaptive import AdaptiveNeuron
 from flexsn.neurons.arguments import Number, with_arguments_of, wrong
 from flexsn.neurons.base import SpikingNeuron
@@ -85,17 +83,17 @@ class FedBack(FlexSN):
         step.__dict__[cast(str, self.product)] = lambda *_: back if products > 1 else back[0]
         return type(self).core(step, *arguments[: self.num_inputs], *arguments[states:])
 
-    def _scan(
-        self, inputs: tuple[Tensor, ...], states: tuple[Tensor, ...], options: ScanOptions, masks: Masks | None = None
-    ) -> Results:
-        plain = options.single_step and masks is None and options.backend != "torch"
+    def _scan(self, inputs: Any, states: Any, options: Any, masks: Any = None) -> Any:
+        plain = options.single_step and masks is None and options.backend != "torch" and not is_compiling()
         ours = "core" not in self.__dict__ and type(self).core.__module__.startswith("flexsn.neurons.")
         if self.product is None or not (plain and ours):
             return super()._scan(inputs, states, options, masks)
         given = (*inputs, *(back.unsqueeze(0) for back in self._multiplied(*states)))
-        wanted = bool(options.wanted_states)
-        y, *states_after = scan(self._behind_product, given, states, options.backend, return_state_seqs=wanted)
-        return (y,), states_after[0], states_after[1] if wanted else ()
+        if options.wanted_states:
+            y, finals, state_seqs = scan(self._behind_product, given, states, options.backend, return_state_seqs=True)
+            return (y,), finals, state_seqs
+        y, finals = scan(self._behind_product, given, states, options.backend)
+        return (y,), finals, ()
 
 
 def _in_a_step(node: object) -> bool:

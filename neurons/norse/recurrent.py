@@ -100,7 +100,7 @@ class RecurrentNeuron(FedBack, NorseNeuron):
     def _keep_diagonal(self) -> None:
         """Where no neuron may feed itself, no gradient shall teach it to."""
         if not self.autapses:
-            self.recurrent_weights.register_hook(_off_diagonal)
+            self.recurrent_weights.register_hook(_off_diagonal)  # type: ignore[no-untyped-call]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)

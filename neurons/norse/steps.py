@@ -173,7 +173,8 @@ def lif_mc_refrac_feed_forward_step(
     """One step of :class:`LIFMCRefracRecurrentCell` without the way back."""
     owner = _owner(LIFMCRefracRecurrentCell, p, dt)
     owner.recurrence, owner.coupling = torch.zeros_like, partial(nnf.linear, weight=g_coupling)
-    z, _, *states = LIFMCRefracRecurrentCell.core(owner, input_tensor, state.lif.v, *LIFRefracCell.states_of(state))
+    core: Callable[..., Any] = LIFMCRefracRecurrentCell.core
+    z, _, *states = core(owner, input_tensor, state.lif.v, *LIFRefracCell.states_of(state))
     return z, LIFRefracCell.state_of(tuple(states))
 
 

@@ -47,7 +47,8 @@ class RecurrentNeuron(FedBack, SpikingNeuron):
     @property
     def product(self) -> str | None:  # type: ignore[override]
         """The connection, unless the neurons feed themselves alone, or a subclass charges them in its own way."""
-        ours = type(self)._base_state_function.__module__ == __name__
+        made: Any = type(self)
+        ours = made._base_state_function.__module__ == __name__
         return "recurrent" if self.all_to_all and ours else None
 
     def _multiplied(self, *states: Tensor) -> tuple[Tensor, ...]:

@@ -90,7 +90,8 @@ class RecurrentContainer(nn.Module, metaclass=PeerClass):
 
     def single_step_forward(self, x: Tensor) -> Tensor:
         """The output of one step."""
-        y = self.y = self.sub_module(self.fed(x, self._before(x)))
+        y: Tensor = self.sub_module(self.fed(x, self._before(x)))
+        self.y = y
         return y
 
     def multi_step_forward(self, x_seq: Tensor) -> Tensor:

@@ -25,9 +25,19 @@ LAYERS: dict[str, tuple[Callable[[], Any], tuple[int, ...]]] = {
 }
 
 
-def results(net: Any, x: Tensor) -> tuple[Any, ...]:
+def one_by_one(net: Any, x: Tensor) -> Tensor:
+    """The spikes of single steps; a state that is returned is handed in again."""
+    state, spikes = (), []
+    for step in x:
+        returned = net.single_step_forward(step, *state)
+        spikes.append(returned[0] if isinstance(returned, tuple) else returned)
+        state = (returned[1],) if isinstance(net, norse.LIFRecurrent | norse.LSNNRecurrent) else ()
+    return torch.stack(spikes)
+
+
+def results(net: Any, x: Tensor, steps: bool = False) -> tuple[Any, ...]:
     x = x.clone().requires_grad_()
-    returned = net.multi_step_forward(x)
+    returned = one_by_one(net, x) if steps else net.multi_step_forward(x)
     y = returned[0] if isinstance(returned, tuple) else returned
     (y * torch.arange(y.numel()).view_as(y)).sum().backward()
     grads = [p.grad for p in net.parameters()]
@@ -47,8 +57,36 @@ def test_compiled_it_is_the_loop(name: str) -> None:
     net.reset()
     net.backend = "torch"
     want = results(net, x)
-    assert 0 < want[0].mean() < 1 and torch.equal(got[0], want[0])
-    torch.testing.assert_close(got[1:], want[1:], rtol=2e-5, atol=1e-4)
+    net.reset()
+    net.backend = "cpp"
+    every = [got] if name == "GatedLIFNode" else [got, results(net, x, steps=True)]  # its gates are of a whole sequence
+    for each in every:
+        assert 0 < want[0].mean() < 1 and torch.equal(each[0], want[0])
+        torch.testing.assert_close(each[1:], want[1:], rtol=2e-5, atol=1e-4)
+
+
+class FeedsItsMembraneBack(snn.RLeaky):
+    def _base_state_function(self, input_: Tensor) -> Tensor:
+        fed: Tensor = self.beta * self.mem + input_ + self.recurrent(self.mem)
+        return fed
+
+
+def test_a_subclass_multiplies_what_it_likes() -> None:
+    torch.manual_seed(0)
+    net, x = FeedsItsMembraneBack(0.5, linear_features=4), torch.randint(0, 48, (4, 3, 4)) / 16
+    with torch.no_grad():
+        net.recurrent.weight.copy_((net.recurrent.weight * 16).round() / 16)
+        net.recurrent.bias.zero_()  # type: ignore[union-attr, operator]
+        spikes = one_by_one(net, x)
+        net.reset()
+        net.backend = "torch"
+        assert torch.equal(net.multi_step_forward(x), spikes) and spikes.any()
+
+
+def test_a_single_step_is_a_node_of_a_graph() -> None:
+    cell, x = norse.LIFRecurrentCell(6, 4), torch.rand(3, 6)
+    for got, want in zip(torch.compile(cell, fullgraph=True, backend="eager")(x)[1], cell(x)[1], strict=True):
+        torch.testing.assert_close(got, want)
 
 
 @pytest.mark.parametrize("in_front", [False, True])

@@ -6,12 +6,12 @@ python docs/make_neurons.py
 from __future__ import annotations
 
 import inspect
-import re
 from pathlib import Path
 
 import torch
 
 from flexsn import FlexSN, neurons
+from flexsn.commands.neurons import formulas, neurons_of
 from flexsn.neurons import norse, rnnbuilder, snntorch, spikingjelly
 from flexsn.report.build import plan_kernels
 
@@ -22,7 +22,6 @@ NEEDS_ARGUMENTS = {
     "LIAF": lambda: neurons.LIAF(torch.relu, True),
     "Refractory": lambda: neurons.Refractory(neurons.IF(), 2),
 }
-_BASES = {"Neuron", "SpikingNeuron", "BaseNode", "SimpleBaseNode", "AdaptBaseNode", "NonSpikingBaseNode"}
 
 HEAD = f"""# Built-in neurons
 
@@ -37,8 +36,7 @@ fp32: inference, and a training step (forward + backward) with a checkpoint ever
 
 def classes() -> list[type[FlexSN]]:
     """The neurons that scan a core, in alphabetical order."""
-    found = [getattr(neurons, name) for name in neurons.__all__ if name not in _BASES]
-    return sorted((c for c in found if inspect.isclass(c) and issubclass(c, FlexSN)), key=lambda c: c.__name__)
+    return neurons_of(neurons)
 
 
 def traffic(neuron: FlexSN) -> tuple[float, float]:
@@ -50,9 +48,7 @@ def traffic(neuron: FlexSN) -> tuple[float, float]:
 
 def equations(neuron_class: type[FlexSN]) -> str:
     """The formulas of the class's docstring."""
-    text = inspect.cleandoc(neuron_class.__doc__ or "").split("Args:")[0]
-    formulas = [" ".join(f.split()) for f in re.findall(r"``(.+?)``", text, flags=re.DOTALL)]
-    return "; ".join(f"`{f.replace('|', chr(92) + '|')}`" for f in formulas if re.search(r"[=≥>]", f))
+    return "; ".join(f"`{f.replace('|', chr(92) + '|')}`" for f in formulas(neuron_class))
 
 
 def presets(neuron_class: type[FlexSN]) -> str:

@@ -78,6 +78,8 @@ def check(
     tensors = tuple(x for x in inputs if isinstance(x, Tensor))
     if tensors and len(tensors) != len(inputs):
         raise ValueError("inputs are the tensors of a call, or shapes (T, *step), not both")
+    if any(0 in (x.shape if isinstance(x, Tensor) else x) for x in inputs):
+        raise ValueError("inputs without a step, or without a lane, show nothing")
     given = (states,) if isinstance(states, Tensor) else states
     if given is not None and not tensors:
         raise ValueError("states belong to inputs that are given as tensors")

@@ -68,7 +68,7 @@ def test_a_core_passes_on_every_backend(backend: str) -> None:
 @pytest.mark.parametrize("backend", KERNELS)
 def test_parameters_recurrence_and_what_is_not_exact(backend: str) -> None:
     layer = flexsn.Recurrent(neurons.PLIF(step_mode="m"), nn.Linear(5, 5))
-    result = flexsn.check(layer, backends=[backend])
+    result = flexsn.check(layer, (6, 2, 5), backends=[backend])
     assert "near the loop, because of a product" in str(result)
     assert "parameter neuron.w" in str(result) and "parameter connection.weight" in str(result)
     assert flexsn.check(exponential, (4, 2, 3), backends=[backend])
@@ -260,6 +260,7 @@ def test_inputs_that_stay_silent_are_noted() -> None:
     ("core", "inputs", "options", "says"),
     [
         (lif, (torch.zeros(2, 2), (3, 2)), {}, "tensors of a call, or shapes"),
+        (lif, (torch.zeros(0, 2),), {}, "without a step, or without a lane"),
         (lif, ((3, 2),), {"states": torch.zeros(2)}, "states belong to inputs"),
         (nn.Sequential(nn.Linear(2, 2), neurons.LIF()), (), {}, "a network: check its neurons one by one, 1"),
         (FlexSN(lambda x, v: (v + x, v + torch.ones(3))), ((4, 5),), {}, "flexsn.check.core, .T, .step.."),

@@ -20,7 +20,6 @@ nitpick_ignore_regex = [  # what is not ours, and what is ours alone
     ("py:.*", r"(?!flexsn\.).*"),
     ("py:.*", r"flexsn\.(ir|planning|kernels)\..*"),
 ]
-suppress_warnings = ["toc.not_readable"]
 
 default_role = "py:obj"
 myst_enable_extensions = ["dollarmath", "deflist"]

@@ -53,15 +53,12 @@ ARGUMENTS: dict[str, Callable[[Any], Any]] = {
     "Synaptic": lambda made: made(0.9, 0.8),
     "StateLeaky": lambda made: made(0.9, WIDTH),
     "LinearLeaky": lambda made: made(0.9, WIDTH, WIDTH),
-    "LeakyParallel": lambda made: made(WIDTH, WIDTH),
     "RLeaky": lambda made: made(0.9, 0.1, all_to_all=False),
     "RSynaptic": lambda made: made(0.9, 0.8, 0.1, all_to_all=False),
-    "SLSTM": lambda made: made(WIDTH, WIDTH),
     "SConv2dLSTM": lambda made: made(WIDTH, WIDTH, 3),
     "Izhikevich": lambda made: made() if made is neurons.Izhikevich else made(norse.tonic_spiking),
-    "LILinearCell": lambda made: made(WIDTH, WIDTH),
 }
-"""Neurons that need arguments."""
+"""Neurons that need arguments, but for those that only want to know how many inputs and neurons there are."""
 
 
 def write_pages(folder: Path) -> None:
@@ -95,13 +92,18 @@ def section(neuron_class: Any, others: list[str]) -> Iterator[str]:
     name, library = neuron_class.__name__, neuron_class.__module__.split(".")[2]
     yield f"\n## {name}\n\n```{{eval-rst}}\n.. currentmodule:: {neuron_class.__module__}\n\n"
     yield f"{described(neuron_class)}\n```\n"
-    made = ARGUMENTS.get(name, lambda made: made())(neuron_class)
+    made = _made(neuron_class)
     yield f"\n{facts(made, others)}\n"
     if MEMBRANES & set(getattr(made, "state_names", ())):
         made.step_mode = "m"
         drawn, current = trace(made, f"{library}-{name}", FEATURES.get(name, (WIDTH,)))
         caption = f"{name}, a current of {current:g}"
         yield f"\n```{{raw}} html\n<figure>{drawn}<figcaption>{caption}</figcaption></figure>\n```\n"
+
+
+def _made(neuron_class: Any) -> Any:
+    sized = "input_size" in inspect.signature(neuron_class).parameters
+    return ARGUMENTS.get(neuron_class.__name__, lambda made: made(WIDTH, WIDTH) if sized else made())(neuron_class)
 
 
 def described(neuron_class: type) -> str:

@@ -49,6 +49,7 @@ def _main(program: str, folder: str, environment: dict[str, str], said: str) -> 
         os.dup2(os.open(f"{said}/{name}", os.O_WRONLY | os.O_CREAT), number)
     os.chdir(folder)
     sys.path.insert(0, folder)
+    sys.argv = ["-c"]
     os.environ.clear()
     os.environ.update(environment)
     main = sys.modules["__main__"] = ModuleType("__main__")

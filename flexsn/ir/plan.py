@@ -133,9 +133,9 @@ class ForwardPlan:
     program: Program
     carries: tuple[Carry, ...]
     stores: tuple[tuple[Slot, Node], ...]
-    checkpoints: tuple[tuple[Slot, Node], ...] = ()
-    interval: int | None = None
-    unroll: int = 1
+    checkpoints: tuple[tuple[Slot, Node], ...]
+    interval: int | None
+    unroll: int
     read_again: tuple[int, ...] = ()
 
     @property

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
+
+from tests import fresh
 
 BENCH = Path(__file__).parents[2] / "bench"
 
@@ -15,7 +16,7 @@ BENCH = Path(__file__).parents[2] / "bench"
 @pytest.mark.skipif(torch.cuda.is_available(), reason="a GPU is here")
 @pytest.mark.parametrize("script", ["gpu_report.py", "gpu.py"])
 def test_without_a_gpu_it_says_so_and_measures_nothing(script: str) -> None:
-    ended = subprocess.run([sys.executable, BENCH / script], capture_output=True, text=True, check=False)
+    ended = fresh.run(f"import runpy; runpy.run_path({str(BENCH / script)!r}, run_name='__main__')", BENCH)
     assert ended.returncode == 2 and "GPU" in ended.stderr and not ended.stdout
 
 

@@ -16,6 +16,7 @@ from flexsn.errors import SourceLine
 from flexsn.ir.format import Names
 from flexsn.ir.graph import Builder, LeafKind
 from flexsn.ir.passes import describe, watching
+from flexsn.ir.step import Outer, Place, Product, Reduction, StepGraph, StepVjp, TorchCall
 from flexsn.report.build import plan_kernels
 
 F32 = torch.float32
@@ -106,3 +107,43 @@ def test_rows_name_values_once_and_lines_when_they_change() -> None:
         "# line 2  (core:2)",
         "t3 = cast(t2, float64)  # float64",
     ]
+
+
+B = Builder()
+X, V = B.leaf(LeafKind.INPUT, 0, F32), B.leaf(LeafKind.STATE, 0, F32)
+GRAD = B.leaf(LeafKind.COTANGENT, 0, F32)
+SCALED = B.op("mul", X, V, dtype=F32)
+FED = Product(B.leaf(LeafKind.PRODUCT, 0, F32), SCALED, (1,))
+CALL = TorchCall(torch.nn.functional.conv1d, (Place(0), Place(1), None, 2))
+CONVOLVED = Product(B.leaf(LeafKind.PRODUCT, 1, F32), B.op("add", FED.leaf, SCALED, dtype=F32), (2, 0), CALL)
+
+
+def test_products_stand_after_what_they_are_of_and_nothing_is_computed_twice() -> None:
+    step = StepGraph(B, (X,), (V,), (B.op("neg", CONVOLVED.leaf, dtype=F32),), (SCALED,), (FED, CONVOLVED))
+    assert describe(step).splitlines() == [
+        "def step(input0, state0, operand1, operand2, operand0):",
+        "    t0 = mul(input0, state0)  # float32",
+        "    product0 = matmul(t0, operand1)  # float32",
+        "    t4 = add(product0, t0)  # float32",
+        "    product1 = conv1d(t4, operand2, operand0)  # float32",
+        "    t6 = neg(product1)  # float32",
+        "    return dict(output0=t6, new_state0=t0)",
+    ]
+
+
+def test_a_vjp_gives_gradients_summands_sums_and_factors_by_name() -> None:
+    flows = B.op("mul", GRAD, V, dtype=F32)
+    vjp = StepVjp((flows, None), ((GRAD, flows), ()), (Reduction(GRAD, (), ()),), (), (), (Outer(X, flows),))
+    assert describe(vjp).splitlines() == [
+        "def vjp(grad_output0, state0, input0):",
+        "    t0 = mul(grad_output0, state0)  # float32",
+        "    return dict(grad_input0=t0, grad_input1=None, grad_state0=grad_output0, grad_state0_part1=t0,"
+        " sum0=grad_output0, outer0_left=input0, outer0_right=t0)",
+    ]
+
+
+def test_a_recorded_call_of_torch_takes_its_tensors_anew() -> None:
+    x, weight = torch.rand(1, 2, 9), torch.rand(3, 2, 4)
+    assert CALL.name == "conv1d" and torch.equal(CALL([x, weight]), torch.nn.functional.conv1d(x, weight, None, 2))
+    largest = TorchCall(torch.ops.aten.max.dim, (Place(0), 2), part=1)
+    assert largest.name == "max" and torch.equal(largest([x]), x.max(2).indices)

@@ -118,3 +118,10 @@ def test_fresh_tensors_lie_in_memory_as_the_inputs_do() -> None:
 @pytest.mark.parametrize(("lanes", "groups"), [(1, 1), (LANE_GROUP, 1), (LANE_GROUP + 1, 2)])
 def test_a_last_group_of_lanes_may_be_small(lanes: int, groups: int) -> None:
     assert CallShape(T, (lanes,), 0, (0, 1)).groups(F32).shape == (groups,)
+
+
+def test_rows_are_samples_whatever_the_order_in_memory() -> None:
+    shape = CallShape(5, (2, 3, 4), 0, (0, 3, 1, 2))
+    one, several = shape.rows(torch.float32), shape.rows(torch.float64, 5)
+    assert (one.shape, one.strides, one.dtype) == ((6, 4), (4, 1), torch.float32)
+    assert (several.shape, several.strides, several.dtype) == ((5, 6, 4), (24, 4, 1), torch.float64)

@@ -41,3 +41,20 @@ def test_a_product_that_is_a_result_has_a_stage_after_it() -> None:
     builder = Builder()
     first = product(builder, 0, builder.leaf(LeafKind.STATE, 0, F32))
     assert [s.products for s in split_stages([first.leaf], [first])] == [(first,), ()]
+
+
+def test_where_nothing_is_computed_there_is_one_stage() -> None:
+    (stage,) = split_stages([], [])
+    assert stage.nodes == stage.products == stage.held == ()
+
+
+def test_what_waits_is_what_later_stages_read_and_sources_that_are_in_no_array() -> None:
+    builder = Builder()
+    x, v = builder.leaf(LeafKind.INPUT, 0, F32), builder.leaf(LeafKind.STATE, 0, F32)
+    a, b = builder.op("exp", x, dtype=F32), builder.op("neg", x, dtype=F32)
+    of_input, of_state, of_value = product(builder, 0, x), product(builder, 1, v), product(builder, 2, b)
+    sums = builder.op("add", builder.op("add", of_input.leaf, of_state.leaf, dtype=F32), of_value.leaf, dtype=F32)
+    first, last = split_stages([builder.op("mul", sums, a, dtype=F32)], [of_input, of_state, of_value])
+    assert set(first.held) == {x, a, b} and last.held == ()
+    result, _ = split_stages([a, of_state.leaf], [of_state])
+    assert result.held == (a,)

@@ -228,6 +228,7 @@ KEPT: dict[str, Callable[[Builder, Node], Node]] = {
     "integers that overflow are the machine's": lambda b, x: b.op(
         "mul", b.const(2**30, I32), b.const(4, I32), dtype=I32
     ),
+    "so are those of 64 bits": lambda b, x: b.op("mul", b.const(2**62, I64), b.const(4, I64), dtype=I64),
     "which integer holds a float is the machine's": lambda b, x: b.cast(b.cast(x, F64), I32),
     "fp16 may overflow": lambda b, x: b.op("mul", b.const(2, F16), b.const(3, F16), dtype=F16),
     "rounding to fp32 is not undone": lambda b, x: b.cast(b.cast(_x(b, F64), F32), F64),

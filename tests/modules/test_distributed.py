@@ -5,9 +5,8 @@ from __future__ import annotations
 import os
 import shutil
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from torch.nn.parallel import DistributedDataParallel
 from flexsn import FlexSN, functional
 from flexsn.execution.backends import supported_backends
 from flexsn.neurons import PLIF
+from tests import fresh
 from tests.flexsn.contract_cores import SPIKE
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "distributed.py"
@@ -102,7 +102,8 @@ def free_port() -> int:
 
 
 def test_gradients_are_those_of_the_joint_batch() -> None:
-    torch.multiprocessing.spawn(rank, args=(free_port(),), nprocs=2)  # type: ignore[no-untyped-call]
+    start = torch.multiprocessing.start_processes  # by the server that fresh programs come from too
+    start(rank, args=(free_port(),), nprocs=2, start_method="forkserver")  # type: ignore[no-untyped-call]
 
 
 @pytest.mark.skipif("cpp" not in supported_backends(), reason="needs a C++ compiler")
@@ -114,17 +115,15 @@ def test_the_example_learns_and_its_ranks_build_each_kernel_once(tmp_path: Path)
     )
     script.chmod(0o755)
     environment = {**os.environ, "CXX": str(script), "FLEXSN_CACHE_DIR": str(tmp_path / "kernels")}
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc-per-node",
-        "2",
-        "--master-port",
-        str(free_port()),
-    ]
-    done = subprocess.run([*command, str(EXAMPLE)], env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
+    environment |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    program = f"import runpy; runpy.run_path({str(EXAMPLE)!r}, run_name='__main__')"
+
+    def ran(number: int) -> fresh.Done:
+        return fresh.run(program, environment={**environment, "RANK": str(number), "LOCAL_RANK": str(number)})
+
+    with ThreadPoolExecutor(2) as pool:  # as torchrun starts them
+        done, other = pool.map(ran, range(2))
+    assert done.returncode == other.returncode == 0, done.stderr + other.stderr
     _, first, _, last = done.stdout.split()
     assert float(last) < float(first)
     names = [path.suffix for path in (tmp_path / "kernels").iterdir()]

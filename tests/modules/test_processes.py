@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 
 from flexsn import functional
 from flexsn.neurons import LIF, PLIF
+from tests import fresh
 from tests.flexsn.contract_cores import sequence
 
 X = sequence(6, 2, 3)
@@ -68,7 +67,7 @@ try:
 except ProcessLookupError:
     print("ended")
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    done = fresh.run(program)
     assert done.stdout == "ended\n", done.stderr
 
 

@@ -85,9 +85,10 @@ def test_cuts_nearer_to_each_other_than_gradients_take_to_settle() -> None:
     assert taken(Vjps(chain), (False, False), Cut(1, 2), 4) == ["0"] * 4
     assert taken(Vjps(chain), (True, True), Cut(1, 2), 4) == ["0", "0", "0", "11"]
     assert taken(Vjps(chain), (True, True), Cut(2, 2), 4) == ["10", "0", "11", "11"]
-    for every, branches in ((1, 3), (2, 3), (4, 3)):
-        small, vjps = Small(), Vjps(chain)
-        gradients = Gradients((F32, None), (False, False), (), (), False)
+    for first, every, branches in ((False, 1, 3), (False, 2, 3), (False, 4, 3), (True, 1, 4), (True, 2, 5)):
+        vjps = Vjps(chain)
+        small = Small(vjps.builder)
+        gradients = Gradients((F32, None), (first, False), (), (), False)
         assert len(branches_from_end(small.step, vjps, gradients, Cut(every, 2))) == branches
 
 

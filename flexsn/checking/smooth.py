@@ -53,6 +53,9 @@ def smoothed(neuron: FlexSN, case: Case) -> Iterator[list[Surrogate]]:
 
 def no_derivative(neuron: FlexSN, case: Case) -> str | None:
     """Why the gradients of a smooth neuron are no derivatives, if they are not meant to be."""
+    hooked = [name for name, parameter in neuron.named_parameters() if parameter._backward_hooks]
+    if hooked:
+        return f"a hook is told of the gradient of {', '.join(hooked)}, and may change it"
     arguments = [a.detach().requires_grad_(a.is_floating_point()) for a in (*(x[0] for x in case.inputs), *case.states)]
     with _Detaching() as detaching, torch.enable_grad():
         returned: Any = neuron.core(*arguments)

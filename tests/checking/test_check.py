@@ -231,7 +231,13 @@ def test_what_has_no_derivative_is_not_held_to_it(fire: Callable[[Tensor], Tenso
     assert result.findings[-1].passed is None and says in result.findings[-1].details
 
 
-def test_a_gradient_that_is_no_derivative_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_hook_may_make_of_a_gradient_what_it_likes() -> None:
+    layer = neurons.norse.LIFRecurrentCell(4, 4)  # whose matrix has no diagonal, in the gradient alone
+    result = flexsn.check(layer, (3, 2, 4), backends=["torch"])
+    assert result.findings[-1].details.startswith("a hook is told of the gradient of recurrent_weights")
+
+
+def test_a_gradient_that_is_no_derivative_is_found() -> None:
     """Planted where everything is compared in fp64 alone."""
     with planted.planted("cpp", Holds.GRAD_INPUT, lambda g: g.mul_(1.0 + 0.5 * (g.dtype == torch.float64))):
         text = found(lif, SHAPE, backends=["cpp"])

@@ -14,7 +14,7 @@ class Delay(nn.Module):
     """``y[t] = x[t − delay/dt]``, lane by lane, rounded to whole steps; 0 before there was an input.
 
     It holds the last steps of its input from call to call, so a sequence in chunks is delayed as a whole one is;
-    ``reset()`` forgets them, ``detach()`` cuts their graph.
+    ``reset()`` forgets them, ``detach()`` cuts their graph. How many steps that are is settled when it is made.
 
     Args:
         delay: how long each lane waits, ≥ 0, in the unit of ``dt``; broadcasts against the lanes.

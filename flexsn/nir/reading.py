@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -84,7 +85,7 @@ def from_nir(
 
 def stepping_of(dt: float, method: str, reset: str, surrogate: SpikeFunction | None) -> Stepping:
     """How equations become steps, or what is wrong with what was asked."""
-    if isinstance(dt, bool) or not isinstance(dt, (int, float)) or not (math.isfinite(dt) and dt > 0):
+    if isinstance(dt, bool) or not isinstance(dt, numbers.Real) or not (math.isfinite(dt) and dt > 0):
         raise ValueError(f"dt must be a finite number > 0, got {dt!r}")
     if method not in ("exact", "euler"):
         raise ValueError(f'method must be "exact" or "euler", got {method!r}')

@@ -143,7 +143,7 @@ An instance of a preset's class is one of the library's class of the same name, 
 The gain is the time of the library's loop over that of the scan: 32 steps of a leaky neuron, forward and backward, one
 thread of a CPU. Of recurrent layers, 16 steps of 16 samples took 0.22 (64 neurons) to 0.6 (512) of the library's time
 in one scan. Called step by step (25 steps; 64 and 512 neurons), those of all three libraries took 0.5 to 0.97 in
-inference and 0.6 to 1.06 forward and backward, where both are the products; `SConv2dLSTM` 1.1 and 1.2 to 1.5, since its
+inference and 0.6 to 1.08 forward and backward, where both are the products; `SConv2dLSTM` 1.1 and 1.2 to 1.5, since its
 two halves are convolved apart.
 
 ## Their own tests, with the import changed

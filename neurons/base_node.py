@@ -66,7 +66,8 @@ class FedBack(FlexSN):
     A matrix that is read for one step alone is multiplied fastest so, and what is left of the step is pointwise.
 
     Attributes:
-        product: the method of the step that multiplies, called once, with states alone; ``None`` where none does.
+        product: the method that multiplies in a step; ``None`` where none does. A core that calls it once, with states
+            alone, says so by ``core.multiplies_once``.
     """
 
     product: ClassVar[str | None] = "recurrence"
@@ -85,8 +86,7 @@ class FedBack(FlexSN):
 
     def _scan(self, inputs: Any, states: Any, options: Any, masks: Any = None) -> Any:
         plain = options.single_step and masks is None and options.backend != "torch" and not is_compiling()
-        ours = "core" not in self.__dict__ and type(self).core.__module__.startswith("flexsn.neurons.")
-        if self.product is None or not (plain and ours):
+        if self.product is None or not (plain and getattr(self.core, "multiplies_once", False)):
             return super()._scan(inputs, states, options, masks)
         given = (*inputs, *(back.unsqueeze(0) for back in self._multiplied(*states)))
         if options.wanted_states:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,7 +19,6 @@ __all__ = ["LIFMCRecurrentCell", "LIFMCRefracRecurrentCell"]
 class Coupled(RecurrentNeuron):
     """What both have: the conductances between compartments in ``g_coupling``, and two products a step."""
 
-    product: ClassVar[str | None] = None
     g_coupling: Tensor
 
     def __init__(

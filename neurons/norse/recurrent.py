@@ -154,6 +154,8 @@ class LIFRecurrent(RecurrentNeuron, LIF):
         fired = z.detach()
         return z, z, (1 - fired) * h + fired * self.v_reset, i
 
+    core.multiplies_once = True  # type: ignore[attr-defined]
+
 
 class LIFRefracRecurrent(RecurrentNeuron, LIFRefracCell):
     """A :class:`LIFRecurrent` that rests after a spike, as :class:`LIFRefracCell` does.
@@ -169,6 +171,8 @@ class LIFRefracRecurrent(RecurrentNeuron, LIFRefracCell):
         z, _, new, i = LIFRecurrent.core(self, x, z, v, i)  # type: ignore[arg-type]  # it is no more than a method
         z, v, rho = LIFRefracCell.rested(self, z, new, v, rho)
         return z, z, v, i, rho
+
+    core.multiplies_once = True  # type: ignore[attr-defined]
 
     @classmethod
     def state_of(cls, states: tuple[Any, ...]) -> Any:
@@ -190,6 +194,8 @@ class LIFExRecurrent(RecurrentNeuron, LIFEx):
         z, v, i = LIFEx.core(self, self.recurrence(z), v, i + x)
         return z, z, v, i
 
+    core.multiplies_once = True  # type: ignore[attr-defined]
+
 
 class LIFAdExRecurrent(RecurrentNeuron, LIFAdEx):
     """A :class:`LIFAdEx` that its spikes come back to.
@@ -204,6 +210,8 @@ class LIFAdExRecurrent(RecurrentNeuron, LIFAdEx):
         """One step, of the input behind its weights."""
         z, v, i, a = LIFAdEx.core(self, self.recurrence(z), v, i + x, a)
         return z, z, v, i, a
+
+    core.multiplies_once = True  # type: ignore[attr-defined]
 
 
 class LSNNRecurrent(RecurrentNeuron, LSNN):
@@ -230,6 +238,8 @@ class LSNNRecurrent(RecurrentNeuron, LSNN):
         fired = z.detach()
         return z, z, (1 - fired) * h + fired * self.v_reset, i, c + fired * self.beta
 
+    core.multiplies_once = True  # type: ignore[attr-defined]
+
 
 class IzhikevichRecurrent(RecurrentNeuron, Izhikevich):
     """An :class:`Izhikevich` that its spikes come back to.
@@ -250,6 +260,8 @@ class IzhikevichRecurrent(RecurrentNeuron, Izhikevich):
         """One step, of the input behind its weights."""
         z, v, u = Izhikevich.core(self, x + self.recurrence(z), v, u)
         return z, z, v, u
+
+    core.multiplies_once = True  # type: ignore[attr-defined]
 
 
 class LIFRecurrentCell(LIFRecurrent):

@@ -64,6 +64,8 @@ class _LSTM(FedBack, SpikingNeuron):
         syn, mem = self.quantized(syn), self.quantized(mem)
         return self.output_of(mem), syn, mem
 
+    core.multiplies_once = True  # type: ignore[attr-defined]
+
     def output_of(self, mem: Tensor) -> Tensor:
         """What a step puts out."""
         return self.fire(mem)

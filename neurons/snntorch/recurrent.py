@@ -184,6 +184,8 @@ class RLeaky(RecurrentNeuron):
         spk = self.fire(mem)
         return spk, spk, mem if self.reset_delay else self.reset_at_once(mem, reset, spk)
 
+    core.multiplies_once = True  # type: ignore[attr-defined]
+
     def _base_state_function(self, input_: Tensor) -> Any:
         return self.beta.clamp(0, 1) * self.mem + input_ + self.recurrent(self.spk)
 
@@ -274,6 +276,8 @@ class RSynaptic(RecurrentNeuron):
         syn, mem = self.quantized(syn), self.quantized(mem)
         spk = self.fire(mem)
         return spk, spk, syn, mem if self.reset_delay else self.reset_at_once(mem, reset, spk)
+
+    core.multiplies_once = True  # type: ignore[attr-defined]
 
     def _base_state_function(self, input_: Tensor) -> Any:
         syn = self.alpha.clamp(0, 1) * self.syn + input_ + self.recurrent(self.spk)

@@ -83,9 +83,9 @@ def from_nir(
     return Network(flat, layers, shapes, parts, loops, inputs, outputs)
 
 
-def stepping_of(dt: float, method: str, reset: str, surrogate: SpikeFunction | None) -> Stepping:
+def stepping_of(dt: Any, method: str, reset: str, surrogate: SpikeFunction | None) -> Stepping:
     """How equations become steps, or what is wrong with what was asked."""
-    if isinstance(dt, bool) or not isinstance(dt, numbers.Real) or not (math.isfinite(dt) and dt > 0):
+    if isinstance(dt, bool) or not isinstance(dt, numbers.Real) or not 0 < float(dt) < math.inf:
         raise ValueError(f"dt must be a finite number > 0, got {dt!r}")
     if method not in ("exact", "euler"):
         raise ValueError(f'method must be "exact" or "euler", got {method!r}')

@@ -60,6 +60,17 @@ def every_form_is_well_formed() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def triton_rewrites_what_it_has_not_rewritten_before(pytestconfig: pytest.Config) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        cache = getattr(pytestconfig, "cache", None)  # which may be turned off
+        if interpreting() and cache is not None:
+            from tests import rewritten
+
+            rewritten.keep(cache.mkdir("rewritten"), patch)
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def triton_compiles_what_it_has_not_compiled_before() -> Iterator[None]:
     """Only the seconds of a report, which no test looks at, want everything compiled anew."""
     with pytest.MonkeyPatch.context() as patch:

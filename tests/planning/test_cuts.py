@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from small_step import F32, Small, told, told_all
@@ -135,6 +137,17 @@ def test_vjps_that_are_settled_but_not_alike_are_one_with_zeros() -> None:
     assert {apart for _, apart, _ in vjps.asked} == {True, False}
     assert vjps.asked[-1] == ((1, 1), False, False)
     assert [told_all(g) for g in branches[1][1].grad_states] == [["0.0"], ["0.0"]]
+
+
+def test_gradients_in_parts_that_never_settle_are_added_up_first() -> None:
+    parts = Vjps({(0,): (1,), (1,): (2,), (2,): (1,)})
+
+    def vjp(outputs: tuple[bool, ...], states: Pattern, apart: bool, last: bool) -> StepVjp:
+        found = parts(outputs, states, apart, last)
+        return found if apart else replace(found, grad_states=(found.grad_states[0][:1],))
+
+    branches = branches_from_end(Small(parts.builder).step, vjp, NONE_AT_THE_END, Cut(3, 1))
+    assert [told_all(found.grad_inputs) for _, found in branches] == [["grad_output0"], ["grad_output1"]]
 
 
 def test_conditions_are_of_the_step_index_and_the_number_of_steps() -> None:

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 import torch
-from small_step import Small, told, told_all
+from small_step import F32, Small, told, told_all
 
+from flexsn.ir.graph import LeafKind
 from flexsn.ir.spec import verify
 from flexsn.ir.step import StepGraph, StepVjp
 from flexsn.planning.reductions import _Accumulator, with_reductions
@@ -118,3 +119,15 @@ def test_16_bit_floats_are_accumulated_in_fp32_and_get_gradients_of_16_bits() ->
     accumulator = _Accumulator(small.builder, 2, "sum", half)
     assert told(accumulator.following()) == "add(state2, float32(float16(add(input0, state0))))"
     assert told(accumulator.grad_output()) == "float16(grad_state2)"
+
+
+def test_only_what_one_value_receives_as_several_outputs_is_added_up_as_one() -> None:
+    small = Small()
+    youngest_first = small.op("add", *(small.builder.leaf(LeafKind.COTANGENT, k, F32) for k in (1, 0)))
+    own = StepVjp((youngest_first, None), ((), ()), (), (), ())
+    found = []
+    for other in (small.y, small.op("neg", small.y)):
+        step = replace(small.step, outputs=(small.y, other), products=())
+        _, vjp = with_reductions(step, lambda *_: own, SequenceRules(time_reduction="last"))
+        found.append(told_all(vjp((), (0, 0, 1, 1), True, False).grad_inputs)[0])
+    assert found == ["add(grad_state2, grad_state3)", "add(grad_state3, grad_state2)"]

@@ -42,7 +42,8 @@ NEEDED: dict[str, dict[str, Any]] = {
     "SignedPoissonEncoder of norse": {"seq_length": 2},
     "PopulationEncoder of norse": {"out_features": 2},
 }
-for kind in ("LIF", "LIFRefrac", "LIFEx", "LIFAdEx", "LSNN", "Izhikevich"):
+KINDS = ("LIF", "LIFRefrac", "LIFEx", "LIFAdEx", "LIFAdExRefrac", "LIFMC", "LIFMCRefrac", "LSNN", "Izhikevich")
+for kind in KINDS:
     sizes = {"input_size": 2, "hidden_size": 2}
     behavior = {"spiking_method": norse.tonic_spiking} if kind == "Izhikevich" else {}
     NEEDED |= {f"{kind}Recurrent{cell} of norse": {**sizes, **behavior} for cell in ("", "Cell")}

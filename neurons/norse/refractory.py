@@ -30,6 +30,7 @@ class LIFAdExRefracCell(LIFAdExCell):
         dt, options: as for :class:`~flexsn.neurons.norse.base.NorseNeuron`. States: those of the LIFAdEx, and ``rho``.
 
     Example:
+        >>> import torch
         >>> cell, state, fired = LIFAdExRefracCell(), None, []
         >>> for _ in range(8):
         ...     spikes, state = cell(torch.tensor([20.0]), state)

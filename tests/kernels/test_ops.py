@@ -40,7 +40,7 @@ _BITS = {torch.float32: torch.int32, torch.float64: torch.int64}
 def large_blocks() -> Iterator[None]:
     """The interpreter takes as long for a block of 32,768 lanes as for one of 1,024."""
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(triton_runtime._Interpreted, "BLOCK", 1 << 15)
+        patched.setattr(triton_runtime, "_INTERPRETED", 1 << 15)
         yield
 
 

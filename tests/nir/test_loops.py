@@ -12,7 +12,7 @@ import nir
 import numpy as np
 import pytest
 import torch
-from by_hand import ByHand, Edge, heterogeneous
+from nir_equations import ByHand, Edge, heterogeneous
 from torch import Tensor
 
 from flexsn.functional import set_backend, set_step_mode

@@ -10,7 +10,7 @@ import nir
 import numpy as np
 import pytest
 import torch
-from by_hand import ByHand, heterogeneous
+from nir_equations import ByHand, heterogeneous
 from torch import Tensor
 
 from flexsn.functional import set_step_mode

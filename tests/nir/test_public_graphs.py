@@ -11,7 +11,7 @@ import nir
 import numpy as np
 import pytest
 import torch
-from by_hand import ByHand
+from nir_equations import ByHand
 from torch import Tensor
 
 from flexsn.functional import reset_net

@@ -10,9 +10,9 @@ import nir
 import numpy as np
 import pytest
 import torch
-from by_hand import ByHand, heterogeneous
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from nir_equations import ByHand, heterogeneous
 
 from flexsn.functional import set_backend
 from flexsn.nir import from_nir, to_nir

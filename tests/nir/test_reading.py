@@ -14,7 +14,7 @@ import nir
 import numpy as np
 import pytest
 import torch
-from by_hand import heterogeneous
+from nir_equations import heterogeneous
 
 import flexsn.nir
 from flexsn import surrogate

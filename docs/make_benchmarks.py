@@ -12,9 +12,6 @@ ROOT = Path(__file__).parents[1]
 TARGET = ROOT / "docs" / "benchmarks.md"
 RESULTS = ROOT / "bench" / "results"
 OURS = "flexsn"
-TIMED_ON_A_BUSY_MACHINE = {"over_time"}
-"""Results whose times are not shown until they are taken again."""
-
 HEAD = """# Benchmarks
 
 Written by `docs/make_benchmarks.py` from `bench/results`; a test keeps it current. `make bench` times all of it on your
@@ -36,13 +33,20 @@ and does nothing else. {machine}
 ## A recurrent layer, forward and backward
 
 `python bench/recurrent.py`. B samples of H neurons, all connected; *rate* is the share of neurons that fire in a step.
+"alternating" is flexsn with torch's products between kernels, "torch.compile" the loop over a compiled step, "products"
+the products alone, dense: two a step, and one of all steps.
+""",
+    "lengths": """
+## Samples of different lengths, forward and backward
+
+`python bench/lengths.py`: 270 samples of 7 to 26 steps, padded to 29, 128 LIF neurons. A mask by hand is an input of the
+core; `reset_mask=` starts samples anew as often as if they were packed.
 """,
     "over_time": """
-## Memory over the number of steps
+## Time and memory over the number of steps
 
 `python bench/over_time.py`: LIF, forward and backward; peak memory is the most that torch had allocated beyond what was
-there before. The times of that run are not shown: they spread too wide (at T = 4 the loop's lower quartile is a tenth
-of its median), and where they meet the table above, at 16 x 4,096, they contradict it.
+there before.
 """,
     "startup": """
 ## What a call costs besides
@@ -58,7 +62,7 @@ def rows(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
-def by_contender(found: list[dict[str, str]], timed: bool = True) -> str:
+def by_contender(found: list[dict[str, str]]) -> str:
     """A line for every case, a column for every contender; once more for memory."""
     keys = [key for key in found[0] if key != "who" and not key.endswith(("_ms", "_mb"))]
     who = sorted(dict.fromkeys(row["who"] for row in found), key=lambda name: name != OURS)
@@ -73,7 +77,7 @@ def by_contender(found: list[dict[str, str]], timed: bool = True) -> str:
         times.append([*label, milliseconds(runs[OURS]), *ratios])
         peaks = (runs.get(name, {}).get("peak_mb") for name in who)
         memory.append([*label, *(rounded(float(peak)) if peak else "–" for peak in peaks)])
-    return (markdown(times) if timed else "") + (markdown(memory) if "peak_mb" in found[0] else "")
+    return markdown(times) + (markdown(memory) if "peak_mb" in found[0] else "")
 
 
 def by_event(found: list[dict[str, str]]) -> str:
@@ -105,9 +109,9 @@ def document() -> str:
     for name, text in SECTIONS.items():
         path = RESULTS / f"{name}.csv"
         if path.exists():
-            found, timed = rows(path), name not in TIMED_ON_A_BUSY_MACHINE
+            found = rows(path)
             parts.append(text.replace("{machine}", machine))
-            parts.append(by_contender(found, timed) if "who" in found[0] else by_event(found))
+            parts.append(by_contender(found) if "who" in found[0] else by_event(found))
     return "".join(parts)
 
 

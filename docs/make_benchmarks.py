@@ -39,8 +39,8 @@ the products alone, dense: two a step, and one of all steps.
     "lengths": """
 ## Samples of different lengths, forward and backward
 
-`python bench/lengths.py`: 270 samples of 7 to 26 steps, padded to 29, 128 LIF neurons. A mask by hand is an input of the
-core; `reset_mask=` starts samples anew as often as if they were packed.
+`python bench/lengths.py`: 270 samples of 7 to 26 steps, padded to 29, 128 LIF neurons. A mask by hand is an input of
+the core; `reset_mask=` starts samples anew as often as if they were packed.
 """,
     "over_time": """
 ## Time and memory over the number of steps

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import torch
 from torch import Tensor, nn
+from tqdm import trange
 
 from flexsn import Recurrent
 from flexsn.neurons import AdLIF, NonSpikingLIF
@@ -59,7 +60,7 @@ def train(network: Network, samples: Samples, epochs: int, batch: int = 64) -> f
     x, lengths, speakers = samples
     optimizer = torch.optim.Adam(network.parameters(), 5e-3)
     total = 0.0
-    for _ in range(epochs):
+    for _ in trange(epochs, desc="epochs"):
         total = 0.0
         for chosen in torch.randperm(len(speakers)).split(batch):
             loss = nn.functional.cross_entropy(network(x[:, chosen], lengths[chosen]), speakers[chosen])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import nir
@@ -18,14 +18,8 @@ from torch import Tensor
 from flexsn.functional import set_backend, set_step_mode
 from flexsn.nir import from_nir, to_nir
 
+pytestmark = pytest.mark.usefixtures("in_fp64")
 DRAW = np.random.default_rng(1)
-
-
-@pytest.fixture(autouse=True)
-def in_fp64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def affine(rows: int, columns: int) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import nir
@@ -16,14 +15,8 @@ from torch import Tensor
 from flexsn.functional import set_step_mode
 from flexsn.nir import from_nir
 
+pytestmark = pytest.mark.usefixtures("in_fp64")
 DRAW = np.random.default_rng(0)
-
-
-@pytest.fixture(autouse=True)
-def in_fp64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def graph_of(node: Any, *shape: int) -> Any:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,13 +26,6 @@ FILES: dict[str, tuple[float, str, tuple[int, ...]]] = {
     "braille_noDelay_noBias_subtract": (1e-4, "subtract", (12,)),
     "cnn_sinabs": (1.0, "zero", (2, 34, 34)),
 }
-
-
-@pytest.fixture
-def in_fp64() -> Iterator[None]:
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
 
 
 def trace(name: str) -> Tensor:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import reduce
 
 import torch
 
@@ -12,6 +13,13 @@ from flexsn.ir.step import Outer, Product, Reduction, StepGraph, StepVjp
 
 F32 = torch.float32
 Pattern = tuple[tuple[bool, ...], tuple[int, ...], bool, bool]
+
+
+def incoming(builder: Builder, outputs: Iterable[bool], states: Iterable[int]) -> Node:
+    """The sum of the cotangents that are there."""
+    leaves = [builder.leaf(LeafKind.COTANGENT, k, F32) for k, there in enumerate(outputs) if there]
+    leaves += [builder.leaf(LeafKind.STATE_COTANGENT, j, F32) for j, there in enumerate(states) if there]
+    return reduce(lambda total, node: builder.op("add", total, node, dtype=F32), leaves)
 
 
 @dataclass
@@ -44,12 +52,7 @@ class Small:
 
     def vjp(self, outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
         self.asked.append((outputs, states, apart, last))
-        leaf = self.builder.leaf
-        incoming = [leaf(LeafKind.COTANGENT, k, F32) for k, there in enumerate(outputs) if there]
-        incoming += [leaf(LeafKind.STATE_COTANGENT, j, F32) for j, there in enumerate(states) if there]
-        total, *others = incoming
-        for node in others:
-            total = self.op("add", total, node)
+        total = incoming(self.builder, outputs, states)
         scaled = self.op("mul", total, self.v)
         return StepVjp(
             grad_inputs=(total, None),

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 from by_stage import named, same, stages
-from small_step import F32, Pattern, told
+from small_step import F32, Pattern, incoming, told
 
 from flexsn.ir.graph import Builder, LeafKind, Node
 from flexsn.ir.plan import Holds
@@ -45,12 +45,7 @@ class Fed:
 
     def vjp(self, outputs: tuple[bool, ...], states: tuple[int, ...], apart: bool, last: bool) -> StepVjp:
         self.asked.append((outputs, states, apart, last))
-        leaf = self.builder.leaf
-        incoming = [leaf(LeafKind.COTANGENT, k, F32) for k, there in enumerate(outputs) if there]
-        incoming += [leaf(LeafKind.STATE_COTANGENT, j, F32) for j, there in enumerate(states) if there]
-        total, *others = incoming
-        for node in others:
-            total = self.op("add", total, node)
+        leaf, total = self.builder.leaf, incoming(self.builder, outputs, states)
         flows = self.op("mul", total, self.h)
         back = Product(leaf(LeafKind.PRODUCT, 1, F32), flows, (1,))
         return StepVjp(

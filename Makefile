@@ -70,6 +70,7 @@ bench: $(STAMP)
 	$(VENV)/bin/python bench/cpu.py
 	$(VENV)/bin/python bench/lengths.py
 	$(VENV)/bin/python bench/recurrent.py
+	$(VENV)/bin/python bench/over_time.py
 	$(VENV)/bin/python bench/startup.py
 
 # for whoever has a card: tests, benchmark, a page of results to paste, in ten minutes; 2 where there is none

@@ -32,6 +32,8 @@ def _arguments(parser: ArgumentParser) -> None:
 
 
 def _run(options: Namespace) -> int:
+    if options.device != "cpu" and not torch.cuda.is_available():
+        raise UsageError(f"torch sees no GPU here, so there is no device {options.device!r}")
     neuron = find_subject(options.neuron).to(options.device)
     neuron.step_mode, neuron.time_dim = "m", 0
     unit = tuple(explain(neuron).step_shape)

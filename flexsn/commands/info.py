@@ -17,7 +17,7 @@ from flexsn.commands.command import Command
 
 __all__ = ["COMMAND"]
 
-_PACKAGES = ("flexsn", "torch", "triton", "numpy", "matplotlib")
+_PACKAGES = ("flexsn", "torch", "triton", "numpy", "networkx", "typing_extensions", "matplotlib", "nir")
 _VARIABLES = ("CXX", "FLEXSN_*", "OMP_*", "TRITON_INTERPRET", "CUDA_VISIBLE_DEVICES")
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from flexsn import FlexSN, neurons, plot
-from flexsn.commands.command import Command
+from flexsn.commands.command import Command, UsageError
 from flexsn.commands.subject import PRESETS, find_subject
 
 __all__ = ["COMMAND", "formulas", "neurons_of"]
@@ -75,7 +75,10 @@ def _plot(name: str, path: str) -> int:
     except ImportError as error:
         print(error, file=sys.stderr)
         return 2
-    figure.savefig(path)
+    try:
+        figure.savefig(path)
+    except (OSError, ValueError) as error:  # no such folder, no such kind of picture
+        raise UsageError(f"{path} cannot be written: {error}") from error
     print(f"picture: {path}")
     return 0
 

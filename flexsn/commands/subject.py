@@ -11,6 +11,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from torch import nn
+
 from flexsn import FlexSN, neurons
 from flexsn.commands.command import UsageError
 
@@ -45,6 +47,8 @@ def _built_in(name: str) -> Any:
     found = getattr(room, short if library in ("", *PRESETS) else name, None)
     if isinstance(found, type) and issubclass(found, FlexSN):
         return found
+    if isinstance(found, type) and issubclass(found, nn.Module):
+        raise UsageError(f"{name} scans no core: it computes all steps at once")
     known = [n for n in room.__all__ if isinstance(getattr(room, n), type) and issubclass(getattr(room, n), FlexSN)]
     raise UsageError(
         f"{room.__name__} has no neuron {short!r}; there are: {', '.join(sorted(known))}\n"

@@ -175,7 +175,7 @@ def cached_kernels() -> dict[Path, int]:
     found = {}
     for entry in os.scandir(cache_dir()):
         with suppress(OSError):  # another process has just removed it
-            if _ENTRY.fullmatch(entry.name) and not entry.name.endswith(".lock") and entry.is_file():
+            if _ENTRY.fullmatch(entry.name) and not _UNFINISHED.fullmatch(entry.name) and entry.is_file():
                 found[Path(entry.path)] = entry.stat().st_size
     return found
 

@@ -38,7 +38,9 @@ def _run(options: Namespace) -> int:
     neuron.step_mode, neuron.time_dim = "m", 0
     unit = tuple(explain(neuron).step_shape)
     sizes = [_size(text) for text in options.size or _SIZES]
-    where = f"{torch.get_num_threads()} threads" if options.device == "cpu" else torch.cuda.get_device_name()
+    where = (
+        f"{torch.get_num_threads()} threads" if options.device == "cpu" else torch.cuda.get_device_name(options.device)
+    )
     print(
         f"{options.neuron}, {options.device}, {where}: medians (quartiles) of runs in turns, and times of the loop's\n"
     )

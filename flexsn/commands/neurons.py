@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import re
-import sys
 import textwrap
 from argparse import ArgumentParser, Namespace
 from types import ModuleType
@@ -73,8 +72,7 @@ def _plot(name: str, path: str) -> int:
     try:
         figure = plot.neuron_report(neuron, _currents(neuron.num_inputs), title=title)
     except ImportError as error:
-        print(error, file=sys.stderr)
-        return 2
+        raise UsageError(str(error)) from error
     try:
         figure.savefig(path)
     except (OSError, ValueError) as error:  # no such folder, no such kind of picture

@@ -20,8 +20,6 @@ class Timing:
 
     @staticmethod
     def of(samples: Sequence[float]) -> Timing:
-        if len(samples) == 1:
-            return Timing(samples[0], samples[0], samples[0])
         low, median, high = statistics.quantiles(samples, n=4, method="inclusive")
         return Timing(median, low, high)
 

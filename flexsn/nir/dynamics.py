@@ -68,7 +68,7 @@ class Neuron(FlexSN):
 
     def parameters_of_a_step(self) -> tuple[Tensor, ...]:
         """What :meth:`step` takes besides input and states."""
-        raise NotImplementedError
+        return tuple(getattr(self, name) for name in self.names)
 
     def share(self, tau: Tensor) -> Tensor:
         """How much of the way to its rest something with this time constant goes in a step."""
@@ -102,9 +102,6 @@ class I(Neuron):  # noqa: E742
     names = ("r",)
     r: Tensor
 
-    def parameters_of_a_step(self) -> tuple[Tensor, ...]:
-        return (self.r,)
-
     def step(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         x, v, r = arguments
         v = v + self.dt * r * x
@@ -116,9 +113,6 @@ class IF(_Spiking):
 
     names = ("r", "v_threshold", "v_reset")
     r: Tensor
-
-    def parameters_of_a_step(self) -> tuple[Tensor, ...]:
-        return self.r, self.v_threshold, self.v_reset
 
     def step(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         x, v, r, v_threshold, v_reset = arguments
@@ -133,9 +127,6 @@ class LI(Neuron):
     r: Tensor
     v_leak: Tensor
 
-    def parameters_of_a_step(self) -> tuple[Tensor, ...]:
-        return self.tau, self.r, self.v_leak
-
     def step(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         x, v, tau, r, v_leak = arguments
         v = v + self.share(tau) * (v_leak + r * x - v)
@@ -149,9 +140,6 @@ class LIF(_Spiking):
     tau: Tensor
     r: Tensor
     v_leak: Tensor
-
-    def parameters_of_a_step(self) -> tuple[Tensor, ...]:
-        return self.tau, self.r, self.v_leak, self.v_threshold, self.v_reset
 
     def step(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         x, v, tau, r, v_leak, v_threshold, v_reset = arguments
@@ -193,9 +181,6 @@ class CubaLI(_CurrentBased):
 
     names = ("tau_syn", "tau_mem", "r", "v_leak", "w_in")
 
-    def parameters_of_a_step(self) -> tuple[Tensor, ...]:
-        return self.tau_syn, self.tau_mem, self.r, self.v_leak, self.w_in
-
     def step(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         v, i = self.charge(*arguments)
         return v, v, i
@@ -205,9 +190,6 @@ class CubaLIF(_CurrentBased, _Spiking):
     """``tau_syn·i' = −i + w_in·x``, ``tau_mem·v' = v_leak − v + r·i``; fires at ``v > v_threshold``."""
 
     names = (*CubaLI.names, "v_threshold", "v_reset")
-
-    def parameters_of_a_step(self) -> tuple[Tensor, ...]:
-        return self.tau_syn, self.tau_mem, self.r, self.v_leak, self.w_in, self.v_threshold, self.v_reset
 
     def step(self, *arguments: Tensor) -> tuple[Tensor, ...]:
         *membrane, v_threshold, v_reset = arguments

@@ -18,9 +18,9 @@ def matrix_of(layer: nn.Module, shape: torch.Size, like: Tensor) -> tuple[Tensor
         shape: of what enters it.
         like: a tensor of the dtype and on the device of what enters it.
     """
-    basis = torch.eye(shape.numel(), dtype=like.dtype, device=like.device).view(-1, *shape)
     if isinstance(layer, nn.Linear):
         return layer.weight, layer.bias
+    basis = torch.eye(shape.numel(), dtype=like.dtype, device=like.device).view(-1, *shape)
     if isinstance(layer, MatrixStack):
         return layer.product(basis).flatten(1).T, None if layer.bias is None else layer.bias.flatten()
     if isinstance(layer, (nn.Conv1d, nn.Conv2d)):

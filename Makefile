@@ -85,4 +85,4 @@ $(STAMP): pyproject.toml constraints.txt
 	rm -f $(VENV)/.ready-* && touch $@
 
 clean:
-	rm -rf .venv .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png docs/_build
+	rm -rf .venv .venv-peers build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis demo.png docs/_build docs/made

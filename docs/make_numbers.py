@@ -78,14 +78,15 @@ states.
 
 ## Products
 
-A sum over the rows of a matrix has as many orders as one likes, so torch's own product differs from machine to machine.
-`cpp` and `triton` add in ascending order of the index from +0 on, each product rounded first: the bits of that plain
-sum, forward and backward, whether `cpp` skips the rows of what did not fire or not, with any number of threads. So
-they are the loop's bits where all sums are exact (spikes, and weights that are multiples of 2^-6, say), and the loop's
-to the rounding of one product elsewhere. `cpp` skips rows where the factor is zero: a matrix with infinities or NaN in
-such a row gives NaN in the loop alone. The gradient of a matrix is one product of torch's over all steps and samples.
-In step mode `"s"`, where a matrix is read for one step alone, every product is torch's, in its order. TF32 is never
-turned on.
+A sum over the rows of a matrix has as many orders as one likes, so torch's own product differs from machine to
+machine. One kernel for all steps adds in ascending order of the index from +0 on, each product rounded first: the
+bits of that plain sum, forward and backward, whether `cpp` skips the rows of what did not fire or not, with any
+number of threads. So they are the loop's bits where all sums are exact (spikes, and weights that are multiples of
+2^-6, say), and the loop's to the rounding of one product elsewhere. `cpp` may skip rows where the factor is zero: a
+matrix with infinities or NaN in such a row then gives NaN in the loop alone. The gradient of a matrix is one product
+after the scan (one for each stretch between stored states where torch multiplies; `cpp` skips what is mostly zero).
+Convolutions, matrices with more rows than a kernel takes, and every product in step mode `"s"` are torch's, in its
+order. TF32 is never turned on; convolutions on a GPU follow torch's own setting.
 
 ## Where eager torch has two answers
 

@@ -84,6 +84,8 @@ class LIFAdExRefracRecurrent(RecurrentNeuron, LIFAdExRefracCell):
         z, v, rho = LIFRefracCell.rested(self, z, new, v, rho)  # type: ignore[arg-type]
         return z, z, v, i, a, rho
 
+    core.multiplies_once = True  # type: ignore[attr-defined]
+
     @classmethod
     def state_of(cls, states: tuple[Any, ...]) -> Any:
         *lif_adex, rho = states

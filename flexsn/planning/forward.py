@@ -58,7 +58,7 @@ def plan_forward(
         stores=tuple(stores),
         checkpoints=tuple(checkpoints),
         interval=interval,
-        unroll=max(u for u in (1, 2, 4) if (interval or 4) % u == 0),
+        unroll=1 if step.products else max(u for u in (1, 2, 4) if (interval or 4) % u == 0),
     )
 
 

@@ -19,11 +19,11 @@ import torch
 
 from flexsn.errors import BackendError
 from flexsn.ir.layout import Layout, TensorLayout
-from flexsn.ir.plan import ForwardPlan, Plan, Role
+from flexsn.ir.plan import Plan, Role
 from flexsn.kernels.triton.memory import accesses
 from flexsn.kernels.triton.printer import COMPILED_IN, TritonSource, print_triton
 from flexsn.kernels.triton.runtime import OPTIONS, interpreting, load
-from flexsn.kernels.triton.tiling import SampleTiling, Tiling, tiling_of
+from flexsn.kernels.triton.tiling import SampleTiling, Tiling, steps_at_once, tiling_of
 
 __all__ = ["POINTERS", "TARGETS", "OfflineKernel", "compile_offline", "dense_layout"]
 
@@ -126,7 +126,7 @@ def compile_offline(
     nvidia = target.startswith("sm_")
     assembly = compiled.asm["ptx" if nvidia else "amdgcn"]
     registers, spills = _resources(compiled, nvidia)
-    steps = 1 if source.scratch else plan.unroll if isinstance(plan, ForwardPlan) else plan.interval
+    steps = steps_at_once(plan)
     loads, stores = _accesses(assembly, nvidia)
     return OfflineKernel(
         target=target,

@@ -3,6 +3,8 @@
 Steps are unrolled a chunk at a time, the loads of a chunk first: they do not depend on the recurrence, so
 they are in flight together. T and N are run-time values; what lies beyond T in the last chunk is masked off,
 and its steps are skipped by a branch that is the same for all lanes.
+
+A kernel that multiplies takes one step at a time, and computes no product again on the way back.
 """
 
 from __future__ import annotations
@@ -153,14 +155,13 @@ class _Forward(_Kernel):
             else:
                 memory.load(carry.initial, carry.leaf.dtype, name)
             self.states[id(carry.leaf)] = name
-        unroll = 1 if plan.program.products else plan.unroll
-        with w.indent(f"for start in range(0, T, {unroll}):"):
+        with w.indent(f"for start in range(0, T, {plan.unroll}):"):
             self._save()
-            loaded = self.load_chunk(plan.loads, unroll)
+            loaded = self.load_chunk(plan.loads, plan.unroll)
             for k, names in enumerate(loaded):
                 with self.within(k):
                     self._step(names, str(k))
-            memory.advance(self.per_step, str(unroll))
+            memory.advance(self.per_step, str(plan.unroll))
         for carry in plan.carries:
             if carry.final is not None:
                 memory.store(carry.final, self.states[id(carry.leaf)], carry.leaf.dtype)

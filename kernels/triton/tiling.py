@@ -40,6 +40,7 @@ __all__ = [
     "Tiling",
     "choose_interval",
     "choose_tiling",
+    "steps_at_once",
     "tiling_of",
 ]
 
@@ -186,9 +187,15 @@ def _tiling(plan: Plan, elements: int, scalars: Set[Slot]) -> Tiling:
     return Tiling(elements, WARPS, words, registers, threads, in_flight)
 
 
+def steps_at_once(plan: Plan) -> int:
+    """How many steps a kernel loads together; a backward pass that computes nothing again walks one by one."""
+    if isinstance(plan, ForwardPlan):
+        return plan.unroll
+    return 1 if plan.saved is None else plan.interval
+
+
 def _chunk_bytes(plan: Plan) -> int:
-    steps = plan.unroll if isinstance(plan, ForwardPlan) else plan.interval
-    return steps * sum(s.dtype.itemsize for s in plan.slots if s.role is Role.LOAD)
+    return steps_at_once(plan) * sum(s.dtype.itemsize for s in plan.slots if s.role is Role.LOAD)
 
 
 def _words(plan: Plan, scalars: Set[Slot]) -> tuple[int, int]:

@@ -11,7 +11,7 @@ from flexsn.ir.graph import LeafKind, Node
 from flexsn.kernels.triton.spelling import spelling
 from flexsn.kernels.writer import Writer
 
-__all__ = ["TYPES", "Values", "cast"]
+__all__ = ["Values", "cast"]
 
 TYPES = {
     torch.float32: "tl.float32",

@@ -75,3 +75,17 @@ def test_what_gates_read_in_common_is_put_aside_once() -> None:
     plan, layout = plan_kernels(FlexSN(core), "triton", torch.float32).plans["inference"]
     text = print_triton(plan, accesses(plan, layout), len(layout.sizes)).text
     assert text.count("tl.store(aside0_p") == 1 and text.count("for j in") == 2
+
+
+@pytest.mark.skipif(interpreted, reason="a process that interprets cannot compile")
+def test_a_backward_pass_that_multiplies_nothing_moves_what_a_step_moves() -> None:
+    """At least an access a step each way: the kernel walks one step at a time, and computes nothing again."""
+    matrix = torch.ones(64, 64)
+
+    def core(x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        s = spike(v - 1.0)
+        return s, v * 0.5 + x + s.detach() @ matrix
+
+    kernel = FlexSN(core).explain("sm_90").kernels["backward"].offline
+    assert kernel is not None
+    assert sum(kernel.loads.values()) >= 1.0 and sum(kernel.stores.values()) >= 1.0
